@@ -1,0 +1,76 @@
+"""Checks of arguments. Every message says what was expected and what came."""
+
+from collections.abc import Sized
+
+import torch
+from torch import Tensor
+
+
+def check_codes(codes: Tensor, name: str, code_length: int | None = None) -> None:
+    """Raise unless `codes` is a matrix with one code per row and at least one row."""
+    if not isinstance(codes, Tensor):
+        raise TypeError(f"Expected `{name}` to be a torch.Tensor, got {type(codes).__name__}.")
+    length = "code_length" if code_length is None else code_length
+    if codes.ndim != 2 or 0 in codes.shape or code_length not in (None, codes.shape[1]):
+        raise ValueError(
+            f"Expected `{name}` of shape (batch_size, {length}), not empty, "
+            f"got {tuple(codes.shape)}."
+        )
+
+
+def check_finite(codes: Tensor, name: str) -> None:
+    """Raise if `codes` holds NaN or infinity. Reads the result back from the device."""
+    if codes.is_floating_point() and not codes.isfinite().all():
+        rows = (~codes.isfinite()).any(dim=1).nonzero().flatten()
+        raise ValueError(
+            f"Expected finite values in `{name}`, got NaN or infinity in {len(rows)} of "
+            f"{len(codes)} rows, the first of them row {rows[0].item()}."
+        )
+
+
+def check_labels(labels: Tensor, codes: Sized, name: str) -> None:
+    """Raise unless `labels` holds one class id or one multi-hot row per code."""
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"Expected `{name}` to be a torch.Tensor, got {type(labels).__name__}.")
+    if labels.ndim not in (1, 2) or len(labels) != len(codes):
+        size = len(codes)
+        raise ValueError(
+            f"Expected `{name}` of shape ({size},) with class ids or ({size}, num_classes) "
+            f"with multi-hot rows, got {tuple(labels.shape)}."
+        )
+
+
+def check_label_values(labels: Tensor, num_classes: int, name: str) -> None:
+    """Raise unless class ids are integers from 0 to `num_classes - 1`, or multi-hot rows 0 or 1.
+
+    Reads the result back from the device: a loss calls this for labels on the CPU only.
+    """
+    if labels.ndim == 2:
+        if labels.shape[1] != num_classes:
+            raise ValueError(
+                f"Expected `{name}` of shape ({len(labels)}, {num_classes}) with multi-hot rows, "
+                f"got {tuple(labels.shape)}."
+            )
+        if not ((labels == 0) | (labels == 1)).all():
+            raise ValueError(f"Expected multi-hot `{name}` of zeros and ones, got other values.")
+    elif labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise TypeError(f"Expected `{name}` with integer class ids, got {labels.dtype}.")
+    elif len(labels) and (labels.min() < 0 or labels.max() >= num_classes):
+        raise ValueError(
+            f"Expected `{name}` with class ids from 0 to {num_classes - 1}, "
+            f"got {labels.min().item()} to {labels.max().item()}."
+        )
+
+
+def check_at_least(value: float, minimum: float, name: str) -> None:
+    """Raise unless `value` is a number of at least `minimum`."""
+    if not value >= minimum:  # also catches NaN
+        raise ValueError(f"Expected `{name}` of at least {minimum}, got {value}.")
+
+
+def check_choice(value: object, choices: tuple[object, ...], name: str) -> None:
+    """Raise unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ValueError(
+            f"Expected `{name}` to be one of {', '.join(map(repr, choices))}, got {value!r}."
+        )

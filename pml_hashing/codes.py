@@ -1,0 +1,211 @@
+"""What a bit is: a code's bit is set where the code is not negative."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pml_hashing._checks import check_at_least, check_codes, check_finite
+
+BITS_OF_A_BYTE = 8
+
+
+def binarize(codes: Tensor) -> Tensor:
+    """Return -1 or 1 for every element of `codes`, in its dtype. Zero becomes 1."""
+    return (codes >= 0).to(codes.dtype) * 2 - 1
+
+
+class _StraightThroughSign(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, codes: Tensor) -> Tensor:
+        return binarize(codes)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return grad_output
+
+
+def straight_through_sign(codes: Tensor) -> Tensor:
+    r"""Binarize on the way forward, and pass the gradient back as if nothing had been done.
+
+    $$
+    b = \operatorname{sign}(u), \qquad
+    \frac{\partial L}{\partial u} := \frac{\partial L}{\partial b}
+    $$
+
+    Examples:
+        >>> import torch
+        >>> from pml_hashing.codes import straight_through_sign
+        >>> codes = torch.tensor([-0.3, 0.0], requires_grad=True)
+        >>> (straight_through_sign(codes) * torch.tensor([2.0, 3.0])).sum().backward()
+        >>> codes.grad
+        tensor([2., 3.])
+    """
+    return _StraightThroughSign.apply(codes)  # pyright: ignore[reportReturnType]
+
+
+def packed_length(code_length: int) -> int:
+    """Return the number of bytes that hold `code_length` bits."""
+    return -(-code_length // BITS_OF_A_BYTE)
+
+
+def pack(codes: Tensor) -> Tensor:
+    """Pack the bits of real or binary codes into bytes, eight a byte.
+
+    Bit `l` of a code is bit `l % 8`, the lowest first, of byte `l // 8`: the layout of
+    `numpy.packbits(bitorder="little")` and of faiss. A code length that is no multiple of 8 is
+    padded with zero bits, which add nothing to a Hamming distance; whoever keeps packed codes
+    keeps the code length beside them (`unpack` takes it).
+
+    Args:
+        codes: Real or binary codes, `(n, code_length)`, on any device.
+
+    Returns:
+        Packed codes, uint8, `(n, ceil(code_length / 8))`, on the device of `codes`.
+
+    Raises:
+        ValueError: If `codes` is no matrix, is empty, or holds NaN or infinity.
+
+    Examples:
+        >>> import torch
+        >>> from pml_hashing.codes import pack
+        >>> pack(torch.tensor([[1.0, -1.0, 1.0]]))  # bits 0 and 2: 1 + 4
+        tensor([[5]], dtype=torch.uint8)
+    """
+    check_codes(codes, "codes")
+    check_finite(codes, "codes")
+    bits = (codes >= 0).to(torch.uint8)
+    padding = packed_length(codes.shape[1]) * BITS_OF_A_BYTE - codes.shape[1]
+    bits = torch.nn.functional.pad(bits, (0, padding)).view(len(bits), -1, BITS_OF_A_BYTE)
+    places = torch.arange(BITS_OF_A_BYTE, dtype=torch.uint8, device=codes.device)
+    return (bits << places).sum(dim=2, dtype=torch.uint8)
+
+
+def check_packed_codes(packed_codes: Tensor, name: str, code_length: int | None = None) -> None:
+    """Raise unless `packed_codes` is a uint8 matrix, wide enough for codes of `code_length`."""
+    if not isinstance(packed_codes, Tensor) or packed_codes.dtype != torch.uint8:
+        got = packed_codes.dtype if isinstance(packed_codes, Tensor) else type(packed_codes)
+        raise TypeError(f"Expected `{name}` of dtype torch.uint8, got {got}.")
+    width = None if code_length is None else packed_length(code_length)
+    if (
+        packed_codes.ndim != 2
+        or 0 in packed_codes.shape
+        or width not in (None, packed_codes.shape[1])
+    ):
+        wanted = "num_bytes" if width is None else f"{width}, for {code_length} bits"
+        raise ValueError(
+            f"Expected `{name}` of shape (n, {wanted}), not empty, got {tuple(packed_codes.shape)}."
+        )
+
+
+def unpack(
+    packed_codes: Tensor, code_length: int | None = None, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Return the binary codes, -1 and 1, that `pack` packed.
+
+    Args:
+        packed_codes: uint8, `(n, ceil(code_length / 8))`.
+        code_length: Number of bits. All bits of the bytes, padding included, if `None`.
+        dtype: Of the result.
+
+    Returns:
+        Binary codes, `(n, code_length)`.
+
+    Raises:
+        TypeError: If `packed_codes` is not uint8.
+        ValueError: If its width is not that of `code_length`.
+    """
+    if code_length is not None:
+        check_at_least(code_length, 1, "code_length")
+    check_packed_codes(packed_codes, "packed_codes", code_length)
+    places = torch.arange(BITS_OF_A_BYTE, dtype=torch.uint8, device=packed_codes.device)
+    bits = (packed_codes[:, :, None] >> places) & 1
+    return bits.flatten(start_dim=1)[:, :code_length].to(dtype) * 2 - 1
+
+
+def _to_signs(codes: Tensor, name: str) -> Tensor:
+    """Return real, binary (any dtype) or packed codes (uint8) as -1 and 1 in float32."""
+    if codes.dtype == torch.uint8:
+        return unpack(codes)
+    check_finite(codes, name)
+    return binarize(codes).float()
+
+
+def _check_pair(query_codes: Tensor, database_codes: Tensor) -> None:
+    check_codes(query_codes, "query_codes")
+    check_codes(database_codes, "database_codes", query_codes.shape[1])
+    if (query_codes.dtype == torch.uint8) != (database_codes.dtype == torch.uint8):
+        raise TypeError(
+            "Expected `query_codes` and `database_codes` both packed (uint8) or both not, "
+            f"got {query_codes.dtype} and {database_codes.dtype}."
+        )
+
+
+def hamming_distance(
+    query_codes: Tensor, database_codes: Tensor, block_size: int = 65536
+) -> Tensor:
+    r"""Return the number of differing bits of every query and every database item.
+
+    $$d(q, x) = \tfrac{1}{2} (K - b_q^\top b_x), \qquad b \in \{-1, 1\}^K$$
+
+    Computed as that matrix product, which is exact, over blocks of the database.
+
+    Args:
+        query_codes: Real or binary codes `(num_queries, code_length)`, or packed codes (uint8).
+        database_codes: Codes of the same kind and length, `(num_database, code_length)`.
+        block_size: Database items whose bits are held as floats at a time.
+
+    Returns:
+        Distances from 0 to `code_length`, int32, `(num_queries, num_database)`.
+
+    Raises:
+        TypeError: If one side is packed and the other is not.
+        ValueError: If a shape is wrong, or a code is NaN or infinite.
+
+    Examples:
+        >>> import torch
+        >>> from pml_hashing.codes import hamming_distance, pack
+        >>> codes = torch.tensor([[0.2, -1.0, 3.0], [-0.1, -2.0, 0.0]])
+        >>> hamming_distance(codes, codes)
+        tensor([[0, 1],
+                [1, 0]], dtype=torch.int32)
+        >>> hamming_distance(pack(codes), pack(codes))[0, 1]
+        tensor(1, dtype=torch.int32)
+    """
+    _check_pair(query_codes, database_codes)
+    check_at_least(block_size, 1, "block_size")
+    queries = _to_signs(query_codes, "query_codes")
+    code_length = queries.shape[1]
+    distances = queries.new_empty(len(queries), len(database_codes), dtype=torch.int32)
+    for start in range(0, len(database_codes), block_size):
+        block = _to_signs(database_codes[start : start + block_size], "database_codes")
+        inner = queries @ block.T
+        distances[:, start : start + block_size] = inner.sub_(code_length).mul_(-0.5)
+    return distances
+
+
+def paired_hamming_distance(query_codes: Tensor, database_codes: Tensor) -> Tensor:
+    """Return the number of differing bits of each query and the database item in the same row.
+
+    Args:
+        query_codes: Real or binary codes `(n, code_length)`, or packed codes (uint8).
+        database_codes: Codes of the same kind and shape.
+
+    Returns:
+        Distances from 0 to `code_length`, int32, `(n,)`.
+
+    Raises:
+        TypeError: If one side is packed and the other is not.
+        ValueError: If a shape is wrong, or a code is NaN or infinite.
+    """
+    _check_pair(query_codes, database_codes)
+    if len(query_codes) != len(database_codes):
+        raise ValueError(
+            f"Expected `database_codes` of shape {tuple(query_codes.shape)}, one for each query, "
+            f"got {tuple(database_codes.shape)}."
+        )
+    queries, items = (
+        _to_signs(query_codes, "query_codes"),
+        _to_signs(database_codes, "database_codes"),
+    )
+    return (queries != items).sum(dim=1, dtype=torch.int32)
