@@ -11,8 +11,23 @@ BITS_OF_A_BYTE = 8
 
 
 def binarize(codes: Tensor) -> Tensor:
-    """Return -1 or 1 for every element of `codes`, in its dtype. Zero becomes 1."""
-    return (codes >= 0).to(codes.dtype) * 2 - 1
+    """Return -1 or 1 for every element of `codes`, in its dtype. Zero becomes 1.
+
+    Raises:
+        TypeError: If `codes` are booleans, which have no sign.
+    """
+    return _is_set(codes).to(codes.dtype) * 2 - 1
+
+
+def _is_set(codes: Tensor) -> Tensor:
+    if codes.dtype == torch.bool:
+        raise TypeError("Expected `codes` with a sign, real or -1 and 1, got torch.bool.")
+    return codes >= 0
+
+
+def at_least_float32(codes: Tensor) -> Tensor:
+    """Return half precision, too coarse for sums, as float32, and float64 as it is."""
+    return codes.to(torch.promote_types(codes.dtype, torch.float32))
 
 
 class _StraightThroughSign(torch.autograd.Function):
@@ -64,6 +79,7 @@ def pack(codes: Tensor) -> Tensor:
         Packed codes, uint8, `(n, ceil(code_length / 8))`, on the device of `codes`.
 
     Raises:
+        TypeError: If `codes` are booleans.
         ValueError: If `codes` is no matrix, is empty, or holds NaN or infinity.
 
     Examples:
@@ -74,7 +90,7 @@ def pack(codes: Tensor) -> Tensor:
     """
     check_codes(codes, "codes")
     check_finite(codes, "codes")
-    bits = (codes >= 0).to(torch.uint8)
+    bits = _is_set(codes).to(torch.uint8)
     padding = packed_length(codes.shape[1]) * BITS_OF_A_BYTE - codes.shape[1]
     bits = torch.nn.functional.pad(bits, (0, padding)).view(len(bits), -1, BITS_OF_A_BYTE)
     places = torch.arange(BITS_OF_A_BYTE, dtype=torch.uint8, device=codes.device)
@@ -179,7 +195,8 @@ def hamming_distance(
     distances = queries.new_empty(len(queries), len(database_codes), dtype=torch.int32)
     for start in range(0, len(database_codes), block_size):
         block = _to_signs(database_codes[start : start + block_size], "database_codes")
-        inner = queries @ block.T
+        with torch.autocast(queries.device.type, enabled=False):  # bf16 cannot count past 256
+            inner = queries @ block.T
         distances[:, start : start + block_size] = inner.sub_(code_length).mul_(-0.5)
     return distances
 

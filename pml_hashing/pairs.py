@@ -1,6 +1,6 @@
 """What "similar" means: two samples are similar if they share at least one label."""
 
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -59,3 +59,71 @@ def to_pairs(
         similar.fill_diagonal_(False)
         dissimilar.fill_diagonal_(False)  # a multi-hot row may be empty
     return (*torch.where(similar), *torch.where(dissimilar))
+
+
+def affinity(labels: Tensor, ref_labels: Tensor) -> Tensor:
+    r"""Return the class-structure weights between two sets of samples, as a matrix.
+
+    $$A_{ij} = \frac{1}{\lvert y_i \rvert} \sum_c \frac{Y_{ic}\, Y^{ref}_{jc}}{n_c}$$
+
+    where $n_c$ counts class $c$ in the reference set. A row averages over the reference samples of
+    a class, and over the classes of its sample: it sums to 1 if every class of the sample occurs
+    in the reference set. This is for batches: for a data set, see `CodeBank`.
+
+    Args:
+        labels: Class ids `(n,)` or multi-hot rows `(n, num_classes)`.
+        ref_labels: Labels of the same kind, `(m,)` or `(m, num_classes)`.
+
+    Returns:
+        Weights, float32 `(n, m)`.
+
+    Examples:
+        >>> import torch
+        >>> from pml_hashing.pairs import affinity
+        >>> affinity(torch.tensor([0, 1]), torch.tensor([0, 0, 1]))
+        tensor([[0.5000, 0.5000, 0.0000],
+                [0.0000, 0.0000, 1.0000]])
+    """
+    if labels.ndim == 1:
+        similar = similarity(labels, ref_labels).float()
+        return similar / similar.sum(dim=1, keepdim=True).clamp(min=1)
+    rows, columns = labels.float(), ref_labels.float()
+    rows = rows / rows.sum(dim=1, keepdim=True).clamp(min=1)
+    return rows @ (columns / columns.sum(dim=0).clamp(min=1)).T
+
+
+class LabelGroups(NamedTuple):
+    """Samples grouped by label: work that depends on labels alone is done once a group."""
+
+    labels: Tensor
+    """One label of each group: class ids `(d,)` or multi-hot rows `(d, num_classes)`."""
+    membership: Tensor
+    """The group of every sample, `(n,)`."""
+
+    @classmethod
+    def unique(cls, labels: Tensor, num_classes: int) -> "LabelGroups":
+        """Group equal labels: class ids by class, multi-hot rows by their distinct values."""
+        if labels.ndim == 1:
+            return cls.each(labels, num_classes)
+        return cls(*torch.unique(labels.to(torch.uint8), dim=0, return_inverse=True))
+
+    @classmethod
+    def each(cls, labels: Tensor, num_classes: int) -> "LabelGroups":
+        """Group class ids by class, but leave every multi-hot row a group of its own."""
+        if labels.ndim == 1:
+            return cls(torch.arange(num_classes, device=labels.device), labels.long())
+        return cls(labels, torch.arange(len(labels), device=labels.device))
+
+
+def similar_sums(values: Tensor, labels: Tensor, block_size: int = 4096) -> Tensor:
+    r"""Return $\sum_j [y_i \sim y_j]\, v_j$ of every row, in blocks of rows.
+
+    Args:
+        values: One row $v_j$ a label, `(d, width)`.
+        labels: Distinct class ids `(d,)` or multi-hot rows `(d, num_classes)`.
+        block_size: Rows whose similarity to all others is held at a time.
+    """
+    if labels.ndim == 1:  # distinct classes: each is similar to itself alone
+        return values
+    blocks = (similarity(rows, labels).to(values.dtype) for rows in labels.split(block_size))
+    return torch.cat([similar @ values for similar in blocks])

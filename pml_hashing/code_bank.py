@@ -1,0 +1,247 @@
+"""What a discrete method remembers of a data set: labels, binary codes, the networks' codes."""
+
+from collections.abc import Iterator
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from pml_hashing._checks import check_at_least, check_choice, check_label_values
+from pml_hashing.pairs import LabelGroups
+from pml_hashing.solvers import class_sums, label_counts, label_sums
+
+ROWS_OF_A_BLOCK = 65536
+
+Rows: TypeAlias = Tensor | slice
+"""Some samples of a data set: their places, or a slice of it."""
+
+
+def moments(values: Tensor) -> Tensor:
+    r"""Return $(1, v_i, \lVert v_i \rVert^2)$ of every row, `(n, 1 + width + 1)`.
+
+    Weighted sums of these rows give weighted sums of squared distances: see `spread`.
+    """
+    square = values.square().sum(dim=1, keepdim=True)
+    return torch.cat([torch.ones_like(square), values, square], dim=1)
+
+
+def spread(values: Tensor, sums: Tensor) -> Tensor:
+    r"""Return $\sum_j A_{ij} \lVert x_i - v_j \rVert^2$ of every row, from sums of moments.
+
+    Args:
+        values: The rows $x_i$, `(n, width)`.
+        sums: The sums $\sum_j A_{ij}\,(1, v_j, \lVert v_j \rVert^2)$, `(n, 1 + width + 1)`.
+
+    Returns:
+        One value a row, `(n,)`.
+    """
+    weight, mean, square = sums[:, 0], sums[:, 1:-1], sums[:, -1]
+    return weight * values.square().sum(dim=1) - 2 * (values * mean).sum(dim=1) + square
+
+
+class CodeBank(nn.Module):
+    r"""The labels, binary codes and latest network outputs of all $n$ samples of a data set.
+
+    A loss with discrete variables reads and writes it, sample by sample through `sample_indices`,
+    and improves the binary codes once a round (`update_codes` of the loss). As an entry of a
+    trainer's `models` (`models={"trunk": ..., "code_bank": bank}`) it is saved and resumed there.
+
+    Memory is $O(nK + nC)$, and no $n \times n$ matrix exists: samples see each other through the
+    class-structure weights
+
+    $$Q = \operatorname{diag}(1 / \lvert y_i \rvert)\, Y \operatorname{diag}(1 / n_c)\, Y^\top$$
+
+    whose products cost $O(nK)$ by class sums. Equal label rows are stored once. A sample without
+    any label has no similar sample: its row and column of $Q$ are 0.
+
+    Args:
+        labels: Class ids `(n,)` or multi-hot rows `(n, num_classes)`, in the order of the data set.
+        code_length: Number of bits $K$.
+        num_classes: Number of classes. The largest class id plus 1, or the width, if `None`.
+        num_networks: 2 where a second network encodes the database, else 1.
+
+    Attributes:
+        binary_codes: The codes $B$, -1 and 1, int8 `(n, code_length)`: all 1 until a loss starts.
+        query_codes: Latest codes $U$ of the first network, float32 `(n, code_length)`.
+        database_codes: Those of the second network, $V$; `None` with one network.
+        code_sums: $Y^\top B$, `(num_classes, code_length)`; beside it `code_total`, $B^\top 1$, and
+            `code_gram`, $B^\top B$.
+        similar_sums: Sums over similar samples, of a loss with an inner-product term.
+        class_weights: Matrices that regress labels on codes or codes on labels, as the loss has
+            it: `(2, code_length, num_classes)`.
+        started: Whether a loss has set the codes that training starts from.
+
+    Raises:
+        TypeError: If class ids are no integers.
+        ValueError: If `labels` is empty or of a wrong shape, or holds a class out of range.
+
+    Examples:
+        >>> import torch
+        >>> from pml_hashing import CodeBank
+        >>> bank = CodeBank(torch.tensor([0, 1, 1]), code_length=8)
+        >>> bank.binary_codes.shape, bank.num_classes
+        (torch.Size([3, 8]), 2)
+    """
+
+    group_labels: Tensor
+    groups: Tensor
+    class_counts: Tensor
+    binary_codes: Tensor
+    query_codes: Tensor
+    database_codes: Tensor | None
+    code_sums: Tensor
+    code_total: Tensor
+    code_gram: Tensor
+    query_sums: Tensor
+    database_sums: Tensor | None
+    similar_sums: Tensor
+    class_weights: Tensor
+
+    def __init__(
+        self,
+        labels: Tensor,
+        code_length: int,
+        *,
+        num_classes: int | None = None,
+        num_networks: int = 1,
+    ) -> None:
+        super().__init__()
+        labels = torch.as_tensor(labels)
+        if labels.ndim not in (1, 2) or 0 in labels.shape:
+            raise ValueError(
+                "Expected `labels` of shape (n,) with class ids or (n, num_classes) with multi-hot "
+                f"rows, not empty, got {tuple(labels.shape)}."
+            )
+        check_at_least(code_length, 1, "code_length")
+        check_choice(num_networks, (1, 2), "num_networks")
+        if num_classes is None:
+            num_classes = labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
+        check_label_values(labels, num_classes, "labels")
+        shape = (len(labels), code_length)
+        codes = [torch.zeros(shape, device=labels.device) for _ in range(num_networks)]
+        self._register(LabelGroups.unique(labels, num_classes), num_classes, *codes)
+
+    @classmethod
+    def of_batch(cls, labels: Tensor, num_classes: int, *codes: Tensor) -> "CodeBank":
+        """Return the bank of one batch, reading nothing back from the device.
+
+        Args:
+            labels: Labels of the batch.
+            num_classes: Number of classes.
+            *codes: Codes of the batch by the first network, and by the second where there is one.
+        """
+        bank = cls.__new__(cls)
+        nn.Module.__init__(bank)
+        bank._register(LabelGroups.each(labels, num_classes), num_classes, *codes)
+        bank.refresh()
+        return bank
+
+    def _register(self, groups: LabelGroups, num_classes: int, *codes: Tensor) -> None:
+        code_length = codes[0].shape[1]
+        self.num_classes, self.code_length = num_classes, code_length
+        self.register_buffer("group_labels", groups.labels)
+        self.register_buffer("groups", groups.membership)
+        self.register_buffer("binary_codes", torch.ones_like(codes[0], dtype=torch.int8))
+        self.register_buffer("query_codes", codes[0])
+        self.register_buffer("database_codes", codes[1] if len(codes) == 2 else None)
+        zeros = codes[0].new_zeros
+        self.register_buffer("class_counts", self.class_sums(zeros(len(self), 1) + 1).flatten())
+        self.register_buffer("code_sums", zeros(num_classes, code_length))
+        self.register_buffer("code_total", zeros(code_length))
+        self.register_buffer("code_gram", zeros(code_length, code_length))
+        self.register_buffer("query_sums", zeros(2, num_classes, code_length + 2))
+        sums = None if len(codes) == 1 else zeros(2, num_classes, code_length + 2)
+        self.register_buffer("database_sums", sums)
+        self.register_buffer("similar_sums", zeros(len(groups.labels), code_length + 1))
+        self.register_buffer("class_weights", zeros(2, code_length, num_classes))
+        self.started = False
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def get_extra_state(self) -> dict[str, bool]:
+        return {"started": self.started}
+
+    def set_extra_state(self, state: dict[str, bool]) -> None:
+        self.started = state["started"]
+
+    def extra_repr(self) -> str:
+        return f"{len(self)} samples, {self.code_length} bits, {self.num_classes} classes"
+
+    @property
+    def networks(self) -> list[tuple[Tensor, Tensor]]:
+        """The codes of each network, with their class sums."""
+        pairs = ((self.query_codes, self.query_sums), (self.database_codes, self.database_sums))
+        return [(codes, sums) for codes, sums in pairs if codes is not None and sums is not None]
+
+    def labels_of(self, rows: Rows) -> Tensor:
+        """Return the labels of some samples, class ids or multi-hot rows as they were given."""
+        return self.group_labels[self.groups[rows]]
+
+    def row_blocks(self, progress: bool = False) -> Iterator[slice]:
+        """Yield slices that cover all samples, with a progress bar if asked."""
+        starts = range(0, len(self), ROWS_OF_A_BLOCK)
+        for start in tqdm(starts, desc="updating codes", disable=not progress, leave=False):
+            yield slice(start, start + ROWS_OF_A_BLOCK)
+
+    def row_average(self, sums: Tensor, labels: Tensor) -> Tensor:
+        r"""Return $(Q V)_i$ for samples of these labels, from the class sums $Y^\top V$."""
+        average = self.column_average(sums, labels)
+        return average / label_counts(labels, sums.dtype).clamp(min=1)[:, None]
+
+    def column_average(self, sums: Tensor, labels: Tensor) -> Tensor:
+        r"""Return $(Q^\top V)_i$, from the class sums $Y^\top \operatorname{diag}(1/|y|) V$."""
+        return label_sums(sums / self.class_counts.clamp(min=1)[:, None], labels)
+
+    def label_gram(self) -> Tensor:
+        r"""Return $Y^\top Y$, how often two classes occur together."""
+        if self.group_labels.ndim == 1:
+            return self.class_counts.diag()
+        sizes = self.groups.bincount(minlength=len(self.group_labels)).to(self.class_counts)
+        labels = self.group_labels.to(sizes.dtype)
+        return labels.T @ (labels * sizes[:, None])
+
+    def graph_sums(self, values: Tensor, groups: Tensor | None = None) -> Tensor:
+        r"""Return the class sums of `moments` for the rows of $Q$, and those for its columns."""
+        groups = self.groups if groups is None else groups
+        rows = moments(values)
+        sizes = label_counts(self.group_labels, rows.dtype).clamp(min=1)[groups, None]
+        return torch.stack([self.class_sums(r, groups) for r in (rows, rows / sizes)])
+
+    def group_sums(self, values: Tensor, groups: Tensor | None = None) -> Tensor:
+        r"""Return the sum of the rows of `values` over each group of equal labels."""
+        sums = values.new_zeros(len(self.group_labels), values.shape[1])
+        return sums.index_add(0, self.groups if groups is None else groups, values)
+
+    def class_sums(self, values: Tensor, groups: Tensor | None = None) -> Tensor:
+        r"""Return $Y^\top V$ for samples of these groups, of all samples if `None`."""
+        return class_sums(self.group_sums(values, groups), self.group_labels, self.num_classes)
+
+    @torch.no_grad()
+    def store(self, rows: Tensor, *codes: Tensor) -> None:
+        """Remember the latest codes of some samples, each of them once, and their class sums.
+
+        Args:
+            rows: Places of the samples in the data set, `(batch_size,)`.
+            *codes: Codes by the first network, and by the second where there is one.
+        """
+        for (kept, sums), new in zip(self.networks, codes, strict=True):
+            groups, latest = self.groups[rows], new.to(kept.dtype)
+            sums.add_(self.graph_sums(latest, groups) - self.graph_sums(kept[rows], groups))
+            kept[rows] = latest
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Sum all codes anew: after a discrete step, and so that rounding does not add up."""
+        for sums in (self.code_sums, self.code_total, self.code_gram):
+            sums.zero_()
+        for _, sums in self.networks:
+            sums.zero_()
+        for block in self.row_blocks():
+            groups, binary_codes = self.groups[block], self.binary_codes[block].to(self.code_sums)
+            self.code_sums += self.class_sums(binary_codes, groups)
+            self.code_total += binary_codes.sum(dim=0)
+            self.code_gram += binary_codes.T @ binary_codes
+            for codes, sums in self.networks:
+                sums.add_(self.graph_sums(codes[block], groups))

@@ -1,0 +1,67 @@
+"""Data sets and batches that know the place of every sample."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence, Sized
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler, default_collate
+
+
+class IndexedDataset(Dataset[tuple[Any, int]]):
+    """A data set whose items come with their place in it: `(item, index)`.
+
+    Args:
+        dataset: Any data set with a length.
+
+    Raises:
+        TypeError: If `dataset` has no length.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        if not isinstance(dataset, Sized):
+            raise TypeError(f"Expected a `dataset` with a length, got {type(dataset).__name__}.")
+        self.dataset: Any = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.dataset[index], index
+
+
+class IndexedCollate:
+    """Collates the items of an `IndexedDataset` into `(batch, sample_indices)`.
+
+    Args:
+        collate_fn: Makes a batch out of the items of the data set within. torch's own if `None`.
+    """
+
+    def __init__(self, collate_fn: Callable[[list[Any]], Any] | None = None) -> None:
+        self.collate_fn = default_collate if collate_fn is None else collate_fn
+
+    def __call__(self, items: Sequence[tuple[Any, int]]) -> tuple[Any, Tensor]:
+        return self.collate_fn([item for item, _ in items]), torch.tensor([i for _, i in items])
+
+
+class EvenBatches(Sampler[list[int]]):
+    """Batches of nearly equal size, at most `batch_size`, that leave no sample out.
+
+    A last batch of one sample, which batch normalization cannot train on, does not occur.
+
+    Args:
+        sampler: Gives the places of the samples in order.
+        batch_size: Largest size of a batch.
+    """
+
+    def __init__(self, sampler: Any, batch_size: int) -> None:
+        self.sampler, self.batch_size = sampler, batch_size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.sampler) / self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = torch.tensor(list(self.sampler))
+        for batch in order.tensor_split(len(self)):
+            yield batch.tolist()

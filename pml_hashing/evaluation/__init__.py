@@ -1,0 +1,20 @@
+"""Exact scores of a Hamming ranking, as functions of tensors and as PML's accuracy calculator."""
+
+from pml_hashing.evaluation.accuracy_calculator import HammingAccuracyCalculator
+from pml_hashing.evaluation.curves import precision_by_rank, precision_recall_by_radius
+from pml_hashing.evaluation.ranking import (
+    average_precision,
+    mean_average_precision,
+    precision_at_k,
+    precision_within_radius,
+)
+
+__all__ = [
+    "HammingAccuracyCalculator",
+    "average_precision",
+    "mean_average_precision",
+    "precision_at_k",
+    "precision_by_rank",
+    "precision_recall_by_radius",
+    "precision_within_radius",
+]

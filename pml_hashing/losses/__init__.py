@@ -1,0 +1,19 @@
+"""Losses of the deep supervised hashing literature, one file per paper."""
+
+from pml_hashing.losses._base import BaseDiscreteLoss, BaseHashingLoss, CodeUpdate
+from pml_hashing.losses.dsah import DSAHLoss
+from pml_hashing.losses.dsah_terms import (
+    AffinityGraphLoss,
+    ClassStructureQuantizationLoss,
+    DualSemanticRegressionLoss,
+)
+
+__all__ = [
+    "AffinityGraphLoss",
+    "BaseDiscreteLoss",
+    "BaseHashingLoss",
+    "ClassStructureQuantizationLoss",
+    "CodeUpdate",
+    "DSAHLoss",
+    "DualSemanticRegressionLoss",
+]

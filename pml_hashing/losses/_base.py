@@ -1,0 +1,290 @@
+"""The bases of all losses: PML losses that take multi-hot labels, and discrete variables."""
+
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import torch
+from pytorch_metric_learning.distances import BaseDistance
+from pytorch_metric_learning.losses import BaseMetricLossFunction
+from torch import Tensor
+
+from pml_hashing._checks import check_at_least, check_codes, check_label_values, check_labels
+from pml_hashing.code_bank import CodeBank
+from pml_hashing.pairs import IndicesTuple
+
+LossDict: TypeAlias = dict[str, dict[str, Any]]
+"""PML's named sub-losses, each with its `losses`, `indices` and `reduction_type`."""
+
+
+def require_labels(labels: Tensor | None, name: str = "labels") -> Tensor:
+    """Return `labels`, or raise if there are none."""
+    if labels is None:
+        raise ValueError(f"Expected `{name}`, got None.")
+    return labels
+
+
+class BaseHashingLoss(BaseMetricLossFunction):
+    """Base class of all losses. A subclass implements `compute_loss` and is not subclassed again.
+
+    Labels are class ids `(batch_size,)`, as in PML, or multi-hot rows `(batch_size, num_classes)`.
+    """
+
+    def compute_loss(
+        self,
+        embeddings: Tensor,
+        labels: Tensor | None,
+        indices_tuple: IndicesTuple | None,
+        ref_emb: Tensor,
+        ref_labels: Tensor | None,
+    ) -> LossDict:
+        """Return the loss of every element, pair or triplet, before reduction."""
+        raise NotImplementedError
+
+    def get_default_distance(self) -> BaseDistance:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the distance used where the caller gives none."""
+        return super().get_default_distance()
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor | None = None,
+        indices_tuple: IndicesTuple | None = None,
+        ref_emb: Tensor | None = None,
+        ref_labels: Tensor | None = None,
+    ) -> Tensor:
+        """Return the reduced loss.
+
+        Args:
+            embeddings: Codes of the batch, `(batch_size, code_length)`, before binarization.
+            labels: Class ids or multi-hot rows. Not needed where `indices_tuple` is given.
+            indices_tuple: Pairs or triplets chosen by a miner. All pairs of the batch if `None`.
+            ref_emb: Codes to pair the batch with. The batch itself if `None`.
+            ref_labels: Labels of `ref_emb`.
+
+        Raises:
+            ValueError: If a shape is wrong.
+        """
+        return self._reduced_loss(embeddings, labels, indices_tuple, ref_emb, ref_labels)
+
+    def _reduced_loss(
+        self,
+        embeddings: Tensor,
+        labels: Tensor | None,
+        indices_tuple: IndicesTuple | None,
+        ref_emb: Tensor | None,
+        ref_labels: Tensor | None,
+        **extra: Any,
+    ) -> Tensor:
+        # The steps of BaseMetricLossFunction.forward, less its demand that labels be 1-D.
+        self.reset_stats()
+        check_codes(embeddings, "embeddings")
+        same_labels = ref_emb is None or ref_labels is labels
+        if labels is not None:
+            check_labels(labels, embeddings, "labels")
+            labels = labels.to(embeddings.device)
+        ref_emb = embeddings if ref_emb is None else ref_emb
+        if same_labels:  # the same object, by which a batch paired with itself is known
+            ref_labels = labels
+        if ref_labels is not None:
+            check_labels(ref_labels, ref_emb, "ref_labels")
+            ref_labels = ref_labels.to(ref_emb.device)
+        with torch.autocast(embeddings.device.type, enabled=False):
+            loss_dict = self.compute_loss(
+                embeddings, labels, indices_tuple, ref_emb, ref_labels, **extra
+            )
+        self.add_embedding_regularization_to_loss_dict(loss_dict, embeddings)
+        return self.reducer(loss_dict, embeddings, labels)
+
+    def pair_loss(
+        self, losses: Tensor, pairs: tuple[Tensor, Tensor], kind: Literal["pos", "neg"]
+    ) -> dict[str, Any]:
+        """Return one entry of the loss dict: a loss per pair, or zero where there is no pair."""
+        if len(losses) == 0:
+            return self.zero_loss()
+        return {"losses": losses, "indices": pairs, "reduction_type": f"{kind}_pair"}
+
+    def element_loss(self, losses: Tensor) -> dict[str, Any]:
+        """Return one entry of the loss dict: a loss per sample of the batch."""
+        indices = torch.arange(len(losses), device=losses.device)
+        return {"losses": losses, "indices": indices, "reduction_type": "element"}
+
+
+class CodeUpdate(NamedTuple):
+    """The objective per sample and bit before and after a discrete step."""
+
+    before: float
+    after: float
+
+
+class BaseDiscreteLoss(BaseHashingLoss):
+    """Base class of losses whose objective also has discrete variables: the binary codes.
+
+    *Mini-batch mode* (`code_bank=None`): the discrete variables are those of the batch, and are
+    solved for in every call. *Data-set mode*: they are those of all samples of a data set and live
+    in a `CodeBank`; a batch finds its own by `sample_indices`, every call in training mode
+    remembers the batch's codes there, and `update_codes` makes the discrete step, once a round.
+
+    A subclass implements `start_codes`, `solve_batch`, `discrete_step` and `objective`, and a
+    `compute_loss` that begins with `bank_of`.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        code_length: int,
+        *,
+        code_bank: CodeBank | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        check_at_least(num_classes, 2, "num_classes")
+        check_at_least(code_length, 1, "code_length")
+        self.num_classes, self.code_length = num_classes, code_length
+        self.objective_value = float("nan")  # before the first discrete step
+        self.add_to_recordable_attributes(name="objective_value", is_stat=False)
+        if code_bank is not None:
+            self._check_bank(code_bank)
+        # In a tuple, which torch does not register: the bank belongs to the trainer's models.
+        self._code_bank = (code_bank,)
+
+    @property
+    def code_bank(self) -> CodeBank | None:
+        """The bank of data-set mode, `None` in mini-batch mode."""
+        return self._code_bank[0]
+
+    def start_codes(self, bank: CodeBank) -> None:
+        """Set the binary codes of a data set that nothing has been learned of yet."""
+        raise NotImplementedError
+
+    def solve_batch(self, bank: CodeBank) -> None:
+        """Set the discrete variables of one batch from its codes."""
+        raise NotImplementedError
+
+    def discrete_step(self, bank: CodeBank, progress: bool = False) -> None:
+        """Improve the discrete variables of `bank`. Must not raise `objective`."""
+        raise NotImplementedError
+
+    def objective(self, bank: CodeBank) -> Tensor:
+        """Return the objective per sample and bit, for the codes that `bank` remembers."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor | None = None,
+        indices_tuple: IndicesTuple | None = None,
+        ref_emb: Tensor | None = None,
+        ref_labels: Tensor | None = None,
+        sample_indices: Tensor | None = None,
+    ) -> Tensor:
+        """Return the reduced loss.
+
+        Args:
+            embeddings: Codes of the batch, `(batch_size, code_length)`, before binarization.
+            labels: Class ids or multi-hot rows. Not needed with a code bank, which knows them.
+            indices_tuple: Pairs chosen by a miner.
+            ref_emb: Codes of the same samples by the second network. One network if `None`.
+            ref_labels: Not needed: the labels of `ref_emb` are `labels`.
+            sample_indices: Places of the samples in the data set of the code bank,
+                `(batch_size,)`, no sample twice. `None` without a code bank.
+
+        Raises:
+            ValueError: If a shape is wrong, or `sample_indices` are missing where there is a code
+                bank, given where there is none, or out of its range.
+        """
+        return self._reduced_loss(
+            embeddings, labels, indices_tuple, ref_emb, ref_labels, sample_indices=sample_indices
+        )
+
+    @torch.no_grad()
+    def update_codes(self, *, progress: bool = False) -> CodeUpdate:
+        """Make one discrete step over the data set, at the end of a round.
+
+        Args:
+            progress: Show a progress bar over the rows of the data set.
+
+        Returns:
+            The objective before and after, which never rises.
+
+        Raises:
+            ValueError: If the loss has no code bank.
+        """
+        bank = self.code_bank
+        if bank is None:
+            raise ValueError("Expected a loss with a `code_bank`, got `code_bank=None`.")
+        self._start(bank)
+        bank.refresh()
+        before = self.objective(bank)
+        self.discrete_step(bank, progress)
+        bank.refresh()
+        update = CodeUpdate(before.item(), self.objective(bank).item())
+        self.objective_value = update.after
+        return update
+
+    @torch.no_grad()
+    def _start(self, bank: CodeBank) -> None:
+        if not bank.started:
+            self.start_codes(bank)
+            bank.refresh()
+            bank.started = True
+
+    def bank_of(
+        self, codes: list[Tensor], labels: Tensor | None, sample_indices: Tensor | None
+    ) -> tuple[CodeBank, Tensor]:
+        """Return the code bank of this call and the rows of the batch in it.
+
+        Args:
+            codes: Codes of the batch by each network.
+            labels: Labels of the batch.
+            sample_indices: As for `forward`.
+        """
+        for name, of_network in zip(("embeddings", "ref_emb"), codes, strict=False):
+            if of_network.shape != (len(codes[0]), self.code_length):
+                raise ValueError(
+                    f"Expected `{name}` of shape ({len(codes[0])}, {self.code_length}), "
+                    f"got {tuple(of_network.shape)}."
+                )
+        if self.code_bank is not None:
+            return self._rows_of_bank(self.code_bank, codes, sample_indices)
+        if sample_indices is not None:
+            raise ValueError("Expected no `sample_indices` without a code bank, got some.")
+        labels = require_labels(labels)
+        if not labels.is_cuda:  # reading values back from a GPU would stop it
+            check_label_values(labels, self.num_classes, "labels")
+        with torch.no_grad():
+            bank = CodeBank.of_batch(labels, self.num_classes, *(c.detach() for c in codes))
+            self.solve_batch(bank)
+        return bank, torch.arange(len(labels), device=labels.device)
+
+    def _rows_of_bank(
+        self, bank: CodeBank, codes: list[Tensor], sample_indices: Tensor | None
+    ) -> tuple[CodeBank, Tensor]:
+        size = len(codes[0])
+        if sample_indices is None or sample_indices.shape != (size,):
+            got = None if sample_indices is None else tuple(sample_indices.shape)
+            raise ValueError(
+                f"Expected `sample_indices` of shape ({size},) with the places of the samples in "
+                f"the code bank, got {got}."
+            )
+        if sample_indices.is_floating_point() or sample_indices.dtype == torch.bool:
+            raise TypeError(f"Expected integer `sample_indices`, got {sample_indices.dtype}.")
+        if not sample_indices.is_cuda:
+            low, high = sample_indices.min().item(), sample_indices.max().item()
+            if low < 0 or high >= len(bank):
+                raise ValueError(
+                    f"Expected `sample_indices` from 0 to {len(bank) - 1}, got {low} to {high}."
+                )
+        if len(codes) != len(bank.networks):
+            raise ValueError(
+                f"Expected codes of {len(bank.networks)} networks (`num_networks` of the code "
+                f"bank; the second as `ref_emb`), got {len(codes)}."
+            )
+        self._start(bank)
+        return bank, sample_indices.to(bank.groups.device)
+
+    def _check_bank(self, bank: CodeBank) -> None:
+        wanted, got = (self.num_classes, self.code_length), (bank.num_classes, bank.code_length)
+        if wanted != got:
+            raise ValueError(
+                f"Expected a `code_bank` of {wanted[0]} classes and {wanted[1]} bits, "
+                f"got one of {got[0]} classes and {got[1]} bits."
+            )

@@ -1,0 +1,48 @@
+r"""The inner-product term of the asymmetric family, against all binary codes of a bank.
+
+$$\frac{1}{n} \sum_{i, j} \left( \tfrac{1}{K} u_i^\top b_j - S_{ij} \right)^2$$
+
+with the soft similarity of ADSH: $S_{ij} = 1$ for similar samples and $-r$ for dissimilar ones, $r$
+the number of similar pairs over that of dissimilar pairs. (A hard $-1$ makes the constant vector
+the strongest direction of $S$, with a negative eigenvalue: bits become constants.) The sum over $j$
+comes from $B^\top B$ and $S B$, and $S B$ from sums of $B$ over equal labels.
+"""
+
+import torch
+from torch import Tensor
+
+from pml_hashing.code_bank import CodeBank
+from pml_hashing.pairs import similar_sums
+
+
+def soft_similarity_sums(bank: CodeBank, values: Tensor) -> Tensor:
+    r"""Return $\sum_j S_{ij} v_j$ and $\sum_j S_{ij}^2$ of every group, `(d, width + 1)`."""
+    values = torch.cat([values, torch.ones_like(values[:, :1])], dim=1)
+    sums = bank.group_sums(values)
+    similar = similar_sums(sums, bank.group_labels)
+    num_similar, pairs = similar[:, -1:], (sums[:, -1] * similar[:, -1]).sum()
+    # 0 where no two samples are dissimilar.
+    ratio = pairs * (pairs < len(bank) ** 2) / (len(bank) ** 2 - pairs).clamp(min=1)
+    products = (1 + ratio) * similar[:, :-1] - ratio * sums[:, :-1].sum(dim=0)
+    return torch.cat([products, num_similar + ratio**2 * (len(bank) - num_similar)], dim=1)
+
+
+def inner_product_losses(codes: Tensor, bank: CodeBank, target: Tensor) -> Tensor:
+    """Return the term of every code.
+
+    Args:
+        codes: Codes of some samples, `(batch_size, code_length)`.
+        bank: The bank whose binary codes they are held against.
+        target: `soft_similarity_sums` of the binary codes, for the groups of these samples.
+    """
+    squares = (codes @ bank.code_gram * codes).sum(dim=1) / bank.code_length**2
+    products = (codes * target[:, :-1]).sum(dim=1) / bank.code_length
+    return (squares - 2 * products + target[:, -1]) / len(bank)
+
+
+def inner_product_step(bank: CodeBank) -> tuple[Tensor, Tensor]:
+    """Return the parts $G$ and $P$, one row a group, that the term adds to the discrete step."""
+    codes = torch.stack([codes for codes, _ in bank.networks]).sum(dim=0)
+    gram = torch.stack([codes.T @ codes for codes, _ in bank.networks]).sum(dim=0)
+    target = soft_similarity_sums(bank, codes)[:, :-1]
+    return gram / (len(bank) * bank.code_length**2), target / (len(bank) * bank.code_length)

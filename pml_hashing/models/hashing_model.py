@@ -1,0 +1,246 @@
+"""HashingModel: a timm backbone, or a module of one's own, with a hash layer on top."""
+
+import os
+from collections.abc import Iterable
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from torchvision import transforms
+
+from pml_hashing._checks import check_at_least
+from pml_hashing.models import encoding, preprocessing, saving
+from pml_hashing.models.backbones import create_trunk, feature_width
+from pml_hashing.models.hash_layer import Bound, HashLayer, Head
+
+DEFAULT_IMG_SIZE = 224
+
+
+class HashingModel(nn.Module):
+    """A backbone and a hash layer: `model(images)` is `model.embedder(model.trunk(images))`.
+
+    The two parts are what PML's trainers and testers take, and training them trains the model:
+    `models={"trunk": model.trunk, "embedder": model.embedder}`.
+
+    Args:
+        backbone: Any name of `timm.list_models()`, with or without the tag of its weights, or a
+            module that maps its inputs to features `(n, num_features)`.
+        code_length: Number of bits.
+        pretrained: Load timm's weights, from its hub or the hub's local cache.
+        head: `"linear"`, or `"mlp"` with one hidden layer.
+        bound: `"tanh"` for codes from -1 to 1, or `"none"`.
+        drop_rate: Dropout before the classifier in timm's terms, so before the hash layer, and in
+            the hidden layer of the `"mlp"` head. A module of one's own has its own dropout.
+        in_chans: Channels of an image. timm adapts trained weights to other than 3.
+        img_size: Height and width of an image, for `transform` and for backbones of a fixed size
+            such as ViT and Swin. The backbone's own if `None`.
+        num_features: Width of the backbone's features. Found by running one black image through
+            the backbone if `None`; needed only for a backbone that takes no images.
+        checkpoint_path: A file to load instead of timm's weights: safetensors, or a state dict of
+            PyTorch; with the classifier or without it; of the whole backbone.
+
+    Attributes:
+        trunk: The backbone.
+        embedder: The hash layer.
+        code_length: Number of bits.
+        data_config: How timm's `create_transform` preprocesses an image, a dict: `input_size`,
+            `mean`, `std`, `interpolation`, ... `None` if the backbone is not timm's. Change it if
+            the model is trained on images of another mean: it is saved with the model.
+
+    Raises:
+        FileNotFoundError: If `checkpoint_path` is no file.
+        TypeError: If `backbone` is neither a name nor a module.
+        ValueError: If timm does not know the name, if `checkpoint_path` does not hold the weights
+            of this backbone, if the backbone gives anything but features `(n, num_features)`, or
+            if an argument is out of range.
+
+    Examples:
+        >>> import torch
+        >>> from pml_hashing.models import HashingModel
+        >>> model = HashingModel("test_vit", code_length=12, img_size=32)
+        >>> images = torch.rand(5, 3, 32, 32)
+        >>> model(images).shape
+        torch.Size([5, 12])
+        >>> model.encode(images, progress=False).shape  # packed: 12 bits are 2 bytes
+        torch.Size([5, 2])
+
+        Another backbone is another name, or a module. Precomputed features need none:
+
+        >>> model = HashingModel("test_resnet", code_length=12)
+        >>> pool = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten())
+        >>> model = HashingModel(pool, code_length=12)
+        >>> model = HashingModel(torch.nn.Identity(), code_length=12, num_features=512)
+        >>> model(torch.randn(5, 512)).shape
+        torch.Size([5, 12])
+    """
+
+    def __init__(
+        self,
+        backbone: str | nn.Module,
+        code_length: int,
+        *,
+        pretrained: bool = False,
+        head: Head = "linear",
+        bound: Bound = "tanh",
+        drop_rate: float = 0.0,
+        in_chans: int = 3,
+        img_size: int | None = None,
+        num_features: int | None = None,
+        checkpoint_path: str | os.PathLike[str] | None = None,
+    ) -> None:
+        super().__init__()
+        check_at_least(in_chans, 1, "in_chans")
+        check_at_least(1 if img_size is None else img_size, 1, "img_size")
+        self.trunk = _to_trunk(
+            backbone,
+            pretrained=pretrained,
+            checkpoint_path=checkpoint_path,
+            in_chans=in_chans,
+            img_size=img_size,
+            drop_rate=drop_rate,
+        )
+        self.data_config = preprocessing.resolve_data_config(self.trunk, in_chans, img_size)
+        if num_features is None:
+            size = img_size or DEFAULT_IMG_SIZE
+            input_size = (self.data_config or {}).get("input_size", (in_chans, size, size))
+            num_features = feature_width(self.trunk, input_size)
+        self.embedder = HashLayer(
+            num_features, code_length, head=head, bound=bound, drop_rate=drop_rate
+        )
+        self.code_length = code_length
+        self._options = {
+            "backbone": backbone if isinstance(backbone, str) else None,
+            "code_length": code_length,
+            "head": head,
+            "bound": bound,
+            "drop_rate": drop_rate,
+            "in_chans": in_chans,
+            "img_size": img_size,
+            "num_features": num_features,
+        }
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return real codes, `(n, code_length)`, of a batch of whatever the backbone takes."""
+        return self.embedder(self.trunk(inputs))
+
+    def transform(self, is_training: bool = False) -> transforms.Compose:
+        """Return the preprocessing of a PIL image that the backbone was trained with.
+
+        Args:
+            is_training: With timm's default augmentation: random crops, flips and colours.
+
+        Raises:
+            ValueError: If the backbone is not timm's, and `data_config` was not set.
+        """
+        if self.data_config is None:
+            raise ValueError(
+                "Expected a backbone of timm, whose data config tells its preprocessing, "
+                f"got {type(self.trunk).__name__}: set `data_config`, or use your own transform."
+            )
+        return preprocessing.create_transform(self.data_config, is_training)
+
+    def encode(
+        self,
+        inputs: Tensor | Dataset[Any] | Iterable[Any],
+        *,
+        batch_size: int = 64,
+        device: str | torch.device | None = None,
+        amp: bool = False,
+        progress: bool = True,
+    ) -> Tensor:
+        """Return the packed codes of a database, or of a batch of queries.
+
+        The model runs in eval mode without gradients, and is left as it was. Each batch is packed
+        as it comes, so that what is held of an image is `code_length / 8` bytes.
+
+        Args:
+            inputs: Preprocessed images `(n, in_chans, height, width)`, or whatever the backbone
+                takes; or a data set of samples or tuples that start with one, such as
+                `(image, label)`; or an iterable of batches, such as a `DataLoader`, which may
+                also be tuples that start with the samples.
+            batch_size: Samples at a time, where `inputs` are not batches already.
+            device: Where to run. Where the model is if `None`.
+            amp: Run in mixed precision, bfloat16.
+            progress: Show a progress bar.
+
+        Returns:
+            Packed codes, uint8, `(n, ceil(code_length / 8))`, on the CPU.
+
+        Raises:
+            TypeError: If `inputs` or a batch of them is of another type.
+            ValueError: If `inputs` are empty, or a code is NaN or infinite.
+        """
+        return encoding.encode(
+            self, inputs, batch_size=batch_size, device=device, amp=amp, progress=progress
+        )
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write `model.safetensors` and `config.json` into a folder.
+
+        All that `from_pretrained` reads stands in the first file, which replaces an older one at
+        once: whenever this is interrupted, the folder holds one save or the other. A backbone that
+        is no name of timm's is saved as weights only.
+
+        Args:
+            folder: Where to write. Made where it does not exist.
+        """
+        dtype = str(next(self.embedder.parameters()).dtype).removeprefix("torch.")
+        config = {"options": self._options, "dtype": dtype, "data_config": self.data_config}
+        saving.save(self, config, folder)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        backbone: nn.Module | None = None,
+        device: str | torch.device = "cpu",
+    ) -> Self:
+        """Return a model that `save_pretrained` wrote, in eval mode.
+
+        Args:
+            folder: Where it was saved.
+            backbone: The module that it was made with, if that was not a name of timm's. The saved
+                weights are loaded into it.
+            device: Where to put the model.
+
+        Raises:
+            FileNotFoundError: If there is no saved model.
+            ValueError: If the file is truncated, foreign or of another version, if its weights
+                are not those of this model, or if `backbone` is missing or given without need.
+        """
+        config = saving.load_config(folder)
+        options = config["options"]
+        name = options.pop("backbone")
+        if (name is None) != (backbone is not None):
+            needed = "the module that the model was made with" if name is None else "None"
+            raise ValueError(
+                f"Expected `backbone` to be {needed}, for a model saved with {name or 'a module'}, "
+                f"got {type(backbone).__name__}."
+            )
+        model = cls(name if backbone is None else backbone, **options)
+        if config["data_config"] is not None:
+            model.data_config = {
+                key: tuple(value) if isinstance(value, list) else value
+                for key, value in config["data_config"].items()
+            }
+        model.to(getattr(torch, config["dtype"]))
+        saving.load_weights(model, folder)
+        return model.to(device).eval()
+
+
+def _to_trunk(backbone: str | nn.Module, **options: Any) -> nn.Module:
+    if isinstance(backbone, str):
+        return create_trunk(backbone, **options)
+    if not isinstance(backbone, nn.Module):
+        raise TypeError(
+            "Expected `backbone` to be a name of timm.list_models() or a torch.nn.Module, "
+            f"got {type(backbone).__name__}."
+        )
+    if options["pretrained"] or options["checkpoint_path"] is not None:
+        raise ValueError(
+            "Expected `pretrained` and `checkpoint_path` only for a name of timm.list_models(), "
+            f"got {type(backbone).__name__}, which has its weights already."
+        )
+    return backbone

@@ -1,0 +1,40 @@
+"""Preprocessing: how a backbone wants its images, as timm's data config tells."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from timm.data import config as timm_config
+from timm.data import transforms_factory
+from torch import nn
+from torchvision import transforms
+from torchvision.transforms import v2
+
+
+def resolve_data_config(
+    trunk: nn.Module, in_chans: int, img_size: int | None
+) -> dict[str, Any] | None:
+    """Return timm's data config of a trunk for images of this kind, or `None` if it has none."""
+    if not getattr(trunk, "pretrained_cfg", None):
+        return None
+    config = timm_config.resolve_data_config(model=trunk)
+    size = config["input_size"][1:] if img_size is None else (img_size, img_size)
+    config["input_size"] = (in_chans, *size)
+    config["mean"] = _per_channel(config["mean"], in_chans)
+    config["std"] = _per_channel(config["std"], in_chans)
+    return config
+
+
+def _per_channel(values: Sequence[float], in_chans: int) -> tuple[float, ...]:
+    """Average for gray images, else repeat in turn: as timm does with the weights of a channel."""
+    if in_chans == 1:
+        return (sum(values) / len(values),)
+    return tuple(itertools.islice(itertools.cycle(values), in_chans))
+
+
+def create_transform(data_config: dict[str, Any], is_training: bool) -> transforms.Compose:
+    """Return timm's transform, after one that gives an image the channels that it expects."""
+    steps = {1: [v2.Grayscale()], 3: [v2.RGB()]}.get(data_config["input_size"][0], [])
+    return transforms.Compose(
+        [*steps, transforms_factory.create_transform(**data_config, is_training=is_training)]
+    )

@@ -1,0 +1,208 @@
+r"""The discrete sub-problems that hashing methods share, as pure functions of tensors.
+
+$Y \in \{0, 1\}^{n \times C}$ stands for labels of either kind: class ids `(n,)` are its rows with
+one 1 each, and are never expanded; multi-hot rows `(n, C)` are the matrix itself.
+"""
+
+import torch
+from torch import Tensor
+
+from pml_hashing._checks import check_at_least
+from pml_hashing.codes import binarize
+
+CACHE_ROWS = 8192
+"""Codes that `dcc` works on at a time on the CPU: their bits and targets stay in the cache."""
+
+
+def _check_dcc(binary_codes: Tensor, gram: Tensor, target: Tensor) -> None:
+    code_length = target.shape[-1]
+    if target.ndim != 2 or binary_codes.shape != target.shape:
+        raise ValueError(
+            "Expected `binary_codes` and `target` of one shape (n, code_length), "
+            f"got {tuple(binary_codes.shape)} and {tuple(target.shape)}."
+        )
+    if gram.shape != (code_length, code_length):
+        raise ValueError(
+            f"Expected `gram` of shape ({code_length}, {code_length}), got {tuple(gram.shape)}."
+        )
+
+
+def dcc(binary_codes: Tensor, gram: Tensor, target: Tensor, sweeps: int = 1) -> Tensor:
+    r"""Improve binary codes by discrete cyclic coordinate descent.
+
+    $$
+    \min_{B \in \{-1, 1\}^{n \times K}}
+        \operatorname{tr}(B G B^\top) - 2 \operatorname{tr}(B^\top P)
+    $$
+
+    One sweep visits the bits in order; bit $l$ of all codes takes its minimum given the rest,
+    $b_l \leftarrow \operatorname{sign}(p_l - \sum_{k \ne l} G_{kl} b_k)$, and keeps its old
+    value where the argument is 0: the objective never rises. Rows do not depend on each other, so
+    all sweeps are made on one block of rows, while it is in the cache, before the next.
+
+    Args:
+        binary_codes: The codes $B$ to start from, -1 and 1, `(n, code_length)`, of any dtype.
+        gram: The symmetric matrix $G$, `(code_length, code_length)`. Its diagonal does not matter.
+        target: The matrix $P$, `(n, code_length)`.
+        sweeps: Number of sweeps over the bits.
+
+    Returns:
+        The improved codes, a new tensor of the dtype of `binary_codes`.
+
+    Raises:
+        ValueError: If the shapes do not agree.
+
+    Examples:
+        >>> import torch
+        >>> from pml_hashing.solvers import dcc
+        >>> target = torch.tensor([[0.5, -2.0]])
+        >>> dcc(torch.ones(1, 2), torch.zeros(2, 2), target)
+        tensor([[ 1., -1.]])
+
+    References:
+        Shen et al., [Supervised Discrete Hashing](https://arxiv.org/abs/1503.01557), CVPR 2015.
+    """
+    _check_dcc(binary_codes, gram, target)
+    check_at_least(sweeps, 1, "sweeps")
+    coupling = gram.to(target, copy=True).fill_diagonal_(0)
+    rows = CACHE_ROWS if target.device.type == "cpu" else len(target)
+    improved = torch.empty_like(binary_codes)
+    for start in range(0, len(target), max(rows, 1)):
+        block = slice(start, start + rows)
+        # Bits are rows here: each update reads and writes contiguous memory.
+        bits, wanted = binary_codes[block].T.to(target.dtype), target[block].T.contiguous()
+        improved[block] = _sweep(bits.contiguous(), coupling, wanted, sweeps).T.to(improved.dtype)
+    return improved
+
+
+def _sweep(bits: Tensor, coupling: Tensor, target: Tensor, sweeps: int) -> Tensor:
+    bits = bits.clone()
+    for _ in range(sweeps):
+        for bit, weights, wanted in zip(bits, coupling, target, strict=True):
+            pull = torch.addmv(wanted, bits.T, weights, alpha=-1)
+            bit.copy_(torch.where(pull == 0, bit, binarize(pull)))
+    return bits
+
+
+def dcc_objective(binary_codes: Tensor, gram: Tensor, target: Tensor) -> Tensor:
+    r"""Return $b_i^\top G b_i - 2\, b_i^\top p_i$ of every row: `dcc` minimises the sum.
+
+    Args:
+        binary_codes: Codes $B$, `(n, code_length)`.
+        gram: The matrix $G$, `(code_length, code_length)`.
+        target: The matrix $P$, `(n, code_length)`.
+
+    Returns:
+        One value a row, `(n,)`, in the dtype of `target`.
+
+    Raises:
+        ValueError: If the shapes do not agree.
+    """
+    _check_dcc(binary_codes, gram, target)
+    codes = binary_codes.to(target.dtype)
+    return (codes * (codes @ gram - 2 * target)).sum(dim=1)
+
+
+def ridge(gram: Tensor, cross: Tensor, penalty: float) -> Tensor:
+    r"""Solve a ridge regression from its inner products.
+
+    $$
+    \arg\min_W \lVert T - X W \rVert^2 + \nu \lVert W \rVert^2 = (X^\top X + \nu I)^{-1} X^\top T
+    $$
+
+    Solved in float64: codes of a class are nearly equal, so that $X^\top X$ is nearly singular.
+
+    Args:
+        gram: $X^\top X$, `(d, d)`.
+        cross: $X^\top T$, `(d, num_targets)`.
+        penalty: The number $\nu$, not negative.
+
+    Returns:
+        $W$, `(d, num_targets)`, in the dtype of `cross`.
+
+    Raises:
+        ValueError: If the shapes do not agree or `penalty` is negative.
+    """
+    if cross.ndim != 2 or gram.shape != (len(cross), len(cross)):
+        raise ValueError(
+            "Expected `gram` of shape (d, d) and `cross` of shape (d, num_targets), "
+            f"got {tuple(gram.shape)} and {tuple(cross.shape)}."
+        )
+    check_at_least(penalty, 0, "penalty")
+    system = gram.double() + penalty * torch.eye(len(gram), dtype=torch.double, device=gram.device)
+    return torch.linalg.solve(system, cross.double()).to(cross.dtype)
+
+
+def spread_codes(num_codes: int, code_length: int, seed: int = 0, draws: int = 200) -> Tensor:
+    r"""Return random binary codes that lie far apart: the best of some draws.
+
+    $$\max_{c_1, \dots, c_m \in \{-1, 1\}^K} \; \min_{i < j} d_H(c_i, c_j)$$
+
+    Of two draws with the same smallest distance, the one with fewer pairs at that distance.
+
+    Args:
+        num_codes: Number of codes $m$.
+        code_length: Number of bits $K$.
+        seed: Of the draws.
+        draws: Number of draws, fewer where there are thousands of codes.
+
+    Returns:
+        Codes, -1 and 1, float32 `(num_codes, code_length)`, on the CPU.
+    """
+    check_at_least(num_codes, 1, "num_codes")
+    check_at_least(code_length, 1, "code_length")
+    generator = torch.Generator().manual_seed(seed)
+    draws = min(draws, 1 + 10**9 // (num_codes**2 * code_length))
+    best, best_score = torch.empty(0), (float("-inf"), 0)
+    for _ in range(draws):
+        codes = torch.randint(2, (num_codes, code_length), generator=generator).float() * 2 - 1
+        closest = (codes @ codes.T).fill_diagonal_(float("-inf")).max()
+        score = (-closest.item(), -int((codes @ codes.T == closest).sum()))
+        if score > best_score:
+            best, best_score = codes, score
+    return best
+
+
+def class_sums(values: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    r"""Return $Y^\top V$: the sum of the rows of `values` over the samples of every class.
+
+    Args:
+        values: The matrix $V$, `(n, width)`.
+        labels: Class ids `(n,)` or multi-hot rows `(n, num_classes)`.
+        num_classes: Number of classes.
+
+    Returns:
+        Sums, `(num_classes, width)`.
+
+    Examples:
+        >>> import torch
+        >>> from pml_hashing.solvers import class_sums
+        >>> class_sums(torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([1, 0, 1]), 2)
+        tensor([[2.],
+                [5.]])
+    """
+    if labels.ndim == 2:
+        return labels.T.to(values.dtype) @ values
+    return values.new_zeros(num_classes, values.shape[1]).index_add(0, labels, values)
+
+
+def label_sums(class_values: Tensor, labels: Tensor) -> Tensor:
+    r"""Return $Y Z$: the sum of the rows of `class_values` over the labels of every sample.
+
+    Args:
+        class_values: The matrix $Z$, `(num_classes, width)`.
+        labels: Class ids `(n,)` or multi-hot rows `(n, num_classes)`.
+
+    Returns:
+        Sums, `(n, width)`: of class ids, the row of the class.
+    """
+    if labels.ndim == 2:
+        return labels.to(class_values.dtype) @ class_values
+    return class_values[labels]
+
+
+def label_counts(labels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    r"""Return $\lvert y_i \rvert$, the number of labels of every sample, `(n,)`."""
+    if labels.ndim == 2:
+        return labels.sum(dim=1, dtype=dtype)
+    return torch.ones_like(labels, dtype=dtype)

@@ -1,0 +1,5 @@
+"""Trainers of pytorch-metric-learning for hashing."""
+
+from pml_hashing.trainers.asymmetric_trainer import AsymmetricTrainer
+
+__all__ = ["AsymmetricTrainer"]

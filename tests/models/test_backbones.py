@@ -1,0 +1,103 @@
+"""Weights from a file: in every format that is told, and in none other."""
+
+import pathlib
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+from torch.testing import assert_close
+
+from pml_hashing.models import HashingModel
+
+
+def save(weights, path):
+    if path.suffix == ".safetensors":
+        weights = {name: weight.contiguous() for name, weight in weights.items()}
+        safetensors.torch.save_file(weights, path)
+    else:
+        torch.save(weights, path)
+    return path
+
+
+def load(path, name="test_resnet", **options):
+    return HashingModel(name, 8, checkpoint_path=path, **options).trunk
+
+
+@pytest.fixture(params=["weights.safetensors", "weights.pth"])
+def path(tmp_path, request):
+    return tmp_path / request.param
+
+
+@pytest.mark.parametrize("num_classes", [0, 7, 1000])
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext", "efficientvit_m0"])
+def test_weights_are_those_of_the_file(name, num_classes, path):
+    weights = timm.create_model(name, num_classes=num_classes).state_dict()
+    trunk = load(save(weights, path), name)
+    loaded = trunk.state_dict()
+    assert_close(loaded, {key: weights[key] for key in loaded}, rtol=0, atol=0)
+    assert "state_dict" not in trunk.pretrained_cfg
+
+
+def test_half_precision(path):
+    weights = timm.create_model("test_resnet").half().state_dict()
+    loaded = load(save(weights, path)).state_dict()
+    assert_close(loaded["conv1.0.weight"], weights["conv1.0.weight"].float(), rtol=0, atol=0)
+
+
+def test_weights_of_wrapped_models(path):
+    weights = timm.create_model("test_resnet", num_classes=0).state_dict()
+    trunk = load(save({f"module.{key}": weight for key, weight in weights.items()}, path))
+    assert_close(trunk.state_dict(), weights, rtol=0, atol=0)
+
+
+def test_weights_are_adapted_to_the_images(path):
+    weights = timm.create_model("test_vit").state_dict()
+    trunk = load(save(weights, path), "test_vit", in_chans=1, img_size=48)
+    kernel = weights["patch_embed.proj.weight"].sum(1, keepdim=True)
+    assert_close(trunk.state_dict()["patch_embed.proj.weight"], kernel)
+    assert trunk.state_dict()["pos_embed"].shape[1] == 9 + 1
+    assert_close(trunk.state_dict()["norm.weight"], weights["norm.weight"], rtol=0, atol=0)
+
+
+def test_missing_file(path):
+    for missing in (path, path.parent):
+        with pytest.raises(FileNotFoundError, match=f"`checkpoint_path` to be a file .*{missing}"):
+            load(missing)
+
+
+@pytest.mark.parametrize("size", [0, 100, 10_000])
+def test_truncated_file(path, size):
+    save(timm.create_model("test_resnet").state_dict(), path)
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(ValueError, match=f"whole file of weights of 'test_resnet', .*got {path}"):
+        load(path)
+
+
+@pytest.mark.parametrize("other", ["test_vit", "test_resnet_deeper", "classifier_only"])
+def test_weights_of_another_model(path, other):
+    if other == "test_resnet_deeper":
+        weights = timm.create_model("test_resnet").state_dict()
+        weights["layer4.7.conv1.weight"] = weights["layer4.0.conv1.weight"].clone()
+    else:
+        weights = timm.create_model("test_vit").state_dict()
+    if other == "classifier_only":
+        weights = {"fc.weight": torch.zeros(10, 96)}
+    message = "no weights of the trunk" if other == "classifier_only" else "in loading state_dict"
+    with pytest.raises(ValueError, match=f"weights of 'test_resnet', .*got {path}.*{message}") as e:
+        load(save(weights, path))
+    assert len(str(e.value)) < 1000
+
+
+def test_a_weight_is_missing(path):
+    weights = timm.create_model("test_resnet").state_dict()
+    del weights["layer4.0.conv1.weight"]
+    with pytest.raises(ValueError, match=r"Missing key.*layer4.0.conv1.weight"):
+        load(save(weights, path))
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"a": "b"}, pathlib.PurePosixPath("code")])
+def test_a_file_of_something_else(tmp_path, content):
+    torch.save(content, tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match=f"whole file of weights .*got {tmp_path}"):
+        load(tmp_path / "weights.pth")

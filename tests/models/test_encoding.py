@@ -1,0 +1,160 @@
+"""HashingModel.encode against a forward pass of all samples at once."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+from pml_hashing.codes import binarize, pack, unpack
+from pml_hashing.models import HashingModel
+
+
+class Images(Dataset):
+    """A data set of images alone."""
+
+    def __init__(self, images):
+        self.images = images
+
+    def __getitem__(self, index):
+        return self.images[index]
+
+    def __len__(self):
+        return len(self.images)
+
+
+class Stream(IterableDataset):
+    """A data set without a length."""
+
+    def __init__(self, images):
+        self.images = images
+
+    def __iter__(self):
+        return iter(self.images)
+
+
+@pytest.fixture(params=[16, 12])
+def model(request):
+    return HashingModel("test_resnet", request.param, img_size=32)
+
+
+@pytest.fixture
+def images():
+    return torch.randn(7, 3, 32, 32)
+
+
+def expected_codes(model, images):
+    model = copy.deepcopy(model).eval()
+    with torch.no_grad():
+        bits = torch.cat([model(image[None]) for image in images]).numpy() >= 0
+    return torch.from_numpy(np.packbits(bits, axis=1, bitorder="little"))
+
+
+KINDS = {
+    "tensor": lambda images: images,
+    "data_set": Images,
+    "data_set_with_labels": lambda images: TensorDataset(images, torch.arange(len(images))),
+    "stream": Stream,
+    "loader": lambda images: DataLoader(Images(images), batch_size=4),
+    "list_of_batches": lambda images: [[images[:2], 0], (images[2:],)],
+    "generator": lambda images: (images[i : i + 1] for i in range(len(images))),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_codes_are_those_of_forward(model, images, kind):
+    codes = model.encode(KINDS[kind](images), batch_size=3, progress=False)
+    assert (codes.dtype, codes.device.type) == (torch.uint8, "cpu")
+    assert torch.equal(codes, expected_codes(model, images))
+    assert not codes.is_inference()
+
+
+def test_codes_are_binarized_and_packed(model, images):
+    model.eval()
+    codes = model.encode(images, progress=False)
+    assert torch.equal(codes, pack(model(images)))
+    assert torch.equal(unpack(codes, model.code_length), binarize(model(images)))
+
+
+def test_device(model, images, device):
+    expected = expected_codes(model, images)
+    codes = model.encode(images, device=device, progress=False)
+    assert codes.device.type == "cpu"
+    assert {tensor.device.type for tensor in model.state_dict().values()} == {"cpu"}
+    model.to(device)
+    moved = model.encode(images, progress=False)
+    # Another order of sums may flip a bit that is close to zero.
+    for found in (codes, moved):
+        assert (unpack(found) != unpack(expected)).float().mean() < 0.02
+    model(images.to(device)).sum().backward()  # no parameter became an inference tensor
+
+
+def test_mixed_precision(device):
+    seen = []
+
+    class Watch(nn.Linear):
+        def forward(self, features):
+            output = super().forward(features)
+            seen.append((output.dtype, torch.is_inference_mode_enabled(), self.training))
+            return output
+
+    model = HashingModel(Watch(4, 4), 8, num_features=4).to(device)
+    for amp in (False, True):
+        assert model.encode(torch.randn(2, 4), amp=amp, progress=False).shape == (2, 1)
+    assert seen == [(torch.float32, True, False), (torch.bfloat16, True, False)]
+
+
+def test_modes_and_buffers_are_left_as_they_were(model, images):
+    model.train()
+    model.trunk.eval()
+    before = copy.deepcopy(model.state_dict())
+    modes = [part.training for part in model.modules()]
+    model.encode(images, progress=False)
+    with pytest.raises(ValueError, match="finite"):
+        model.encode(images * torch.nan, progress=False)
+    assert [part.training for part in model.modules()] == modes
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_progress_bar(model, images, capsys):
+    model.encode(images, batch_size=4, progress=False)
+    assert capsys.readouterr().err == ""
+    model.encode(images, batch_size=4)
+    assert "encode: 100%" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_codes_that_are_not_finite_are_found(value):
+    model = HashingModel(nn.Identity(), 8, num_features=4, bound="none")
+    features = torch.randn(10, 4)
+    features[[5, 7]] = value
+    message = r"finite codes in `encode`, .* 2 samples of a batch, .* sample 5 of `inputs`"
+    with pytest.raises(ValueError, match=message):
+        model.encode(features, batch_size=4, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "error", "message"),
+    [
+        (torch.zeros(0, 3, 32, 32), ValueError, r"at least one sample, got \(0, 3, 32, 32\)"),
+        (torch.zeros(5), ValueError, r"`inputs` of shape \(n, ...\) .* got \(5,\)"),
+        (Images([]), ValueError, "at least one sample, got an empty data set"),
+        (Stream([]), ValueError, "`inputs` with at least one sample, got none"),
+        ([], ValueError, "`inputs` with at least one sample, got none"),
+        ([torch.zeros(0, 3, 32, 32)], ValueError, r"at least one sample, got \(0, 3, 32, 32\)"),
+        ([torch.zeros(())], ValueError, r"batches of `inputs` of shape \(n, ...\) .* got \(\)"),
+        ([{"image": 0}], TypeError, "to be tensors or tuples that start with one, got dict"),
+        ([()], TypeError, "to be tensors or tuples that start with one, got tuple"),
+        (3, TypeError, "a tensor, a data set or an iterable of batches, got int"),
+    ],
+)
+def test_wrong_inputs_are_named(model, inputs, error, message):
+    with pytest.raises(error, match=message):
+        model.encode(inputs, progress=False)
+
+
+def test_batch_size_is_at_least_one(model, images):
+    with pytest.raises(ValueError, match="`batch_size` of at least 1, got 0"):
+        model.encode(images, batch_size=0)

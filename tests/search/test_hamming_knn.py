@@ -1,0 +1,318 @@
+"""HammingKNN against loops, behind PML's interfaces, and its files."""
+
+import faiss
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pytorch_metric_learning.utils.inference import FaissKNN, InferenceModel
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch.testing import assert_close
+
+from pml_hashing._compat import AccuracyCalculator
+from pml_hashing.codes import binarize, pack
+from pml_hashing.search import HammingKNN, hamming_knn
+
+KINDS = {"real": lambda codes: codes, "binary": binarize, "packed": pack}
+
+
+def knn_reference(queries, database, k, ref_includes_query):
+    """Ranks by counting differing bits one by one; ties stay in database order."""
+    distances, indices = [], []
+    for i, query in enumerate(queries.tolist()):
+        found = [
+            (sum((a >= 0) != (b >= 0) for a, b in zip(query, item, strict=True)), j)
+            for j, item in enumerate(database.tolist())
+            if not (ref_includes_query and i == j)
+        ]
+        found = sorted(found)[:k]
+        distances.append([distance for distance, _ in found])
+        indices.append([index for _, index in found])
+    return torch.tensor(distances, dtype=torch.int32), torch.tensor(indices)
+
+
+def make_codes(n=6, code_length=12, **kwargs):
+    codes = torch.randn(n, code_length, **kwargs)
+    return torch.where(codes.abs() < 0.2, 0.0, codes)  # some zeros, which are set bits
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    num_queries=st.integers(1, 5),
+    num_database=st.integers(2, 40),
+    code_length=st.integers(1, 18),  # short codes: most items tie
+    kinds=st.tuples(*[st.sampled_from(sorted(KINDS))] * 2),
+    stored=st.booleans(),
+    ref_includes_query=st.booleans(),
+    counting=st.booleans(),
+    data=st.data(),
+)
+def test_neighbours(
+    seed, num_queries, num_database, code_length, kinds, stored, ref_includes_query, counting, data
+):
+    torch.manual_seed(seed)
+    database = make_codes(num_database, code_length)
+    queries = database[:num_queries] if ref_includes_query else make_codes(num_queries, code_length)
+    k = data.draw(st.integers(1, num_database - ref_includes_query))
+    expected = knn_reference(queries, database, k, ref_includes_query)
+    query_codes, database_codes = KINDS[kinds[0]](queries), KINDS[kinds[1]](database)
+    knn = HammingKNN(code_length=code_length)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hamming_knn, "MIN_COUNTED_NEIGHBORS", 1 if counting else 1000)
+        if stored:
+            knn.train(database_codes[:1])
+            knn.add(database_codes[1:])
+            found = knn(query_codes, k, ref_includes_query=ref_includes_query)
+        else:
+            found = knn(query_codes, k, database_codes, ref_includes_query)
+    assert_close(found, expected)
+    assert (len(knn), knn.code_length) == (num_database if stored else 0, code_length)
+
+
+def test_results_are_where_the_queries_are(device):
+    codes = make_codes(device=device)
+    knn = HammingKNN()
+    knn.train(codes)
+    for found in (knn(codes, 3), knn(codes, 3, reference=codes.cpu())):
+        assert_close([x.cpu() for x in found], list(knn_reference(codes, codes, 3, False)))
+        assert [x.device.type for x in found] == [device.type] * 2
+
+
+def test_many_duplicates_may_leave_the_query_itself_out_of_what_faiss_returns():
+    codes = torch.ones(40, 8)
+    _, indices = HammingKNN()(codes, 3, codes, ref_includes_query=True)
+    assert_close(indices[[0, 1, 39]], torch.tensor([[1, 2, 3], [0, 2, 3], [0, 1, 2]]))
+
+
+def test_ties_are_in_the_order_of_faiss():
+    codes = pack(make_codes(500, 8))
+    index = faiss.IndexBinaryFlat(8)
+    index.add(codes.numpy())
+    expected = [torch.from_numpy(x) for x in index.search(codes[:20].numpy(), 300)]
+    assert_close(list(HammingKNN()(codes[:20], 300, codes)), expected)
+
+
+def test_a_reference_leaves_the_held_codes_alone():
+    codes = make_codes()
+    knn = HammingKNN()
+    knn.train(codes)
+    knn(make_codes(3, 20), 2, reference=make_codes(9, 20))
+    assert_close(knn(codes, 2), knn_reference(codes, codes, 2, False))
+    assert (len(knn), knn.code_length) == (6, 12)
+
+
+def test_train_starts_anew_and_add_needs_no_train():
+    knn = HammingKNN()
+    assert (len(knn), knn.code_length) == (0, None)
+    knn.add(make_codes(4, 12))
+    assert (len(knn), knn.code_length) == (4, 12)
+    knn.train(make_codes(3, 20))
+    assert (len(knn), knn.code_length) == (3, 20)
+    knn.train(pack(make_codes(3, 12)))
+    assert knn.code_length == 16  # a byte holds eight bits unless the constructor says otherwise
+
+
+@pytest.mark.parametrize("ref_includes_query", [True, False])
+def test_accuracy_calculator(ref_includes_query):
+    # Squared Euclidean distance of binary codes ranks as Hamming distance does.
+    codes, labels = binarize(make_codes(60, 12)), torch.randint(4, (60,))
+    arguments = (codes[:20], labels[:20], codes, labels, ref_includes_query)
+    options = {"exclude": ("NMI", "AMI"), "device": torch.device("cpu")}
+    expected = AccuracyCalculator(knn_func=FaissKNN(), **options).get_accuracy(*arguments)
+    assert AccuracyCalculator(knn_func=HammingKNN(), **options).get_accuracy(*arguments) == expected
+    assert len(expected) == 5
+
+
+def test_inference_model(tmp_path):
+    def make_model():
+        return InferenceModel(
+            torch.nn.Identity(),
+            knn_func=HammingKNN(),
+            normalize_embeddings=False,
+            data_device="cpu",
+        )
+
+    codes, model, loaded = make_codes(9), make_model(), make_model()
+    model.train_knn(codes[:5], batch_size=2)
+    model.add_to_knn(codes[5:])
+    model.save_knn_func(tmp_path / "codes.safetensors")
+    loaded.load_knn_func(str(tmp_path / "codes.safetensors"))
+    for searched in (model, loaded):
+        found = searched.get_nearest_neighbors(codes[:3], k=4)
+        assert_close(found, knn_reference(codes[:3], codes, 4, False))
+
+
+@pytest.fixture
+def saved(tmp_path):
+    torch.manual_seed(1)
+    knn = HammingKNN()
+    knn.train(make_codes(5, 12))
+    knn.save(tmp_path / "new folder" / "codes.safetensors")
+    return tmp_path / "new folder" / "codes.safetensors"
+
+
+def test_a_file_says_what_it_holds(saved):
+    with safe_open(saved, framework="pt") as file:
+        metadata, packed_codes = file.metadata(), file.get_tensor("packed_codes")
+    torch.manual_seed(1)
+    assert_close(packed_codes, pack(make_codes(5, 12)))
+    assert len(metadata.pop("sha256")) == 64
+    assert metadata == {
+        "format": "pml_hashing.HammingKNN",
+        "format_version": "1",
+        "code_length": "12",
+        "count": "5",
+    }
+    assert [path.name for path in saved.parent.iterdir()] == ["codes.safetensors"]
+
+
+def test_any_changed_byte_is_noticed_and_what_was_held_stays(saved):
+    content, codes, knn = saved.read_bytes(), make_codes(5), HammingKNN()
+    knn.train(codes)
+    for place in range(len(content)):
+        changed = bytearray(content)
+        changed[place] ^= 1
+        saved.write_bytes(changed)
+        with pytest.raises(ValueError, match=r"a whole file that .*codes\.safetensors"):
+            knn.load(saved)
+    assert_close(knn(codes, 5), knn_reference(codes, codes, 5, False))
+
+
+@pytest.mark.parametrize("size", [0, 1, 8, 100, -1])
+def test_truncated_file(saved, size):
+    saved.write_bytes(saved.read_bytes()[:size])
+    with pytest.raises(ValueError, match=r"a whole file that HammingKNN.save wrote, got .*codes\."):
+        HammingKNN().load(saved)
+
+
+def write_text(path):
+    path.write_text("These are no codes.")
+
+
+def write_faiss(path):
+    faiss.write_index_binary(faiss.IndexBinaryFlat(16), str(path))
+
+
+def write_foreign(path):
+    save_file({"packed_codes": torch.zeros(2, 2, dtype=torch.uint8)}, path)
+
+
+@pytest.mark.parametrize("write", [write_text, write_faiss, write_foreign])
+def test_foreign_file(tmp_path, write):
+    write(tmp_path / "foreign")
+    with pytest.raises(ValueError, match=r"a whole file that HammingKNN.save wrote, got .*foreign"):
+        HammingKNN().load(tmp_path / "foreign")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("format_version", "2", r"'2'\), not \('pml_hashing.HammingKNN', '1'\)"),
+        ("format", "another", "format and version are"),
+        ("count", "6", r"codes are U8 \(5, 2\), not U8 \(6, 2\)"),
+        ("count", "many", "invalid literal"),
+        ("count", None, "'count'"),
+        ("code_length", "20", r"not U8 \(5, 3\)"),
+        ("code_length", "13", "checksum"),
+        ("sha256", "0", "checksum"),
+    ],
+)
+def test_metadata_that_does_not_hold(saved, key, value, message):
+    with safe_open(saved, framework="pt") as file:
+        metadata, tensors = file.metadata(), {"packed_codes": file.get_tensor("packed_codes")}
+    metadata[key] = value
+    save_file(tensors, saved, {k: v for k, v in metadata.items() if v is not None})
+    with pytest.raises(ValueError, match=message):
+        HammingKNN().load(saved)
+
+
+def test_codes_of_another_type_are_refused(saved):
+    with safe_open(saved, framework="pt") as file:
+        metadata, packed_codes = file.metadata(), file.get_tensor("packed_codes")
+    save_file({"packed_codes": packed_codes.view(torch.int8)}, saved, metadata)
+    with pytest.raises(ValueError, match="codes are I8"):
+        HammingKNN().load(saved)
+    save_file({"codes": packed_codes}, saved, metadata)
+    with pytest.raises(ValueError, match="packed_codes"):
+        HammingKNN().load(saved)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none at `.*nowhere`"):
+        HammingKNN().load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("make", [lambda: HammingKNN(code_length=16), HammingKNN])
+def test_code_lengths_must_agree(saved, make):
+    knn = make()
+    knn.add(make_codes(4, 16))
+    with pytest.raises(ValueError, match=r"codes of 16 bits in `.*codes\..*`, got 12 bits"):
+        knn.load(saved)
+    with pytest.raises(ValueError, match=r"`codes` of shape \(batch_size, 16\), .* got \(2, 12\)"):
+        knn.add(make_codes(2, 12))
+    with pytest.raises(ValueError, match=r"`query` of shape \(batch_size, 16\), .* got \(2, 12\)"):
+        knn(make_codes(2, 12), 1)
+    with pytest.raises(ValueError, match=r"`query` of shape \(n, 2, for 16 bits\), .* \(2, 3\)"):
+        knn(pack(make_codes(2, 24)), 1)
+    with pytest.raises(ValueError, match=r"`query` of shape \(batch_size, 12\), .* got \(2, 16\)"):
+        HammingKNN()(make_codes(2, 16), 1, reference=make_codes(2, 12))
+    assert len(knn) == 4
+
+
+def test_bits_behind_the_code_must_be_zero():
+    knn = HammingKNN(code_length=12)
+    with pytest.raises(ValueError, match="zeros in `codes` after the 12 bits of each code"):
+        knn.train(torch.tensor([[0, 16]], dtype=torch.uint8))
+    knn.train(torch.tensor([[255, 15]], dtype=torch.uint8))
+    assert_close(knn(-torch.ones(1, 12), 1)[0], torch.tensor([[12]], dtype=torch.int32))
+
+
+def test_nothing_to_search():
+    for use in (lambda knn: knn(make_codes(), 1), lambda knn: knn.save("never written")):
+        with pytest.raises(ValueError, match="got an empty index"):
+            use(HammingKNN())
+
+
+@pytest.mark.parametrize("k", [0, -1, 7])
+def test_k_outside_of_the_index(k):
+    knn = HammingKNN()
+    knn.train(make_codes(6))
+    with pytest.raises(ValueError, match=f"`k` from 1 to 6, as 6 codes are searched, got {k}"):
+        knn(make_codes(2), k)
+    with pytest.raises(ValueError, match="from 1 to 5, as 6 codes are searched, the query itself"):
+        knn(make_codes(2), 6, ref_includes_query=True)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_have_no_sign(value):
+    codes = make_codes()
+    knn = HammingKNN()
+    knn.train(codes)
+    bad = codes.clone()
+    bad[2, 3] = value
+    with pytest.raises(ValueError, match=r"finite values in `query`, .* row 2"):
+        knn(bad, 1)
+    with pytest.raises(ValueError, match="finite values in `reference`"):
+        knn(codes, 1, reference=bad)
+    for hold in (knn.add, knn.train):
+        with pytest.raises(ValueError, match="finite values in `codes`"):
+            hold(bad)
+    assert len(knn) == 6
+
+
+@pytest.mark.parametrize("shape", [(4,), (0, 12), (4, 0), (2, 3, 4)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
+def test_wrong_shapes(shape, dtype):
+    codes = torch.zeros(shape, dtype=dtype)
+    with pytest.raises(ValueError, match=r"Expected `codes` of shape .* not empty, got \("):
+        HammingKNN().train(codes)
+    with pytest.raises(ValueError, match="Expected `query` of shape"):
+        HammingKNN()(codes, 1, reference=make_codes())
+
+
+def test_wrong_types():
+    with pytest.raises(TypeError, match=r"`codes` to be a torch\.Tensor, got ndarray"):
+        HammingKNN().train(make_codes().numpy())
+    with pytest.raises(ValueError, match="`code_length` of at least 1, got 0"):
+        HammingKNN(code_length=0)
