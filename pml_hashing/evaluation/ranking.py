@@ -60,9 +60,9 @@ def average_precision(
             for the order of the database.
         query_in_database: Whether item `i` of the database is query `i`, which then is left out
             of its own ranking.
-        block_size: Pairs of a query and an item that are held at a time, about 20 bytes each;
-            `"stable"` holds at least one query and the whole database. Chosen for the device if
-            `None`.
+        block_size: Pairs of a query and an item that are held at a time, about 20 bytes each.
+            `"stable"` holds at least the pairs of one query, and 4 bytes for every bit of the
+            database. A number that suits the device if `None`.
 
     Returns:
         Numbers from 0 to 1, float64, `(num_queries,)`, on the device of `query_codes`.

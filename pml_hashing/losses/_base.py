@@ -26,7 +26,13 @@ class BaseHashingLoss(BaseMetricLossFunction):
     """Base class of all losses. A subclass implements `compute_loss` and is not subclassed again.
 
     Labels are class ids `(batch_size,)`, as in PML, or multi-hot rows `(batch_size, num_classes)`.
+    With `collect_stats=True` the mean of every sub-loss is an attribute of its name, which PML's
+    hooks record.
     """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_to_recordable_attributes(list_of_names=self._sub_loss_names(), is_stat=True)
 
     def compute_loss(
         self,
@@ -91,6 +97,9 @@ class BaseHashingLoss(BaseMetricLossFunction):
             loss_dict = self.compute_loss(
                 embeddings, labels, indices_tuple, ref_emb, ref_labels, **extra
             )
+        if self.collect_stats:
+            for name, sub_loss in loss_dict.items():
+                setattr(self, name, float(torch.as_tensor(sub_loss["losses"]).detach().mean()))
         self.add_embedding_regularization_to_loss_dict(loss_dict, embeddings)
         return self.reducer(loss_dict, embeddings, labels)
 

@@ -120,8 +120,8 @@ class AsymmetricTrainer(BaseTrainer):
             )
 
     def modify_schema(self) -> None:
-        self.schema["models"].keys += list(MODELS[2:])
-        optimizers = self.schema["optimizers"]
+        models, optimizers = self.schema["models"], self.schema["optimizers"]
+        models.keys, models.important = list(MODELS), ["trunk", "embedder"]
         optimizers.important = [k for k in optimizers.important if k != "code_bank_optimizer"]
 
     def initialize_models(self) -> None:
@@ -162,7 +162,7 @@ class AsymmetricTrainer(BaseTrainer):
                 self.end_of_iteration_hook(self)
                 self.step_lr_schedulers(end_of_epoch=False)
                 if self.iteration % STEPS_BETWEEN_READS == 0:
-                    steps.set_postfix(loss=f"{float(self.losses['total_loss']):.4f}")
+                    steps.set_postfix(loss=f"{self.losses['total_loss'].item():.4f}")
             self.update_codes()
             self.step_lr_schedulers(end_of_epoch=True)
             self.zero_losses()

@@ -17,7 +17,7 @@ from pml_hashing.evaluation import (
     precision_at_k,
     precision_within_radius,
 )
-from pml_hashing.evaluation._counts import DistanceCounts
+from pml_hashing.evaluation._counts import DistanceCounts, Retrieval, relevance_by_rank
 from pml_hashing.evaluation._expected import (
     Cut,
     _hypergeometric,
@@ -278,9 +278,29 @@ def test_queries_of_the_database_in_blocks_that_do_not_match():
         others = torch.arange(220) != query
         one = codes[[query]], labels[[query]], codes[others], labels[others]
         one_by_one.append(mean_average_precision(*one))
-    for block_size in (1, 600, None):  # 600: blocks of 3 queries, blocks of 200 items
+    for block_size in (600, None):  # 600: blocks of 3 queries, blocks of 200 items
         scores = average_precision(*data, query_in_database=True, block_size=block_size)
         assert scores.tolist() == pytest.approx(one_by_one, abs=1e-12)
+
+
+@given(block_size=st.integers(1, 3000), num_queries=st.integers(1, 30))
+def test_no_more_pairs_than_asked_for_are_held(block_size, num_queries):
+    retrieval = Retrieval(*make_data(num_queries, 40, 4), block_size=block_size)
+    sizes = []
+    blocks = Retrieval.blocks
+
+    def spy(self, *args):
+        for block in blocks(self, *args):
+            sizes.append(block[1].numel())
+            yield block
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Retrieval, "blocks", spy)
+        counts = retrieval.counts
+        assert max(sizes) <= block_size
+        list(relevance_by_rank(retrieval))
+        assert max(sizes) <= max(block_size, 40)
+    assert counts.items.sum() == sum(sizes) / 2 == num_queries * 40
 
 
 def test_cuts_in_blocks_of_queries(monkeypatch):

@@ -112,6 +112,12 @@ def test_config_for_people(tmp_path):
     assert (config["format"], config["version"]) == ("pml_hashing.HashingModel", 1)
 
 
+def test_files_are_readable_for_whom_new_files_are(tmp_path):
+    make_model().save_pretrained(tmp_path)
+    (tmp_path / "new").touch()
+    assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1
+
+
 @pytest.mark.parametrize("written", [0, 1])
 def test_interrupted_save_leaves_one_whole_save(tmp_path, monkeypatch, written):
     old, new = make_model(code_length=8), make_model("test_vit", code_length=16)
