@@ -74,8 +74,10 @@ def main(folder: Path, fatal_step: int | None) -> None:
             splits_to_eval=[("query", ["database"])],
         ),
     )
+    # --8<-- [start:resume]
     start = hooks.load_latest_saved_models(trainer, str(folder / "models"), torch.device("cpu"))
     trainer.train(start, ROUNDS)
+    # --8<-- [end:resume]
     states = {name: model.state_dict() for name, model in trainer.models.items()}
     torch.save(states, folder / f"result_from_round_{start}.pth")
 
