@@ -122,7 +122,8 @@ class AsymmetricTrainer(BaseTrainer):
     def modify_schema(self) -> None:
         models, optimizers = self.schema["models"], self.schema["optimizers"]
         models.keys, models.important = list(MODELS), ["trunk", "embedder"]
-        optimizers.important = [k for k in optimizers.important if k != "code_bank_optimizer"]
+        trained = [name for name, model in self.models.items() if list(model.parameters())]
+        optimizers.important = [f"{name}_optimizer" for name in trained]
 
     def initialize_models(self) -> None:
         super().initialize_models()
