@@ -206,7 +206,7 @@ class CodeBank(nn.Module):
         r"""Return the class sums of `moments` for the rows of $Q$, and those for its columns."""
         groups = self.groups if groups is None else groups
         rows = moments(values)
-        sizes = label_counts(self.group_labels, rows.dtype).clamp(min=1)[groups, None]
+        sizes = label_counts(self.group_labels[groups], rows.dtype).clamp(min=1)[:, None]
         return torch.stack([self.class_sums(r, groups) for r in (rows, rows / sizes)])
 
     def group_sums(self, values: Tensor, groups: Tensor | None = None) -> Tensor:
@@ -216,19 +216,27 @@ class CodeBank(nn.Module):
 
     def class_sums(self, values: Tensor, groups: Tensor | None = None) -> Tensor:
         r"""Return $Y^\top V$ for samples of these groups, of all samples if `None`."""
+        if len(values) < len(self.group_labels):
+            labels = self.group_labels[self.groups if groups is None else groups]
+            return class_sums(values, labels, self.num_classes)
         return class_sums(self.group_sums(values, groups), self.group_labels, self.num_classes)
 
     @torch.no_grad()
     def store(self, rows: Tensor, *codes: Tensor) -> None:
-        """Remember the latest codes of some samples, each of them once, and their class sums.
+        """Remember the latest codes of some samples, and their class sums.
 
         Args:
-            rows: Places of the samples in the data set, `(batch_size,)`.
+            rows: Places of the samples in the data set, `(batch_size,)`. Of a sample that occurs
+                more than once, as some samplers have it, the last code counts.
             *codes: Codes by the first network, and by the second where there is one.
         """
+        ordered, order = rows.sort(stable=True)
+        last = order[torch.searchsorted(ordered, rows, right=True) - 1]
+        once = (last == torch.arange(len(rows), device=rows.device))[:, None]
         for (kept, sums), new in zip(self.networks, codes, strict=True):
-            groups, latest = self.groups[rows], new.to(kept.dtype)
-            sums.add_(self.graph_sums(latest, groups) - self.graph_sums(kept[rows], groups))
+            groups, earlier, latest = self.groups[rows], kept[rows], new.to(kept.dtype)[last]
+            counted = torch.where(once, latest, earlier)
+            sums.add_(self.graph_sums(counted, groups) - self.graph_sums(earlier, groups))
             kept[rows] = latest
 
     @torch.no_grad()

@@ -14,14 +14,14 @@ def binarize(codes: Tensor) -> Tensor:
     """Return -1 or 1 for every element of `codes`, in its dtype. Zero becomes 1.
 
     Raises:
-        TypeError: If `codes` are booleans, which have no sign.
+        TypeError: If `codes` are booleans or uint8, which have no sign.
     """
     return _is_set(codes).to(codes.dtype) * 2 - 1
 
 
 def _is_set(codes: Tensor) -> Tensor:
-    if codes.dtype == torch.bool:
-        raise TypeError("Expected `codes` with a sign, real or -1 and 1, got torch.bool.")
+    if codes.dtype in (torch.bool, torch.uint8):
+        raise TypeError(f"Expected `codes` with a sign, real or -1 and 1, got {codes.dtype}.")
     return codes >= 0
 
 
@@ -79,7 +79,7 @@ def pack(codes: Tensor) -> Tensor:
         Packed codes, uint8, `(n, ceil(code_length / 8))`, on the device of `codes`.
 
     Raises:
-        TypeError: If `codes` are booleans.
+        TypeError: If `codes` are booleans, or uint8 and thus packed already.
         ValueError: If `codes` is no matrix, is empty, or holds NaN or infinity.
 
     Examples:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler, default_collate
 
+from pml_hashing._checks import check_at_least
+
 
 class IndexedDataset(Dataset[tuple[Any, int]]):
     """A data set whose items come with their place in it: `(item, index)`.
@@ -48,14 +50,19 @@ class IndexedCollate:
 class EvenBatches(Sampler[list[int]]):
     """Batches of nearly equal size, at most `batch_size`, that leave no sample out.
 
-    A last batch of one sample, which batch normalization cannot train on, does not occur.
+    A last batch of one sample, which batch normalization cannot train on, does not occur where
+    `batch_size` is at least 3.
 
     Args:
         sampler: Gives the places of the samples in order.
         batch_size: Largest size of a batch.
+
+    Raises:
+        ValueError: If `batch_size` is less than 1.
     """
 
     def __init__(self, sampler: Any, batch_size: int) -> None:
+        check_at_least(batch_size, 1, "batch_size")
         self.sampler, self.batch_size = sampler, batch_size
 
     def __len__(self) -> int:

@@ -61,7 +61,7 @@ def to_pairs(
     return (*torch.where(similar), *torch.where(dissimilar))
 
 
-def affinity(labels: Tensor, ref_labels: Tensor) -> Tensor:
+def affinity(labels: Tensor, ref_labels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     r"""Return the class-structure weights between two sets of samples, as a matrix.
 
     $$A_{ij} = \frac{1}{\lvert y_i \rvert} \sum_c \frac{Y_{ic}\, Y^{ref}_{jc}}{n_c}$$
@@ -73,9 +73,10 @@ def affinity(labels: Tensor, ref_labels: Tensor) -> Tensor:
     Args:
         labels: Class ids `(n,)` or multi-hot rows `(n, num_classes)`.
         ref_labels: Labels of the same kind, `(m,)` or `(m, num_classes)`.
+        dtype: Of the result.
 
     Returns:
-        Weights, float32 `(n, m)`.
+        Weights, `(n, m)`.
 
     Examples:
         >>> import torch
@@ -85,9 +86,9 @@ def affinity(labels: Tensor, ref_labels: Tensor) -> Tensor:
                 [0.0000, 0.0000, 1.0000]])
     """
     if labels.ndim == 1:
-        similar = similarity(labels, ref_labels).float()
+        similar = similarity(labels, ref_labels).to(dtype)
         return similar / similar.sum(dim=1, keepdim=True).clamp(min=1)
-    rows, columns = labels.float(), ref_labels.float()
+    rows, columns = labels.to(dtype), ref_labels.to(dtype)
     rows = rows / rows.sum(dim=1, keepdim=True).clamp(min=1)
     return rows @ (columns / columns.sum(dim=0).clamp(min=1)).T
 
@@ -104,7 +105,7 @@ class LabelGroups(NamedTuple):
     def unique(cls, labels: Tensor, num_classes: int) -> "LabelGroups":
         """Group equal labels: class ids by class, multi-hot rows by their distinct values."""
         if labels.ndim == 1:
-            return cls.each(labels, num_classes)
+            return cls.each(labels.clone(), num_classes)  # the caller's own may change
         return cls(*torch.unique(labels.to(torch.uint8), dim=0, return_inverse=True))
 
     @classmethod
@@ -115,15 +116,16 @@ class LabelGroups(NamedTuple):
         return cls(labels, torch.arange(len(labels), device=labels.device))
 
 
-def similar_sums(values: Tensor, labels: Tensor, block_size: int = 4096) -> Tensor:
+def similar_sums(values: Tensor, labels: Tensor, block_size: int = 2**24) -> Tensor:
     r"""Return $\sum_j [y_i \sim y_j]\, v_j$ of every row, in blocks of rows.
 
     Args:
         values: One row $v_j$ a label, `(d, width)`.
         labels: Distinct class ids `(d,)` or multi-hot rows `(d, num_classes)`.
-        block_size: Rows whose similarity to all others is held at a time.
+        block_size: Similarities, of some rows to all others, that are held at a time.
     """
     if labels.ndim == 1:  # distinct classes: each is similar to itself alone
         return values
-    blocks = (similarity(rows, labels).to(values.dtype) for rows in labels.split(block_size))
-    return torch.cat([similar @ values for similar in blocks])
+    labels = labels.float()
+    blocks = labels.split(max(1, block_size // len(labels)))
+    return torch.cat([similarity(rows, labels).to(values.dtype) @ values for rows in blocks])

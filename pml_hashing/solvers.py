@@ -122,6 +122,7 @@ def ridge(gram: Tensor, cross: Tensor, penalty: float) -> Tensor:
 
     Raises:
         ValueError: If the shapes do not agree or `penalty` is negative.
+        torch.linalg.LinAlgError: If `penalty` is 0 and `gram` is singular.
     """
     if cross.ndim != 2 or gram.shape != (len(cross), len(cross)):
         raise ValueError(
@@ -130,7 +131,9 @@ def ridge(gram: Tensor, cross: Tensor, penalty: float) -> Tensor:
         )
     check_at_least(penalty, 0, "penalty")
     system = gram.double() + penalty * torch.eye(len(gram), dtype=torch.double, device=gram.device)
-    return torch.linalg.solve(system, cross.double()).to(cross.dtype)
+    # With a positive penalty there is a solution; to look whether there is would stop a GPU.
+    solution, _ = torch.linalg.solve_ex(system, cross.double(), check_errors=penalty == 0)
+    return solution.to(cross.dtype)
 
 
 def spread_codes(num_codes: int, code_length: int, seed: int = 0, draws: int = 200) -> Tensor:
@@ -151,16 +154,24 @@ def spread_codes(num_codes: int, code_length: int, seed: int = 0, draws: int = 2
     """
     check_at_least(num_codes, 1, "num_codes")
     check_at_least(code_length, 1, "code_length")
-    generator = torch.Generator().manual_seed(seed)
-    draws = min(draws, 1 + 10**9 // (num_codes**2 * code_length))
-    best, best_score = torch.empty(0), (float("-inf"), 0)
+    check_at_least(draws, 1, "draws")
+    generator = torch.Generator("cpu").manual_seed(seed)
+    shape, best_score = (num_codes, code_length), (float("-inf"), 0)
+    draws, best = min(draws, 1 + 10**9 // (num_codes**2 * max(code_length, 64))), torch.empty(0)
     for _ in range(draws):
-        codes = torch.randint(2, (num_codes, code_length), generator=generator).float() * 2 - 1
-        closest = (codes @ codes.T).fill_diagonal_(float("-inf")).max()
-        score = (-closest.item(), -int((codes @ codes.T == closest).sum()))
+        codes = torch.randint(2, shape, generator=generator, device="cpu").float() * 2 - 1
+        # A single draw has no rival, and thousands of codes have too many distances to look at.
+        score = _separation(codes) if draws > 1 else (0.0, 0)
         if score > best_score:
             best, best_score = codes, score
     return best
+
+
+def _separation(codes: Tensor) -> tuple[float, int]:
+    """Return a score that grows with the smallest distance, then as fewer pairs have it."""
+    inner = (codes @ codes.T).fill_diagonal_(float("-inf"))
+    closest = inner.max()
+    return -closest.item(), -int((inner == closest).sum())
 
 
 def class_sums(values: Tensor, labels: Tensor, num_classes: int) -> Tensor:
@@ -183,7 +194,7 @@ def class_sums(values: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """
     if labels.ndim == 2:
         return labels.T.to(values.dtype) @ values
-    return values.new_zeros(num_classes, values.shape[1]).index_add(0, labels, values)
+    return values.new_zeros(num_classes, values.shape[1]).index_add(0, labels.long(), values)
 
 
 def label_sums(class_values: Tensor, labels: Tensor) -> Tensor:
@@ -198,7 +209,7 @@ def label_sums(class_values: Tensor, labels: Tensor) -> Tensor:
     """
     if labels.ndim == 2:
         return labels.to(class_values.dtype) @ class_values
-    return class_values[labels]
+    return class_values[labels.long()]  # uint8 would be a mask
 
 
 def label_counts(labels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -7,8 +7,15 @@ from pytorch_metric_learning.distances import BaseDistance
 from pytorch_metric_learning.losses import BaseMetricLossFunction
 from torch import Tensor
 
-from pml_hashing._checks import check_at_least, check_codes, check_label_values, check_labels
+from pml_hashing._checks import (
+    check_at_least,
+    check_codes,
+    check_label_values,
+    check_labels,
+    require_sample_indices,
+)
 from pml_hashing.code_bank import CodeBank
+from pml_hashing.codes import at_least_float32
 from pml_hashing.pairs import IndicesTuple
 
 LossDict: TypeAlias = dict[str, dict[str, Any]]
@@ -88,6 +95,7 @@ class BaseHashingLoss(BaseMetricLossFunction):
             check_labels(labels, embeddings, "labels")
             labels = labels.to(embeddings.device)
         ref_emb = embeddings if ref_emb is None else ref_emb
+        check_codes(ref_emb, "ref_emb", embeddings.shape[1])
         if same_labels:  # the same object, by which a batch paired with itself is known
             ref_labels = labels
         if ref_labels is not None:
@@ -98,10 +106,10 @@ class BaseHashingLoss(BaseMetricLossFunction):
                 embeddings, labels, indices_tuple, ref_emb, ref_labels, **extra
             )
         if self.collect_stats:
-            for name, sub_loss in loss_dict.items():
-                setattr(self, name, float(torch.as_tensor(sub_loss["losses"]).detach().mean()))
+            for name, sub_loss in loss_dict.items():  # 0, an integer, where there is no pair
+                setattr(self, name, torch.as_tensor(sub_loss["losses"]).float().mean().item())
         self.add_embedding_regularization_to_loss_dict(loss_dict, embeddings)
-        return self.reducer(loss_dict, embeddings, labels)
+        return self.reducer(loss_dict, at_least_float32(embeddings), labels)  # sums in this dtype
 
     def pair_loss(
         self, losses: Tensor, pairs: tuple[Tensor, Tensor], kind: Literal["pos", "neg"]
@@ -118,7 +126,7 @@ class BaseHashingLoss(BaseMetricLossFunction):
 
 
 class CodeUpdate(NamedTuple):
-    """The objective per sample and bit before and after a discrete step."""
+    """The objective per sample before and after a discrete step."""
 
     before: float
     after: float
@@ -173,7 +181,7 @@ class BaseDiscreteLoss(BaseHashingLoss):
         raise NotImplementedError
 
     def objective(self, bank: CodeBank) -> Tensor:
-        """Return the objective per sample and bit, for the codes that `bank` remembers."""
+        """Return the objective per sample, for the codes that `bank` remembers."""
         raise NotImplementedError
 
     def forward(
@@ -194,9 +202,10 @@ class BaseDiscreteLoss(BaseHashingLoss):
             ref_emb: Codes of the same samples by the second network. One network if `None`.
             ref_labels: Not needed: the labels of `ref_emb` are `labels`.
             sample_indices: Places of the samples in the data set of the code bank,
-                `(batch_size,)`, no sample twice. `None` without a code bank.
+                `(batch_size,)`. `None` without a code bank.
 
         Raises:
+            TypeError: If `sample_indices` are no tensor of integers.
             ValueError: If a shape is wrong, or `sample_indices` are missing where there is a code
                 bank, given where there is none, or out of its range.
         """
@@ -212,7 +221,7 @@ class BaseDiscreteLoss(BaseHashingLoss):
             progress: Show a progress bar over the rows of the data set.
 
         Returns:
-            The objective before and after, which never rises.
+            The objective before and after, which never rises (but for rounding).
 
         Raises:
             ValueError: If the loss has no code bank.
@@ -220,12 +229,13 @@ class BaseDiscreteLoss(BaseHashingLoss):
         bank = self.code_bank
         if bank is None:
             raise ValueError("Expected a loss with a `code_bank`, got `code_bank=None`.")
-        self._start(bank)
-        bank.refresh()
-        before = self.objective(bank)
-        self.discrete_step(bank, progress)
-        bank.refresh()
-        update = CodeUpdate(before.item(), self.objective(bank).item())
+        with torch.autocast(bank.groups.device.type, enabled=False):
+            self._start(bank)
+            bank.refresh()
+            before = self.objective(bank)
+            self.discrete_step(bank, progress)
+            bank.refresh()
+            update = CodeUpdate(before.item(), self.objective(bank).item())
         self.objective_value = update.after
         return update
 
@@ -267,28 +277,19 @@ class BaseDiscreteLoss(BaseHashingLoss):
     def _rows_of_bank(
         self, bank: CodeBank, codes: list[Tensor], sample_indices: Tensor | None
     ) -> tuple[CodeBank, Tensor]:
-        size = len(codes[0])
-        if sample_indices is None or sample_indices.shape != (size,):
-            got = None if sample_indices is None else tuple(sample_indices.shape)
+        rows = require_sample_indices(sample_indices, len(codes[0]), len(bank))
+        if codes[0].device != bank.groups.device:
             raise ValueError(
-                f"Expected `sample_indices` of shape ({size},) with the places of the samples in "
-                f"the code bank, got {got}."
+                f"Expected a `code_bank` on {codes[0].device}, as the codes are (the loss does "
+                f"not move it), got one on {bank.groups.device}."
             )
-        if sample_indices.is_floating_point() or sample_indices.dtype == torch.bool:
-            raise TypeError(f"Expected integer `sample_indices`, got {sample_indices.dtype}.")
-        if not sample_indices.is_cuda:
-            low, high = sample_indices.min().item(), sample_indices.max().item()
-            if low < 0 or high >= len(bank):
-                raise ValueError(
-                    f"Expected `sample_indices` from 0 to {len(bank) - 1}, got {low} to {high}."
-                )
         if len(codes) != len(bank.networks):
             raise ValueError(
                 f"Expected codes of {len(bank.networks)} networks (`num_networks` of the code "
                 f"bank; the second as `ref_emb`), got {len(codes)}."
             )
         self._start(bank)
-        return bank, sample_indices.to(bank.groups.device)
+        return bank, rows.to(bank.groups.device)
 
     def _check_bank(self, bank: CodeBank) -> None:
         wanted, got = (self.num_classes, self.code_length), (bank.num_classes, bank.code_length)

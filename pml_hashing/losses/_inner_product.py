@@ -20,9 +20,10 @@ def soft_similarity_sums(bank: CodeBank, values: Tensor) -> Tensor:
     values = torch.cat([values, torch.ones_like(values[:, :1])], dim=1)
     sums = bank.group_sums(values)
     similar = similar_sums(sums, bank.group_labels)
-    num_similar, pairs = similar[:, -1:], (sums[:, -1] * similar[:, -1]).sum()
+    num_similar, pairs = similar[:, -1:], (sums[:, -1].double() * similar[:, -1]).sum()
     # 0 where no two samples are dissimilar.
     ratio = pairs * (pairs < len(bank) ** 2) / (len(bank) ** 2 - pairs).clamp(min=1)
+    ratio = ratio.to(values.dtype)
     products = (1 + ratio) * similar[:, :-1] - ratio * sums[:, :-1].sum(dim=0)
     return torch.cat([products, num_similar + ratio**2 * (len(bank) - num_similar)], dim=1)
 
@@ -35,7 +36,7 @@ def inner_product_losses(codes: Tensor, bank: CodeBank, target: Tensor) -> Tenso
         bank: The bank whose binary codes they are held against.
         target: `soft_similarity_sums` of the binary codes, for the groups of these samples.
     """
-    squares = (codes @ bank.code_gram * codes).sum(dim=1) / bank.code_length**2
+    squares = (codes @ bank.code_gram.to(codes) * codes).sum(dim=1) / bank.code_length**2
     products = (codes * target[:, :-1]).sum(dim=1) / bank.code_length
     return (squares - 2 * products + target[:, -1]) / len(bank)
 

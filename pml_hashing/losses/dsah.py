@@ -149,15 +149,15 @@ class DSAHLoss(BaseDiscreteLoss):
     ) -> LossDict:
         codes = of_networks(embeddings, ref_emb)
         bank, rows = self.bank_of(codes, labels, sample_indices)
+        if bank is self.code_bank and self.training:  # before the graph sees the batch in the bank
+            bank.store(rows, *(network.detach() for network in codes))
         if indices_tuple is None:
             graph = self._graph(bank, rows, codes)
         else:
-            pairs = mined_affinity(indices_tuple, len(rows), len(rows), labels, ref_labels)
-            graph = spread(codes[0], pairs.to(codes[0]) @ moments(codes[-1]))
+            weights = mined_affinity(indices_tuple, codes[0], codes[-1], labels, ref_labels)
+            graph = spread(codes[0], weights @ moments(codes[-1]))
         losses = self._discrete_terms(bank, rows, codes)
         losses["graph_loss"] = self.lambda_ * graph / self.code_length
-        if bank is self.code_bank and self.training:
-            bank.store(rows, *(network.detach() for network in codes))
         return {name: self.element_loss(losses[name]) for name in self._sub_loss_names()}
 
     def _sub_loss_names(self) -> list[str]:
@@ -200,8 +200,9 @@ class DSAHLoss(BaseDiscreteLoss):
     def start_codes(self, bank: CodeBank) -> None:
         self._set_class_codes(bank)
         for _ in range(self.warm_start):  # the networks' codes are zero: the labels alone decide
-            self.discrete_step(bank)
+            self._solve(bank, kappa=0.0)
             bank.refresh()
+        self._sum_similar(bank)
 
     def solve_batch(self, bank: CodeBank) -> None:
         self._set_class_codes(bank)
@@ -215,14 +216,23 @@ class DSAHLoss(BaseDiscreteLoss):
         bank.refresh()
 
     def discrete_step(self, bank: CodeBank, progress: bool = False) -> None:
+        self._solve(bank, self.kappa, progress)
+        self._sum_similar(bank)
+
+    def _sum_similar(self, bank: CodeBank) -> None:
+        if self.kappa > 0:
+            binary_codes = bank.binary_codes.to(bank.code_sums)
+            bank.similar_sums.copy_(soft_similarity_sums(bank, binary_codes))
+
+    def _solve(self, bank: CodeBank, kappa: float, progress: bool = False) -> None:
         weights = self.regression.fit(bank, bank.code_gram, bank.code_sums, bank.code_total)
         gram, targets = self.regression.quadratic(bank, weights, bank.group_labels)
         for _, sums in bank.networks:
             pull = bank.column_average(sums[1, :, 1:-1], bank.group_labels)
             targets = targets + self.gamma * self.rho / self.code_length * pull
-        if self.kappa > 0:
+        if kappa > 0:
             more_gram, more_targets = inner_product_step(bank)
-            gram, targets = gram + self.kappa * more_gram, targets + self.kappa * more_targets
+            gram, targets = gram + kappa * more_gram, targets + kappa * more_targets
         one_to_one = self.gamma * (1 - self.rho) / self.code_length
         for block in bank.row_blocks(progress):
             target = targets[bank.groups[block]]
@@ -231,9 +241,6 @@ class DSAHLoss(BaseDiscreteLoss):
             binary_codes = bank.binary_codes[block]
             binary_codes.copy_(dcc(binary_codes, gram, target, self.sweeps))
         bank.class_weights.copy_(weights)
-        if self.kappa > 0:
-            binary_codes = bank.binary_codes.to(bank.code_sums)
-            bank.similar_sums.copy_(soft_similarity_sums(bank, binary_codes))
 
     def objective(self, bank: CodeBank) -> Tensor:
         total = bank.code_sums.new_zeros((), dtype=torch.float64)

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pml_hashing._checks import check_label_values
+from pml_hashing._checks import check_at_least, check_label_values
 from pml_hashing.code_bank import CodeBank, moments, spread
 from pml_hashing.codes import at_least_float32, binarize
 from pml_hashing.losses._base import BaseHashingLoss, LossDict, require_labels
@@ -59,7 +59,7 @@ class ClassStructureQuantizationLoss(BaseHashingLoss):
     ) -> LossDict:
         networks = of_networks(embeddings, ref_emb)
         labels = require_labels(labels)
-        weights = affinity(labels, labels).to(networks[0].dtype)
+        weights = affinity(labels, labels, networks[0].dtype)
         with torch.no_grad():
             binary_codes = binarize(weights.T @ torch.stack(networks).sum(dim=0))
             sums = weights @ moments(binary_codes)
@@ -110,10 +110,11 @@ class AffinityGraphLoss(BaseHashingLoss):
     ) -> LossDict:
         codes, ref_codes = at_least_float32(embeddings), at_least_float32(ref_emb)
         if indices_tuple is None:
-            weights = affinity(require_labels(labels), require_labels(ref_labels, "ref_labels"))
+            labels, ref_labels = require_labels(labels), require_labels(ref_labels, "ref_labels")
+            weights = affinity(labels, ref_labels, codes.dtype)
         else:
-            weights = mined_affinity(indices_tuple, len(codes), len(ref_codes), labels, ref_labels)
-        losses = spread(codes, weights.to(codes) @ moments(ref_codes))
+            weights = mined_affinity(indices_tuple, codes, ref_codes, labels, ref_labels)
+        losses = spread(codes, weights @ moments(ref_codes))
         return {"loss": self.element_loss(losses / embeddings.shape[1])}
 
 
@@ -132,7 +133,8 @@ class DualSemanticRegressionLoss(BaseHashingLoss):
     where $U$ holds the codes of the batch, $Y \in \{0, 1\}^{n \times C}$ the labels and $\tilde Y$
     the inter-class labels. Both minima are ridge regressions, solved in closed form; the gradient
     of a minimum is that of its argument with $W_1, W_2$ held fixed, so none flows through the
-    solution. In `DSAHLoss` the binary codes $B$ stand in place of $U$.
+    solution. In `DSAHLoss` the binary codes $B$ stand in place of $U$. Codes of a second network
+    (`ref_emb`) are not used.
 
     Args:
         num_classes: Number of classes $C$.
@@ -148,7 +150,8 @@ class DualSemanticRegressionLoss(BaseHashingLoss):
         **kwargs: Arguments of PML's losses: `reducer`, `embedding_regularizer`, ...
 
     Raises:
-        ValueError: If a weight is negative, `nu` is not positive, or a choice is unknown.
+        ValueError: If `num_classes` is less than 2, a weight is negative, `nu` is not positive, or
+            a choice is unknown.
 
     Examples:
         >>> import torch
@@ -176,6 +179,7 @@ class DualSemanticRegressionLoss(BaseHashingLoss):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_at_least(num_classes, 2, "num_classes")
         self.num_classes = num_classes
         self.regression = DualRegression(alpha, beta, nu, inter, regression)
 
@@ -211,10 +215,10 @@ def of_networks(embeddings: Tensor, ref_emb: Tensor) -> list[Tensor]:
 
 
 def mined_affinity(
-    indices_tuple: IndicesTuple, size: int, ref_size: int, labels: Any, ref_labels: Any
+    indices_tuple: IndicesTuple, codes: Tensor, ref_codes: Tensor, labels: Any, ref_labels: Any
 ) -> Tensor:
-    """Return the affinity matrix `(size, ref_size)` whose edges are a miner's similar pairs."""
+    """Return the affinity of `codes` to `ref_codes` whose edges are a miner's similar pairs."""
     anchors, similar, *_ = to_pairs(indices_tuple, labels, ref_labels)
-    graph = torch.zeros(size, ref_size, device=anchors.device)
+    graph = codes.new_zeros(len(codes), len(ref_codes))
     graph[anchors, similar] = 1.0
     return graph / graph.sum(dim=1, keepdim=True).clamp(min=1)

@@ -163,7 +163,8 @@ class AsymmetricTrainer(BaseTrainer):
                 self.end_of_iteration_hook(self)
                 self.step_lr_schedulers(end_of_epoch=False)
                 if self.iteration % STEPS_BETWEEN_READS == 0:
-                    steps.set_postfix(loss=f"{self.losses['total_loss'].item():.4f}")
+                    total_loss: Any = self.losses["total_loss"]
+                    steps.set_postfix(loss=f"{total_loss.item():.4f}")
             self.update_codes()
             self.step_lr_schedulers(end_of_epoch=True)
             self.zero_losses()

@@ -1,0 +1,233 @@
+"""What every loss must do, checked on every name in `pml_hashing.losses.__all__`."""
+
+import copy
+import inspect
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from pytorch_metric_learning.losses import BaseMetricLossFunction
+from pytorch_metric_learning.reducers import DoNothingReducer
+from pytorch_metric_learning.regularizers import LpRegularizer
+from torch.testing import assert_close
+
+from pml_hashing import losses
+
+ROOT = Path(__file__).parents[2]
+NAMES = sorted(set(losses.__all__) - {"BaseHashingLoss", "BaseDiscreteLoss", "CodeUpdate"})
+SIZES = {"num_classes": 3, "code_length": 16}
+LABELS = {
+    "class_ids": torch.tensor([0, 1, 2, 1, 0, 2, 2, 1]),
+    "multi_hot": torch.tensor(
+        [[1, 1, 0], [0, 1, 0], [0, 0, 1], [1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1], [1, 0, 0]]
+    ),
+}
+
+
+def make_loss(name, **options):
+    """Return a loss by its defaults, and the sizes where it asks for them."""
+    loss_class = getattr(losses, name)
+    sizes = {k: v for k, v in SIZES.items() if k in inspect.signature(loss_class).parameters}
+    return loss_class(**sizes, **options)
+
+
+def make_codes(n=8, **kwargs):
+    return torch.tanh(torch.randn(n, 16, **kwargs))
+
+
+@pytest.fixture(params=NAMES)
+def loss_func(request):
+    return make_loss(request.param)
+
+
+@pytest.fixture(params=LABELS)
+def labels(request):
+    return LABELS[request.param]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_is_final_tested_and_documented(name):
+    loss_class = getattr(losses, name)
+    stem = loss_class.__module__.rsplit(".", 1)[-1]
+    assert loss_class.__bases__[0] in {losses.BaseHashingLoss, losses.BaseDiscreteLoss}
+    assert len(loss_class.__bases__) == 1
+    assert f"def {stem}_reference(" in (ROOT / f"tests/losses/test_{stem}.py").read_text()
+    assert f"::: pml_hashing.losses.{name}" in (ROOT / f"docs/losses/{stem}.md").read_text()
+    assert f"[{name}]({stem}.md" in (ROOT / "docs/losses/index.md").read_text()
+
+
+@pytest.mark.parametrize("options", [{}, {"embedding_regularizer": LpRegularizer()}])
+@pytest.mark.parametrize("with_ref", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_agrees_with_pml_on_class_ids(name, with_ref, options):
+    loss_func, labels = make_loss(name, **options), torch.randint(3, (8,))
+    codes, ref_codes = make_codes(), make_codes()
+    ref = {"ref_emb": ref_codes, "ref_labels": labels} if with_ref else {}
+    expected = BaseMetricLossFunction.forward(loss_func, codes, labels, **ref)
+    assert_close(loss_func(codes, labels, **ref), expected)
+
+
+@pytest.mark.parametrize(
+    "kind", [torch.bool, torch.uint8, torch.int32, torch.int64, torch.float16, torch.float32]
+)
+def test_one_hot_labels_of_any_type_are_class_ids(loss_func, kind):
+    codes, labels = make_codes(), torch.randint(3, (8,))
+    one_hot = torch.nn.functional.one_hot(labels, 3).to(kind)
+    assert_close(loss_func(codes, one_hot), loss_func(codes, labels))
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int8, torch.int16, torch.int32])
+def test_class_ids_of_any_integer_type(loss_func, kind):
+    codes, labels = make_codes(), torch.randint(3, (8,))
+    assert_close(loss_func(codes, labels.to(kind)), loss_func(codes, labels))
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_can_be_copied(loss_func, clone):
+    codes, labels = make_codes(), torch.randint(3, (8,))
+    assert_close(clone(loss_func)(codes, labels), loss_func(codes, labels))
+
+
+def test_device_and_dtype(loss_func, labels, device, dtype):
+    codes = make_codes(dtype=torch.float64).requires_grad_()
+    expected = loss_func(codes, labels)
+    expected.backward()
+    moved = codes.detach().to(device, dtype).requires_grad_()
+    loss = loss_func.to(device)(moved, labels)  # labels stay on the CPU
+    loss.backward()
+    assert (loss.device.type, loss.dtype) == (device.type, dtype)
+    tight = {"rtol": 1e-5, "atol": 1e-5}
+    assert_close(loss.double().cpu(), expected, **tight)
+    assert_close(moved.grad.double().cpu(), codes.grad, **tight)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_single(loss_func, labels, device, dtype):
+    codes = make_codes(device=device).to(dtype).requires_grad_()
+    loss_func = loss_func.to(device)
+    loss = loss_func(codes, labels)
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert_close(loss, loss_func(codes.detach().float(), labels))
+    assert codes.grad.isfinite().all()
+
+
+def test_autocast_changes_nothing(loss_func, labels, device):
+    codes, loss_func = make_codes(device=device), loss_func.to(device)
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        loss = loss_func(codes, labels)
+    assert_close(loss, loss_func(codes, labels), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("other_object", [False, True])
+def test_the_batch_as_its_own_reference(loss_func, labels, other_object):
+    codes = make_codes()
+    ref_labels = labels.clone() if other_object else labels
+    loss = loss_func(codes, labels, ref_emb=codes, ref_labels=ref_labels)
+    assert_close(loss, loss_func(codes, labels))
+
+
+def test_a_second_network_gets_gradients(loss_func, labels):
+    codes, ref_codes = make_codes().requires_grad_(), make_codes().requires_grad_()
+    loss_func(codes, labels, ref_emb=ref_codes, ref_labels=labels).backward()
+    for batch in (codes, ref_codes):
+        if batch is codes or not isinstance(loss_func, losses.DualSemanticRegressionLoss):
+            assert batch.grad.abs().sum() > 0
+
+
+def test_gradient_goes_downhill(loss_func, labels):
+    codes = make_codes(dtype=torch.float64).requires_grad_()
+    loss = loss_func(codes, labels)
+    loss.backward()
+    assert loss_func(codes - 1e-3 * codes.grad, labels) < loss
+
+
+def test_order_of_the_samples_does_not_matter(loss_func, labels):
+    codes, order = make_codes(dtype=torch.float64), torch.randperm(8)
+    assert_close(loss_func(codes[order], labels[order]), loss_func(codes, labels))
+
+
+@pytest.mark.parametrize("row", range(8))
+def test_batch_of_one(loss_func, labels, row):
+    codes = make_codes(1).requires_grad_()
+    loss = loss_func(codes, labels[row : row + 1])
+    loss.backward()
+    assert loss.isfinite()
+    assert codes.grad.isfinite().all()
+
+
+def test_all_samples_of_one_class(loss_func):
+    codes = make_codes().requires_grad_()
+    loss = loss_func(codes, torch.ones(8, dtype=torch.long))
+    loss.backward()
+    assert loss.isfinite()
+    assert codes.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-20, 1e4])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_extreme_codes(loss_func, labels, scale, dtype):
+    codes = (make_codes() * scale).to(dtype).requires_grad_()
+    loss = loss_func(codes, labels)
+    loss.backward()
+    assert loss.isfinite()
+    assert codes.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sub_losses_are_those_it_names(name):
+    loss_func = make_loss(name, reducer=DoNothingReducer())
+    loss_dict = loss_func(make_codes(), LABELS["class_ids"])
+    assert list(loss_dict) == loss_func.sub_loss_names()
+    for loss in loss_dict.values():
+        assert len(loss["losses"]) == len(loss["indices"]) == 8
+        assert loss["reduction_type"] == "element"
+        assert loss["losses"].isfinite().all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sub_losses_are_recorded_if_asked(name):
+    loss_func = make_loss(name, collect_stats=True)
+    loss = loss_func(make_codes(), LABELS["class_ids"])
+    recorded = [getattr(loss_func, sub_loss) for sub_loss in loss_func.sub_loss_names()]
+    assert loss.item() == pytest.approx(sum(recorded))
+
+
+@pytest.mark.parametrize(
+    ("codes_shape", "labels_shape", "message"),
+    [
+        ((4, 3, 2), (4,), r"`embeddings` of shape \(batch_size, .*\), not empty, got \(4, 3, 2\)"),
+        ((0, 16), (0,), r"`embeddings` of shape .* got \(0, 16\)"),
+        ((4, 16), (5,), r"`labels` of shape \(4,\) .* got \(5,\)"),
+        ((4, 16), (4, 2, 2), r"`labels` of shape \(4,\) .* got \(4, 2, 2\)"),
+    ],
+)
+def test_wrong_shapes_are_named(loss_func, codes_shape, labels_shape, message):
+    codes, labels = torch.zeros(codes_shape), torch.zeros(labels_shape)
+    with pytest.raises(ValueError, match=message):
+        loss_func(codes, labels)
+
+
+def test_labels_are_required(loss_func):
+    with pytest.raises(ValueError, match="Expected `labels`, got None"):
+        loss_func(make_codes())
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "message"),
+    [
+        (torch.tensor([0, 3]), ValueError, "`labels` with class ids from 0 to 2, got 0 to 3"),
+        (torch.tensor([-1, 0]), ValueError, "`labels` with class ids from 0 to 2, got -1 to 0"),
+        (torch.tensor([0.0, 1.0]), TypeError, r"integer class ids, got torch\.float32"),
+        (torch.tensor([True, False]), TypeError, r"integer class ids, got torch\.bool"),
+        (torch.ones(2, 4), ValueError, r"`labels` of shape \(2, 3\) .* got \(2, 4\)"),
+        (torch.full((2, 3), 2), ValueError, "multi-hot `labels` of zeros and ones"),
+        (torch.full((2, 3), torch.nan), ValueError, "multi-hot `labels` of zeros and ones"),
+    ],
+)
+def test_labels_of_other_classes_are_named(loss_func, labels, error, message):
+    if not hasattr(loss_func, "num_classes"):
+        pytest.skip("takes any classes")
+    with pytest.raises(error, match=message):
+        loss_func(make_codes(2), labels)

@@ -1,0 +1,109 @@
+"""Every check lets pass what is right, and names what is wrong."""
+
+import pytest
+import torch
+
+from pml_hashing._checks import (
+    check_at_least,
+    check_choice,
+    check_codes,
+    check_finite,
+    check_label_values,
+    check_labels,
+    require_sample_indices,
+)
+
+CODES = torch.zeros(2, 3)
+
+
+@pytest.mark.parametrize(
+    ("check", "arguments"),
+    [
+        (check_codes, (CODES, "codes")),
+        (check_codes, (CODES, "codes", 3)),
+        (check_finite, (CODES, "codes")),
+        (check_finite, (torch.ones(2, 3, dtype=torch.uint8), "codes")),
+        (check_labels, (torch.zeros(2), CODES, "labels")),
+        (check_labels, (torch.zeros(2, 7), CODES, "labels")),
+        (check_label_values, (torch.tensor([0, 2]), 3, "labels")),
+        (check_label_values, (torch.tensor([], dtype=torch.long), 3, "labels")),
+        (check_label_values, (torch.tensor([[0, 1], [0, 0]]), 2, "labels")),
+        (check_label_values, (torch.tensor([[True, False]]), 2, "labels")),
+        (check_label_values, (torch.tensor([[0.0, 1.0]]), 2, "labels")),
+        (check_at_least, (1, 1, "sweeps")),
+        (check_choice, ("a", ("a", "b"), "inter")),
+    ],
+)
+def test_right_arguments_pass(check, arguments):
+    assert check(*arguments) is None
+
+
+@pytest.mark.parametrize(
+    ("check", "arguments", "error", "message"),
+    [
+        (check_codes, ([[1.0]], "codes"), TypeError, r"`codes` to be a torch\.Tensor, got list"),
+        (
+            check_codes,
+            (torch.zeros(3), "codes"),
+            ValueError,
+            r"`codes` of shape \(batch_size, code_length\), not empty, got \(3,\)",
+        ),
+        (check_codes, (torch.zeros(0, 3), "codes"), ValueError, r"got \(0, 3\)"),
+        (check_codes, (torch.zeros(3, 0), "codes"), ValueError, r"got \(3, 0\)"),
+        (check_codes, (CODES, "codes", 4), ValueError, r"\(batch_size, 4\), .* got \(2, 3\)"),
+        (
+            check_finite,
+            (torch.tensor([[1.0], [torch.nan], [torch.inf]]), "codes"),
+            ValueError,
+            "finite values in `codes`, got NaN or infinity in 2 of 3 rows, .* row 1",
+        ),
+        (check_labels, ([0, 1], CODES, "labels"), TypeError, r"torch\.Tensor, got list"),
+        (
+            check_labels,
+            (torch.zeros(3), CODES, "labels"),
+            ValueError,
+            r"`labels` of shape \(2,\) with class ids or \(2, num_classes\) .*, got \(3,\)",
+        ),
+        (check_labels, (torch.zeros(2, 1, 1), CODES, "y"), ValueError, r"`y` .* got \(2, 1, 1\)"),
+        (
+            check_label_values,
+            (torch.zeros(2, 4), 3, "labels"),
+            ValueError,
+            r"`labels` of shape \(2, 3\) with multi-hot rows, got \(2, 4\)",
+        ),
+        (
+            check_label_values,
+            (torch.tensor([[0.0, 0.5]]), 2, "labels"),
+            ValueError,
+            "multi-hot `labels` of zeros and ones, got other values",
+        ),
+        (
+            check_label_values,
+            (torch.zeros(2, dtype=torch.cfloat), 2, "labels"),
+            TypeError,
+            r"`labels` with integer class ids, got torch\.complex64",
+        ),
+        (
+            check_label_values,
+            (torch.tensor([-1, 4]), 3, "labels"),
+            ValueError,
+            "`labels` with class ids from 0 to 2, got -1 to 4",
+        ),
+        (check_at_least, (0.5, 1, "nu"), ValueError, r"`nu` of at least 1, got 0\.5"),
+        (check_at_least, (float("nan"), 0, "nu"), ValueError, "`nu` of at least 0, got nan"),
+        (check_choice, ("c", ("a", 2), "x"), ValueError, "`x` to be one of 'a', 2, got 'c'"),
+    ],
+)
+def test_wrong_arguments_are_named(check, arguments, error, message):
+    with pytest.raises(error, match=message):
+        check(*arguments)
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int16, torch.int32, torch.int64])
+def test_sample_indices_become_int64(kind, device):
+    indices = require_sample_indices(torch.tensor([2, 0], dtype=kind, device=device), 2, 3)
+    assert (indices.tolist(), indices.dtype, indices.device.type) == (
+        [2, 0],
+        torch.int64,
+        device.type,
+    )

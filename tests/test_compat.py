@@ -1,0 +1,55 @@
+"""What works on the next major version of PML, which has no trainers and testers."""
+
+import subprocess
+import sys
+
+import pytest
+
+from pml_hashing import _compat
+
+# None in sys.modules makes an import fail, as in a version without the module.
+SCRIPT = """
+import sys
+
+for name in (
+    "trainers", "testers", "utils.accuracy_calculator", "utils.inference", "utils.logging_presets"
+):
+    sys.modules[f"pytorch_metric_learning.{name}"] = None
+
+import torch
+from pml_hashing import CodeBank, DSAHLoss
+from pml_hashing.losses import AffinityGraphLoss
+from pml_hashing.testers import HammingTester
+from pml_hashing.trainers import AsymmetricTrainer
+
+labels = torch.tensor([0, 1, 1])
+codes = torch.ones(3, 8, requires_grad=True)
+(DSAHLoss(2, 8)(codes, labels) + AffinityGraphLoss()(codes, labels)).backward()
+loss_func = DSAHLoss(2, 8, code_bank=CodeBank(labels, 8))
+loss_func(codes, sample_indices=torch.arange(3)).backward()
+before, after = loss_func.update_codes()
+assert after <= before + 1e-6
+
+for removed, arguments in ((AsymmetricTrainer, ({}, {}, 4, {}, [])), (HammingTester, ())):
+    try:
+        removed(*arguments)
+    except ImportError as error:
+        assert removed.__name__ in str(error), error
+        assert 'pip install "pytorch-metric-learning>=2.9,<3"' in str(error), error
+    else:
+        raise SystemExit(f"{removed} was made")
+"""
+
+
+def test_without_trainers_and_testers():
+    script = [sys.executable, "-W", "error", "-c", SCRIPT]
+    run = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+
+
+def test_present_version_has_them():
+    assert _compat.BaseTrainer.__module__.startswith("pytorch_metric_learning.trainers")
+    assert _compat.GlobalEmbeddingSpaceTester.__name__ == "GlobalEmbeddingSpaceTester"
+    assert _compat.AccuracyCalculator.__name__ == "AccuracyCalculator"
+    with pytest.raises(ImportError, match=r"pytorch-metric-learning 2\.9, which version 3 removed"):
+        _compat._Removed("anything", key=1)

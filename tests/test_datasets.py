@@ -1,0 +1,68 @@
+"""Indexed data sets, and batches that leave no sample out."""
+
+import itertools
+import pickle
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler
+
+from pml_hashing.datasets import EvenBatches, IndexedCollate, IndexedDataset
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(range(3))
+
+
+def test_items_come_with_their_place():
+    dataset = IndexedDataset([("a", 5), ("b", 7)])
+    assert len(dataset) == 2
+    assert dataset[1] == (("b", 7), 1)
+
+
+def test_a_stream_has_no_places():
+    with pytest.raises(TypeError, match="`dataset` with a length, got Stream"):
+        IndexedDataset(Stream())
+
+
+def test_batches_come_with_the_places_of_their_samples():
+    dataset = IndexedDataset([(torch.tensor([float(i)]), 10 * i) for i in range(5)])
+    sampler = EvenBatches([3, 0, 4, 1, 2], batch_size=2)
+    batches = list(DataLoader(dataset, batch_sampler=sampler, collate_fn=IndexedCollate()))
+    for (data, labels), indices in batches:
+        assert indices.dtype == torch.int64
+        assert data.flatten().tolist() == indices.tolist()
+        assert labels.tolist() == [10 * i for i in indices]
+    assert [indices.tolist() for _, indices in batches] == [[3, 0], [4, 1], [2]]
+
+
+def test_a_collate_function_of_the_user_is_kept():
+    collate = IndexedCollate("-".join)
+    batch, indices = collate([("a", 4), ("b", 2)])
+    assert (batch, indices.tolist()) == ("a-b", [4, 2])
+
+
+def test_collate_can_be_sent_to_workers():
+    collate = pickle.loads(pickle.dumps(IndexedCollate()))
+    batch, indices = collate([(1, 4), (2, 2)])
+    assert (batch.tolist(), indices.tolist()) == ([1, 2], [4, 2])
+
+
+@given(size=st.integers(1, 200), batch_size=st.integers(1, 30))
+def test_batches_are_even_and_leave_no_sample_out(size, batch_size):
+    batches = EvenBatches(RandomSampler(range(size)), batch_size)
+    order = list(batches)
+    sizes = [len(batch) for batch in order]
+    assert len(sizes) == len(batches)
+    assert max(sizes) <= batch_size
+    assert max(sizes) - min(sizes) <= 1
+    assert sorted(itertools.chain(*order)) == list(range(size))
+    assert min(sizes) > 1 or size == 1 or batch_size < 3
+
+
+def test_batch_size_is_checked():
+    with pytest.raises(ValueError, match="`batch_size` of at least 1, got 0"):
+        EvenBatches(range(3), 0)

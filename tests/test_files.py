@@ -1,0 +1,97 @@
+"""A file is written whole or not at all."""
+
+import os
+import sys
+import threading
+
+import pytest
+
+from pml_hashing._files import write_atomically
+
+
+def test_file_is_written(tmp_path):
+    path = tmp_path / "new" / "folder" / "codes.bin"
+    write_atomically(path, lambda temporary: temporary.write_bytes(b"new"))
+    assert path.read_bytes() == b"new"
+    assert os.listdir(path.parent) == ["codes.bin"]  # noqa: PTH208 (with hidden files)
+    write_atomically(str(path), lambda temporary: temporary.write_bytes(b"newer"))
+    assert path.read_bytes() == b"newer"
+
+
+def test_temporary_file_has_the_name_and_is_beside(tmp_path):
+    def write(temporary):
+        assert temporary.name == "model.safetensors"  # formats may go by the ending
+        assert temporary.parent.parent == tmp_path
+        temporary.write_bytes(b"")
+
+    write_atomically(tmp_path / "model.safetensors", write)
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+def test_failure_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    path = tmp_path / "codes.bin"
+    path.write_bytes(b"old")
+
+    def fail(temporary):
+        temporary.write_bytes(b"half")
+        raise error
+
+    with pytest.raises(type(error)):
+        write_atomically(path, fail)
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["codes.bin"]
+
+
+def test_a_function_that_writes_nothing_is_an_error(tmp_path):
+    path = tmp_path / "codes.bin"
+    path.write_bytes(b"old")
+    with pytest.raises(FileNotFoundError):
+        write_atomically(path, lambda _: None)
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["codes.bin"]
+
+
+def test_a_folder_that_cannot_be_is_an_error(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OSError, match="file"):
+        write_atomically(tmp_path / "file" / "codes.bin", lambda t: t.write_bytes(b""))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such permissions there")
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_permissions_are_those_of_any_new_file(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        write_atomically(tmp_path / "atomic", lambda temporary: temporary.write_bytes(b""))
+        (tmp_path / "plain").write_bytes(b"")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file is not replaced there")
+def test_readers_see_the_old_file_or_the_new(tmp_path):
+    path, size, seen, done = tmp_path / "codes.bin", 100_000, set(), threading.Event()
+    path.write_bytes(b"0" * size)
+
+    def read():
+        while not done.is_set():
+            seen.add(path.read_bytes())
+
+    def write_slowly(content):
+        def write(temporary):
+            with temporary.open("wb") as file:
+                for _ in range(size // 1000):
+                    file.write(content * 1000)
+                    file.flush()
+
+        return write
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for content in (b"1", b"2", b"3"):
+        write_atomically(path, write_slowly(content))
+    done.set()
+    reader.join()
+    assert seen <= {content * size for content in (b"0", b"1", b"2", b"3")}
+    assert path.read_bytes() == b"3" * size

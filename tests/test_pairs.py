@@ -1,0 +1,155 @@
+"""Similarity and class-structure weights against loops, and pairs against PML's."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pytorch_metric_learning.utils import loss_and_miner_utils as lmu
+from torch.testing import assert_close
+
+from pml_hashing.pairs import LabelGroups, affinity, similar_sums, similarity, to_pairs
+
+KINDS = [torch.bool, torch.uint8, torch.int32, torch.int64, torch.float16, torch.float32]
+MULTI_HOT = torch.tensor([[1, 1, 0], [0, 1, 0], [0, 0, 1], [1, 0, 1], [0, 0, 0], [0, 1, 0]])
+SIZES = {
+    "seed": st.integers(0, 2**32 - 1),
+    "n": st.integers(1, 7),
+    "m": st.integers(1, 7),
+    "num_classes": st.integers(1, 4),
+}
+
+
+def share_a_label(y, z):
+    return y == z if isinstance(y, int) else any(a and b for a, b in zip(y, z, strict=True))
+
+
+def make_labels(seed, n, m, num_classes, multi_hot):
+    torch.manual_seed(seed)
+    if multi_hot:
+        return torch.randint(2, (n, num_classes)), torch.randint(2, (m, num_classes))
+    return torch.randint(num_classes, (n,)), torch.randint(num_classes, (m,))
+
+
+@given(**SIZES, multi_hot=st.booleans())
+def test_similarity(seed, n, m, num_classes, multi_hot):
+    labels, ref_labels = make_labels(seed, n, m, num_classes, multi_hot)
+    expected = [[share_a_label(y, z) for z in ref_labels.tolist()] for y in labels.tolist()]
+    assert_close(similarity(labels, ref_labels), torch.tensor(expected))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_labels_of_any_type(kind, device):
+    labels = MULTI_HOT.to(device, kind)
+    expected = [[share_a_label(y, z) for z in MULTI_HOT.tolist()] for y in MULTI_HOT.tolist()]
+    assert similarity(labels, labels).tolist() == expected
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        assert similarity(labels, labels).tolist() == expected
+    assert_close(affinity(labels, labels), affinity(MULTI_HOT, MULTI_HOT).to(device))
+
+
+@pytest.mark.parametrize("other", [torch.zeros(4), torch.zeros(4, 2)])
+def test_labels_of_two_kinds_are_refused(other):
+    with pytest.raises(ValueError, match=r"`labels` and `ref_labels` of the same kind .* \(6, 3\)"):
+        similarity(MULTI_HOT, other)
+
+
+@given(**SIZES)
+def test_pairs_are_those_of_pml(seed, n, m, num_classes):
+    labels, ref_labels = make_labels(seed, n, m, num_classes, multi_hot=False)
+    assert_close(to_pairs(None, labels, labels), lmu.get_all_pairs_indices(labels))
+    assert_close(to_pairs(None, labels, ref_labels), lmu.get_all_pairs_indices(labels, ref_labels))
+
+
+@pytest.mark.parametrize("same_object", [True, False])
+def test_pairs_of_multi_hot_labels(same_object):
+    ref_labels = MULTI_HOT if same_object else MULTI_HOT.clone()
+    found = to_pairs(None, MULTI_HOT, ref_labels)
+    similar, dissimilar = [], []
+    for i, y in enumerate(MULTI_HOT.tolist()):
+        for j, z in enumerate(MULTI_HOT.tolist()):
+            if not (same_object and i == j):
+                (similar if share_a_label(y, z) else dissimilar).append((i, j))
+    assert list(zip(*(x.tolist() for x in found[:2]), strict=True)) == similar
+    assert list(zip(*(x.tolist() for x in found[2:]), strict=True)) == dissimilar
+
+
+def test_pairs_and_triplets_of_a_miner_are_kept():
+    a, p, n = torch.tensor([0, 1]), torch.tensor([1, 0]), torch.tensor([2, 3])
+    assert_close(to_pairs((a, p, n), None, None), (a, p, a, n))
+    assert_close(to_pairs((a, p, n, a), MULTI_HOT, MULTI_HOT), (a, p, n, a))
+
+
+@pytest.mark.parametrize("labels", [(None, None), (MULTI_HOT, None), (None, MULTI_HOT)])
+def test_labels_or_pairs_are_required(labels):
+    with pytest.raises(ValueError, match="`labels` or `indices_tuple`, got neither"):
+        to_pairs(None, *labels)
+
+
+def affinity_reference(labels, ref_labels):
+    classes = range(len(labels[0]))
+    counts = [sum(z[c] for z in ref_labels) for c in classes]
+    return [
+        [
+            sum(y[c] * z[c] / counts[c] for c in classes if counts[c]) / max(1, sum(y))
+            for z in ref_labels
+        ]
+        for y in labels
+    ]
+
+
+@given(**SIZES, multi_hot=st.booleans())
+def test_affinity(seed, n, m, num_classes, multi_hot):
+    labels, ref_labels = make_labels(seed, n, m, num_classes, multi_hot)
+    rows, ref_rows = labels, ref_labels
+    if not multi_hot:
+        rows, ref_rows = (torch.nn.functional.one_hot(x, num_classes) for x in (labels, ref_labels))
+    expected = torch.tensor(affinity_reference(rows.tolist(), ref_rows.tolist()))
+    assert_close(affinity(labels, ref_labels), expected)
+    exact = affinity(labels, ref_labels, torch.float64)
+    assert exact.dtype == torch.float64
+    assert_close(exact.float(), expected)
+    with_label = (rows.sum(dim=1) > 0).double()
+    assert_close(affinity(labels, labels, torch.float64).sum(dim=1), with_label)
+
+
+def test_groups_of_class_ids_are_the_classes():
+    labels = torch.tensor([2, 0, 2], dtype=torch.uint8)
+    for group in (LabelGroups.unique, LabelGroups.each):
+        groups = group(labels, 4)
+        assert groups.labels.tolist() == [0, 1, 2, 3]
+        assert groups.membership.tolist() == [2, 0, 2]
+        assert groups.membership.dtype == torch.int64
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_groups_of_multi_hot_rows(kind):
+    labels = MULTI_HOT.to(kind)
+    groups = LabelGroups.unique(labels, 3)
+    assert len(groups.labels) == 5  # the second and the last are equal
+    assert_close(groups.labels[groups.membership], MULTI_HOT.to(torch.uint8))
+    groups = LabelGroups.each(labels, 3)
+    assert groups.labels is labels
+    assert groups.membership.tolist() == list(range(6))
+
+
+def test_groups_are_no_view_of_the_labels():
+    labels = torch.tensor([2, 0, 2])
+    groups = LabelGroups.unique(labels, 3)
+    groups.membership.zero_()
+    assert labels.tolist() == [2, 0, 2]
+
+
+@pytest.mark.parametrize("block_size", [1, 10, 2**24])
+def test_sums_over_similar_rows(block_size, device, dtype):
+    values, labels = torch.randn(6, 2, dtype=dtype, device=device), MULTI_HOT.to(device)
+    expected = torch.stack(
+        [
+            sum(
+                (v for v, z in zip(values, labels.tolist(), strict=True) if share_a_label(y, z)),
+                torch.zeros_like(values[0]),
+            )
+            for y in labels.tolist()
+        ]
+    )
+    assert_close(similar_sums(values, labels, block_size), expected)
+    assert_close(similar_sums(values, torch.arange(6, device=device), block_size), values)
