@@ -2,14 +2,14 @@
 
     PML_HASHING_DATA=DATA python benchmarks/cifar10_features.py OUTPUT.npz
 
-reads `DATA/load_assets.py` (CIFAR-10 and weights as timm models) and writes `features` (float16) and
-`labels`, the 50,000 training images first. `benchmarks/cifar10_codes.py` trains on them.
+reads `DATA/load_assets.py` (CIFAR-10 and weights as timm models) and writes `features` (float16)
+and `labels`, the 50,000 training images first. `benchmarks/cifar10_codes.py` trains on them.
 """
 
 import argparse
-import importlib.util
 import os
 import time
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 
@@ -23,10 +23,10 @@ from pml_hashing._files import write_atomically
 
 def load_assets() -> ModuleType:
     path = Path(os.environ["PML_HASHING_DATA"]) / "load_assets.py"
-    spec = importlib.util.spec_from_file_location("load_assets", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    loader = SourceFileLoader("load_assets", str(path))
+    module = ModuleType(loader.name)
+    module.__file__ = str(path)
+    loader.exec_module(module)
     return module
 
 

@@ -150,9 +150,10 @@ def make_loss(training: LabelledImages, args: argparse.Namespace) -> nn.Module:
         raise ValueError("Expected --loss dsah for images of several labels, which PML's refuse.")
     distance = HammingDistance(binarize=False)  # bits have no gradient, their relaxation has
     options: Any = {"distance": distance, "embedding_regularizer": QuantizationRegularizer()}
+    margin = code_length / 4  # in bits
     if args.loss == "triplet":
-        return TripletMarginLoss(margin=code_length / 4, **options)  # in bits
-    return ContrastiveLoss(pos_margin=0, neg_margin=code_length / 2, **options)
+        return TripletMarginLoss(margin, **options)
+    return ContrastiveLoss(pos_margin=0, neg_margin=margin, **options)
 
 
 def make_trainer(

@@ -24,7 +24,7 @@ def soft_similarity_sums(bank: CodeBank, values: Tensor) -> Tensor:
     # 0 where no two samples are dissimilar.
     ratio = pairs * (pairs < len(bank) ** 2) / (len(bank) ** 2 - pairs).clamp(min=1)
     ratio = ratio.to(values.dtype)
-    products = (1 + ratio) * similar[:, :-1] - ratio * sums[:, :-1].sum(dim=0)
+    products = similar[:, :-1] - ratio * (sums[:, :-1].sum(dim=0) - similar[:, :-1])
     return torch.cat([products, num_similar + ratio**2 * (len(bank) - num_similar)], dim=1)
 
 

@@ -346,6 +346,34 @@ def test_start_depends_on_labels_alone():
     assert_close(codes[4].float(), torch.where(first == second, first, last))
 
 
+def test_warm_start_is_so_many_discrete_steps():
+    labels = torch.randint(2, (20, 6))
+
+    def weights_after(warm_start, steps):
+        bank = CodeBank(labels, 8)
+        loss_func = DSAHLoss(6, 8, code_bank=bank, warm_start=warm_start, sweeps=1, kappa=1.0)
+        for _ in range(steps):
+            loss_func.update_codes()
+        return bank.class_weights
+
+    assert not torch.equal(weights_after(0, 2), weights_after(0, 3))
+    assert_close(weights_after(2, 1), weights_after(0, 3), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("sweeps", "best"), [(1, False), (20, True)])
+def test_more_sweeps_leave_no_bit_whose_flip_helps(sweeps, best):
+    labels = torch.randint(2, (6, 4))
+    loss_func, _ = make_bank(labels, 1, 8, 4, sweeps=sweeps, warm_start=0, kappa=3.0)
+    bank = loss_func.code_bank
+    _, after = loss_func.update_codes()
+    flipped = []
+    for place in itertools.product(range(6), range(8)):
+        bank.binary_codes[place] *= -1
+        flipped.append(sum(bank_reference(bank, labels, kappa=3.0).values()) / 6)
+        bank.binary_codes[place] *= -1
+    assert (min(flipped) > after - 1e-6) == best
+
+
 @pytest.mark.parametrize("inter", ["center", "simplex", "none"])
 def test_warm_start_gives_each_class_a_code_of_its_own(inter):
     labels = torch.arange(10).repeat(5)

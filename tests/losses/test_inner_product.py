@@ -1,0 +1,35 @@
+"""Soft similarity where counts are large: DSAHLoss tests the rest of the term by loops."""
+
+import torch
+from torch.testing import assert_close
+
+from pml_hashing import CodeBank
+from pml_hashing.losses._inner_product import soft_similarity_sums
+
+
+def test_all_samples_similar():
+    """No pair is dissimilar, so that their weight must not enter, not even to cancel."""
+    labels = torch.zeros(3000, dtype=torch.long)
+    values = torch.randint(2, (3000, 2)) * 2.0 - 1
+    sums = soft_similarity_sums(CodeBank(labels, 2, num_classes=2), values)
+    assert_close(sums[0], torch.tensor([*values.sum(dim=0), 3000.0]), rtol=0, atol=0)
+
+
+def test_few_dissimilar_pairs_are_counted():
+    """Float32 counts no further than 16,777,216 pairs, which 4096 samples have."""
+    labels = torch.zeros(6000, dtype=torch.long)
+    labels[7] = 1
+    sums = soft_similarity_sums(CodeBank(labels, 2), torch.ones(6000, 2))
+    ratio = (5999**2 + 1) / (2 * 5999)
+    expected = torch.tensor(
+        [
+            [5999 - ratio, 5999 - ratio, 5999 + ratio**2],
+            [1 - 5999 * ratio, 1 - 5999 * ratio, 1 + 5999 * ratio**2],
+        ]
+    )
+    assert_close(sums, expected, rtol=1e-5, atol=0)
+
+
+def test_no_similar_pair():
+    sums = soft_similarity_sums(CodeBank(torch.zeros(4, 2), 2), torch.ones(4, 2))
+    assert_close(sums, torch.zeros(1, 3))
