@@ -160,10 +160,10 @@ def make_trainer(
     model: HashingModel, training: LabelledImages, args: argparse.Namespace
 ) -> AsymmetricTrainer:
     models = {"trunk": model.trunk, "embedder": model.embedder}
-    rate = args.lr or (3e-4 if args.pretrained or args.checkpoint else 3e-3)
     steps = args.epochs * math.ceil(len(training) / args.batch_size)
     optimizers, schedulers = {}, {}
-    for name, part in models.items():
+    for name, part in models.items():  # a trained trunk is to change little
+        rate = args.lr * (0.1 if name == "trunk" and (args.pretrained or args.checkpoint) else 1)
         optimizers[f"{name}_optimizer"] = optimizer = torch.optim.AdamW(part.parameters(), rate)
         schedulers[f"{name}_scheduler_by_iteration"] = OneCycleLR(optimizer, rate, steps)
     loss_func = make_loss(training, args)
@@ -268,7 +268,7 @@ def parse_args() -> argparse.Namespace:
     add("--loss", choices=("dsah", "triplet", "contrastive"), default="dsah")
     add("--epochs", type=positive, default=12)
     add("--batch-size", type=positive, default=64)
-    add("--lr", type=float, help="largest learning rate (0.003, or 0.0003 for trained weights)")
+    add("--lr", type=float, default=3e-3, help="largest rate (a tenth for a trained backbone)")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--workers", type=int, default=0, help="processes that load images")
     add("--seed", type=int, default=0)

@@ -21,8 +21,10 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], objec
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        temporary = Path(folder) / path.name
+        temporary, ordinary = Path(folder) / path.name, Path(folder) / "ordinary"
+        ordinary.touch()
         write(temporary)
+        temporary.chmod(ordinary.stat().st_mode)  # safetensors lets only the owner read
         with temporary.open("r+b") as file:
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -95,3 +95,13 @@ def test_readers_see_the_old_file_or_the_new(tmp_path):
     reader.join()
     assert seen <= {content * size for content in (b"0", b"1", b"2", b"3")}
     assert path.read_bytes() == b"3" * size
+
+
+def test_permissions_do_not_depend_on_the_writer(tmp_path):
+    def write_for_the_owner_only(temporary):
+        temporary.write_bytes(b"new")
+        temporary.chmod(0o600)
+
+    write_atomically(tmp_path / "atomic", write_for_the_owner_only)
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode

@@ -31,16 +31,9 @@ def save(model: nn.Module, config: dict[str, Any], folder: str | os.PathLike[str
     folder = Path(folder)
     write_atomically(
         folder / WEIGHTS_NAME,
-        lambda path: _write_weights(model, path, metadata),
+        lambda path: safetensors.torch.save_model(model, str(path), metadata),
     )
     write_atomically(folder / CONFIG_NAME, lambda path: path.write_text(text, encoding="utf-8"))
-
-
-def _write_weights(model: nn.Module, path: Path, metadata: dict[str, str]) -> None:
-    path.touch()
-    mode = path.stat().st_mode
-    safetensors.torch.save_model(model, str(path), metadata)
-    path.chmod(mode)  # safetensors lets only the owner read
 
 
 def load_config(folder: str | os.PathLike[str]) -> dict[str, Any]:

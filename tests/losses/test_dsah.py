@@ -422,6 +422,17 @@ def test_float64_codes_with_a_bank_in_float32(labels, num_networks):
     assert_close(double.float(), single)
 
 
+def test_sums_are_made_anew_before_a_discrete_step(labels):
+    """The rounding of a round of sums and differences does not stay."""
+    steps = []
+    for rounding in (0.0, 0.1):
+        torch.manual_seed(0)
+        loss_func, _ = make_bank(labels)
+        loss_func.code_bank.query_sums.add_(rounding)
+        steps.append(loss_func.update_codes())
+    assert steps[0] == steps[1]
+
+
 def test_evaluation_mode_remembers_nothing(labels):
     loss_func, codes = make_bank(labels)
     loss_func.eval()

@@ -114,6 +114,14 @@ def test_value_of_quantization_with_two_networks(labels):
     assert_close(loss.item(), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("term", ["quantization", "graph"])
+def test_double_precision_is_kept(labels, term):
+    codes = make_codes(dtype=torch.float64)
+    expected = dsah_terms_reference(term, codes.tolist(), rows_of(labels))
+    loss_func = {"quantization": ClassStructureQuantizationLoss, "graph": AffinityGraphLoss}[term]()
+    assert loss_func(codes, labels).item() == pytest.approx(expected, rel=1e-12)
+
+
 @pytest.mark.parametrize("labels", [[[1, 0], [1, 0], [0, 1]], [[1, 1], [0, 1], [0, 0]]])
 def test_quantization_is_to_the_best_of_all_codes(labels):
     codes = make_codes(3, 3)
