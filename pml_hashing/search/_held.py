@@ -82,8 +82,6 @@ class HeldCodes:
         self.store.remove(rows)
         if self._index is not None:
             self._index.remove(rows)
-        if not len(self.store):
-            self._index = None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all that is held to a file."""

@@ -32,15 +32,18 @@ def nearest(query: Tensor, database: Tensor, code_length: int, k: int) -> tuple[
 def within(
     query: Tensor, database: Tensor, code_length: int, radius: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return query, distance and row of every pair within `radius`, int64, in no order."""
+    """Return the number of codes within `radius`, distances and rows, as `_exact.within`."""
     block_size = min(len(database), MIN_DATABASE_BLOCK)
     found, first = [], 0
     for queries in query.split(max(1, BLOCK_DISTANCES // block_size)):
         for start, distances in _distances(queries, database, code_length, block_size):
             near, rows = (distances <= radius).nonzero(as_tuple=True)
-            found.append((near + first, distances[near, rows].long(), rows + start))
+            found.append((near + first, distances[near, rows], rows + start))
         first += len(queries)
-    return tuple(torch.cat(parts) for parts in zip(*found, strict=True))  # pyright: ignore[reportReturnType]
+    near, distances, rows = (torch.cat(parts) for parts in zip(*found, strict=True))
+    # Blocks of the database came in order, so that rows are in order within a query.
+    order = (near * (code_length + 1) + distances).argsort(stable=True)
+    return near.bincount(minlength=len(query)), distances[order], rows[order]
 
 
 def _distances(

@@ -32,6 +32,8 @@ def recall(knn, query, database, k=10):
 def test_finds_most_neighbours(index):
     database, query = make_clusters(), make_clusters(100)
     knn = HammingKNN(index=index)
+    knn.train(make_clusters(50))
+    knn(query, 1)
     knn.train(database)
     assert recall(knn, query, database) > 0.95
     found = HammingKNN(index=index)(query, 10, database)
@@ -54,6 +56,7 @@ def test_follows_changes(index):
     knn(query, 1)
     knn.add(more := make_clusters(400))
     knn.update(range(0, 200, 2), changed := make_clusters(100))
+    knn(query, 1)
     knn.remove(range(1, 200, 2))
     database[0:200:2] = changed
     kept = torch.ones(800, dtype=torch.bool)

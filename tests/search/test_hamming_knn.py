@@ -57,7 +57,7 @@ def test_neighbours(
     query_codes, database_codes = KINDS[kinds[0]](queries), KINDS[kinds[1]](database)
     knn = HammingKNN(code_length=code_length)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_exact, "MIN_COUNTED_NEIGHBORS", 1 if counting else 1000)
+        patch.setattr(_exact, "_is_counted", lambda *_: counting)
         if stored:
             knn.train(database_codes[:1])
             knn.add(database_codes[1:])
@@ -83,12 +83,28 @@ def test_many_duplicates_may_leave_the_query_itself_out_of_what_faiss_returns():
     assert_close(indices[[0, 1, 39]], torch.tensor([[1, 2, 3], [0, 2, 3], [0, 1, 2]]))
 
 
-def test_ties_are_in_the_order_of_faiss():
+@pytest.mark.parametrize("k", [1, 10, 300])
+def test_equals_the_flat_index_of_faiss(k):
     codes = pack(make_codes(500, 8))
     index = faiss.IndexBinaryFlat(8)
     index.add(codes.numpy())
-    expected = [torch.from_numpy(x) for x in index.search(codes[:20].numpy(), 300)]
-    assert_close(list(HammingKNN()(codes[:20], 300, codes)), expected)
+    expected = [torch.from_numpy(x) for x in index.search(codes[:70].numpy(), k)]
+    assert_close(list(HammingKNN()(codes[:70], k, codes)), expected)
+
+
+@pytest.mark.parametrize(
+    ("k", "num_codes", "code_length", "counted"),
+    [
+        (10, 59_000, 64, False),
+        (100, 59_000, 64, True),
+        (50, 10**6, 64, False),
+        (5000, 10**6, 64, True),
+        (500, 10**6, 256, False),
+        (10**6, 10**6, 64, False),  # it would set aside 16 GB
+    ],
+)
+def test_the_faster_way_is_chosen(k, num_codes, code_length, counted):
+    assert _exact._is_counted(k, num_codes, code_length // 8) == counted
 
 
 def test_a_reference_leaves_the_held_codes_alone():
