@@ -5,7 +5,7 @@ loop over XOR, popcount and a counter, as fast as the same loop compiled by numb
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
@@ -17,6 +17,7 @@ from pml_hashing.evaluation._relevance import SameClass, SharedLabels
 from pml_hashing.evaluation._retrieval import Retrieval
 
 ROWS_AT_A_TIME = 2**14  # of codes that are packed
+ITEMS_TO_SORT = 2**16  # at a time: in this many, a radix sort stays in the cache
 WORD = 8  # bytes: faiss compares codes of 1, 2, 4 and 8 words fast, others by its slowest loop
 
 
@@ -27,41 +28,43 @@ def count_by_distance(retrieval: Retrieval) -> Tensor:
     """
     if isinstance(retrieval.judge, SameClass):
         return _count_classes(retrieval, retrieval.judge)
-    queries, database = _packed_sides(retrieval)
+    queries = _packed(retrieval.query_codes)
     counts, grades_of = _zeros(retrieval, retrieval.judge.num_levels or 2), _grader(retrieval)
-    for rows, items in _blocks(retrieval):
-        distances = hamming_distances(queries[rows], database[items])
-        if retrieval.query_in_database:
-            _drop_own_items(distances, rows, items, retrieval.code_length + 1)
-        grades = grades_of(rows, items)
-        levels = _levels(retrieval, grades)
-        counts = _with_levels(counts, levels)
-        keys = distances.mul_(levels).add_(grades)
-        size = (retrieval.code_length + 2) * levels
-        for query, row in zip(range(rows.start, rows.stop), keys, strict=True):
-            counter = torch.bincount(row, minlength=size).view(-1, levels)
-            counts[query, :, :levels] += counter[:-1]  # without the query itself
+    item_slices, row_slices = _blocks(retrieval)
+    for items in item_slices:
+        database = _packed(retrieval.database_codes[items])
+        for rows in row_slices:
+            distances = hamming_distances(queries[rows], database)
+            if retrieval.query_in_database:
+                _drop_own_items(distances, rows, items, retrieval.code_length + 1)
+            grades = grades_of(rows, items)
+            levels = retrieval.judge.num_levels or int(grades.max()) + 1
+            counts = _with_levels(counts, levels)
+            keys = distances.mul_(levels).add_(grades)
+            groups = retrieval.code_length + 2  # the last one of the queries themselves
+            counters = [torch.bincount(row, minlength=groups * levels) for row in keys]
+            counts[rows, :, :levels] += torch.stack(counters).view(-1, groups, levels)[:, :-1]
     return counts
 
 
 def _count_classes(retrieval: Retrieval, judge: SameClass) -> Tensor:
     """Count with the items sorted by class, so that no label is looked up for a distance."""
-    labels, order = judge.database_labels.cpu().sort(stable=True)
-    queries, database = _packed_sides(retrieval)
-    database = database[order.numpy()]
-    query_labels = judge.query_labels.cpu()
-    first = torch.searchsorted(labels, query_labels).tolist()
-    last = torch.searchsorted(labels, query_labels, right=True).tolist()
+    queries, query_labels = _packed(retrieval.query_codes), judge.query_labels.cpu()
     counts, size = _zeros(retrieval, 2), retrieval.code_length + 1
-    for rows, items in _blocks(retrieval):
-        distances = hamming_distances(queries[rows], database[items])
-        counts[rows, :, 0] += torch.stack(
-            [torch.bincount(row, minlength=size) for row in distances]
-        )
-        for query, row in enumerate(distances, start=rows.start):
-            low, high = (max(at[query] - items.start, 0) for at in (first, last))
-            if low < min(high, len(row)):
-                counts[query, :, 1] += torch.bincount(row[low:high], minlength=size)
+    item_slices, row_slices = _blocks(retrieval)
+    for items in item_slices:
+        labels, order = judge.database_labels[items].cpu().sort()
+        database = _packed(retrieval.database_codes[items])[order.numpy()]
+        first = torch.searchsorted(labels, query_labels).tolist()
+        last = torch.searchsorted(labels, query_labels, right=True).tolist()
+        for rows in row_slices:
+            distances = hamming_distances(queries[rows], database)
+            counters = [torch.bincount(row, minlength=size) for row in distances]
+            counts[rows, :, 0] += torch.stack(counters)
+            for query, row in enumerate(distances, start=rows.start):
+                relevant = row[first[query] : last[query]]
+                if len(relevant):
+                    counts[query, :, 1] += torch.bincount(relevant, minlength=size)
     if retrieval.query_in_database:
         _uncount_own_items(retrieval, judge, counts)
     counts[:, :, 0] -= counts[:, :, 1]
@@ -82,25 +85,71 @@ def _uncount_own_items(retrieval: Retrieval, judge: SameClass, counts: Tensor) -
 def orders(retrieval: Retrieval) -> Iterator[list[tuple[np.ndarray, np.ndarray]]]:
     """Yield blocks of queries, as ranks, from 1 on, and grades of the relevant items of each.
 
-    Items are ordered by distance, then by their place in the database.
+    Items are ordered by distance, then by their place in the database. They are sorted in parts
+    that fit into the cache, and the parts are merged by counting.
     """
-    queries, database = _packed_sides(retrieval)
-    num_items = len(database)
+    queries, grades_of = _packed(retrieval.query_codes), _grader(retrieval)
+    database = _packed(retrieval.database_codes)
     narrow = np.uint8 if retrieval.code_length < 255 else np.uint16  # numpy sorts these by radix
-    everything, grades_of = slice(0, num_items), _grader(retrieval)
-    for rows in _slices(len(queries), max(1, retrieval.pairs_at_a_time // num_items)):
-        distances = hamming_distances(queries[rows], database)
-        if retrieval.query_in_database:
-            _drop_own_items(distances, rows, everything, retrieval.code_length + 1)
-        grades = grades_of(rows, everything).numpy()
-        pairs = zip(distances.numpy().astype(narrow), grades, strict=True)
-        yield [_order(row, grade, retrieval.total) for row, grade in pairs]
+    beyond = retrieval.code_length + 1
+    num_parts = -(-len(database) // min(ITEMS_TO_SORT, retrieval.pairs_at_a_time))
+    item_slices = _slices(len(database), -(-len(database) // num_parts))
+    rows_at_a_time = max(1, retrieval.pairs_at_a_time // item_slices[0].stop)
+    for rows in _slices(len(queries), rows_at_a_time):
+        parts: list[list[_Part]] = [[] for _ in range(rows.start, rows.stop)]
+        for items in item_slices:
+            distances = hamming_distances(queries[rows], database[items])
+            if retrieval.query_in_database:
+                _drop_own_items(distances, rows, items, beyond)
+            columns = parts, distances.numpy().astype(narrow), grades_of(rows, items).numpy()
+            for part, row, grades in zip(*columns, strict=True):
+                part.append(_sort_part(row, grades, beyond, num_parts == 1))
+        yield [_merge(part) for part in parts]
 
 
-def _order(distances: np.ndarray, grades: np.ndarray, total: int) -> tuple[np.ndarray, np.ndarray]:
-    ranking = grades[np.argsort(distances, kind="stable")[:total]]
+class _Part(NamedTuple):
+    """The relevant items of a part of the database, by distance and place.
+
+    Attributes:
+        places: Among all items of the part in this order, from 0 on.
+        grades: Of these items.
+        distances: Of these items. Empty if the part is the whole.
+        starts: The place of the first item at each distance, and the end. Empty likewise.
+    """
+
+    places: np.ndarray
+    grades: np.ndarray
+    distances: np.ndarray
+    starts: np.ndarray
+
+
+def _sort_part(distances: np.ndarray, grades: np.ndarray, beyond: int, alone: bool) -> _Part:
+    order = np.argsort(distances, kind="stable")
+    kept = len(order) - np.count_nonzero(distances == beyond)  # without the query itself
+    ranking = grades.take(order[:kept])
     places = np.flatnonzero(ranking)
-    return places + 1, ranking[places]
+    if alone:
+        return _Part(places, ranking[places], distances[:0], distances[:0])
+    ascending = distances.take(order)
+    starts = np.searchsorted(ascending, np.arange(beyond + 1, dtype=ascending.dtype))
+    return _Part(places, ranking[places], ascending[places], starts)
+
+
+def _merge(parts: list[_Part]) -> tuple[np.ndarray, np.ndarray]:
+    if len(parts) == 1:
+        return parts[0].places + 1, parts[0].grades
+    starts = np.stack([part.starts for part in parts])
+    sizes = np.diff(starts, axis=1)
+    nearer = sizes.sum(axis=0).cumsum() - sizes.sum(axis=0)
+    shifts = nearer + sizes.cumsum(axis=0) - sizes - starts[:, :-1]
+    ranks = [
+        part.places + shift[part.distances] + 1 for part, shift in zip(parts, shifts, strict=True)
+    ]
+    merged, grades = np.concatenate(ranks), np.concatenate([part.grades for part in parts])
+    if grades.dtype == np.bool_:  # all of them true
+        return np.sort(merged), grades
+    order = np.argsort(merged)
+    return merged[order], grades[order]
 
 
 def hamming_distances(queries: np.ndarray, database: np.ndarray) -> Tensor:
@@ -110,10 +159,6 @@ def hamming_distances(queries: np.ndarray, database: np.ndarray) -> Tensor:
     sizes = len(queries), len(database), queries.shape[1]
     faiss.hammings(*pointers[:2], *sizes, pointers[2])  # pyright: ignore[reportAttributeAccessIssue]
     return torch.from_numpy(distances)
-
-
-def _packed_sides(retrieval: Retrieval) -> tuple[np.ndarray, np.ndarray]:
-    return _packed(retrieval.query_codes), _packed(retrieval.database_codes)
 
 
 def _packed(codes: Tensor) -> np.ndarray:
@@ -134,6 +179,9 @@ def _packed(codes: Tensor) -> np.ndarray:
 def _grader(retrieval: Retrieval) -> Callable[[slice, slice], Tensor]:
     """Return what says the grades of a block."""
     judge = retrieval.judge
+    if isinstance(judge, SameClass):  # numpy compares four times as fast as torch
+        ids = judge.query_labels.cpu().numpy()[:, None], judge.database_labels.cpu().numpy()
+        return lambda rows, items: torch.from_numpy(ids[0][rows] == ids[1][items])
     if not isinstance(judge, SharedLabels):
         return lambda rows, items: judge.grades(rows, items, retrieval.device)
     queries, database = (
@@ -148,10 +196,6 @@ def _grader(retrieval: Retrieval) -> Callable[[slice, slice], Tensor]:
         return total.bitwise_right_shift_(1)
 
     return shared_labels
-
-
-def _levels(retrieval: Retrieval, grades: Tensor) -> int:
-    return retrieval.judge.num_levels or int(grades.max()) + 1
 
 
 def _with_levels(counts: Tensor, levels: int) -> Tensor:
@@ -171,15 +215,13 @@ def _drop_own_items(distances: Tensor, rows: slice, items: slice, beyond: int) -
         distances.diagonal(offset).fill_(beyond)
 
 
-def _blocks(retrieval: Retrieval) -> Iterator[tuple[slice, slice]]:
-    """Yield slices of queries and of items, the queries in turn for each slice of items."""
+def _blocks(retrieval: Retrieval) -> tuple[list[slice], list[slice]]:
+    """Return slices of items and of queries that make up blocks of at most `pairs_at_a_time`."""
     num_queries, num_items = len(retrieval.query_codes), len(retrieval.database_codes)
     items_at_a_time = min(num_items, retrieval.pairs_at_a_time)
     queries_at_a_time = retrieval.pairs_at_a_time // items_at_a_time
-    for items in _slices(num_items, items_at_a_time):
-        for rows in _slices(num_queries, queries_at_a_time):
-            yield rows, items
+    return _slices(num_items, items_at_a_time), _slices(num_queries, queries_at_a_time)
 
 
-def _slices(length: int, size: int) -> Iterator[slice]:
-    return (slice(start, min(start + size, length)) for start in range(0, length, size))
+def _slices(length: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, length)) for start in range(0, length, size)]

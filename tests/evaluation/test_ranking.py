@@ -311,6 +311,7 @@ def test_kernels_devices_blocks_and_kinds_of_codes_agree(
     assert_same(ours(ranking, 17), expected)
 
 
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32 - 1),
     num_database=st.integers(1, 60),
@@ -350,6 +351,7 @@ def test_symmetries(seed, num_database, kind, top_k):
         assert (stable >= worst - 1e-12).all()
 
 
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_without_ties_all_rules_and_scikit_learn_agree(seed):
     torch.manual_seed(seed)
