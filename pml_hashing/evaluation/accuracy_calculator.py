@@ -234,11 +234,6 @@ class HammingAccuracyCalculator(AccuracyCalculator):
         )
 
 
-def _name(field: str, top_k: int | None) -> str:
-    metric = "mean_average_precision" if field == "average_precision" else field
-    return f"{PREFIX}{metric}" + ("" if top_k is None else f"_at_{top_k}")
-
-
 def _renumber(query_labels: Tensor, database_labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return class ids from 0 on, in the same order: PML casts them to float32."""
     if query_labels.ndim == 2:

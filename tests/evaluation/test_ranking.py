@@ -142,7 +142,7 @@ def kernel(request, monkeypatch):
         monkeypatch.setattr(HammingRanking, "_kernel", _gpu)
 
 
-same_fixture = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+few = settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 tiny = {
     "seed": st.integers(0, 2**32 - 1),
     "num_queries": st.integers(1, 3),
@@ -156,7 +156,7 @@ tiny = {
 
 @pytest.mark.parametrize("ties", TIES)
 @pytest.mark.usefixtures("kernel")
-@same_fixture
+@few
 @given(**tiny, query_in_database=st.booleans())
 def test_every_order_inside_ties(
     ties, seed, num_queries, num_database, code_length, kind, top_k, block_size, query_in_database
@@ -195,6 +195,7 @@ def test_every_order_inside_ties(
 
 
 @pytest.mark.parametrize("ties", TIES)
+@few
 @given(**tiny, query_in_database=st.booleans(), packed=st.booleans())
 def test_asymmetric(
     ties,
@@ -288,7 +289,7 @@ def test_given_relevance(ties, given, block_size):
 @pytest.mark.parametrize("ties", TIES)
 @pytest.mark.parametrize("kind", ["class_ids", "multi_hot"])
 @pytest.mark.parametrize("query_in_database", [False, True])
-@pytest.mark.parametrize("code_length", [16, 72, 300])
+@pytest.mark.parametrize("code_length", [16, 64, 72, 300, 600])
 def test_kernels_devices_blocks_and_kinds_of_codes_agree(
     ties, kind, query_in_database, code_length, device, monkeypatch
 ):
@@ -410,6 +411,7 @@ def test_stable_ties_are_those_of_published_scripts(script, top_k, kind):
 
 
 @pytest.mark.parametrize("device_type", ["cpu", "torch"])
+@few
 @given(block_size=st.integers(1, 3000), num_queries=st.integers(1, 30))
 def test_no_more_pairs_than_asked_for_are_held(device_type, block_size, num_queries):
     sizes = []
