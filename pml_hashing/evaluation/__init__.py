@@ -2,17 +2,22 @@
 
 from pml_hashing.evaluation.accuracy_calculator import HammingAccuracyCalculator
 from pml_hashing.evaluation.curves import precision_by_rank, precision_recall_by_radius
-from pml_hashing.evaluation.ranking import (
+from pml_hashing.evaluation.functions import (
     average_precision,
     mean_average_precision,
     precision_at_k,
     precision_within_radius,
 )
+from pml_hashing.evaluation.ranking import HammingRanking
+from pml_hashing.evaluation.statistics import bootstrap_interval, mean_by_class
 
 __all__ = [
     "HammingAccuracyCalculator",
+    "HammingRanking",
     "average_precision",
+    "bootstrap_interval",
     "mean_average_precision",
+    "mean_by_class",
     "precision_at_k",
     "precision_by_rank",
     "precision_recall_by_radius",

@@ -10,32 +10,46 @@ from torch import Tensor
 
 from pml_hashing._checks import check_choice
 from pml_hashing._compat import AccuracyCalculator
-from pml_hashing.evaluation._counts import Retrieval
+from pml_hashing.evaluation._metrics import BOUNDS, LONE_QUERIES, MEAN, PREFIX, ranking_metrics
+from pml_hashing.evaluation._retrieval import Retrieval
 from pml_hashing.evaluation.ranking import (
     TIES,
-    Scores,
+    HammingRanking,
     Ties,
     check_integer,
-    score_balls,
-    score_rankings,
+    precision_curve,
+    recall_curve,
 )
-
-PREFIX = "hamming_"  # of the names of our metrics: every other metric is PML's
+from pml_hashing.evaluation.statistics import bootstrap_interval
 
 
 class HammingAccuracyCalculator(AccuracyCalculator):
     r"""PML's accuracy calculator with the metrics of the hashing literature.
 
-    | Metric | What it is |
+    | Metric | What it is the mean of, over all queries |
     | --- | --- |
-    | `hamming_mean_average_precision` | `mean_average_precision` of the whole ranking |
+    | `hamming_mean_average_precision` | average precision, over the relevant items found |
     | `hamming_mean_average_precision_at_{k}` | the same of the first $k$ items |
-    | `hamming_precision_at_{k}` | `precision_at_k` |
-    | `hamming_precision_within_radius_{r}` | `precision_within_radius` |
+    | `hamming_pml_mean_average_precision`, `..._at_{k}` | average precision over all relevant |
+    | `hamming_weighted_mean_average_precision`, `..._at_{k}` | average precision by shared labels |
+    | `hamming_ndcg`, `hamming_ndcg_at_{k}` | normalized discounted gain by shared labels |
+    | `hamming_precision_at_{k}`, `hamming_precision_at_1` | share of relevant among the first |
+    | `hamming_recall_at_{k}` | share of the relevant items that is among the first $k$ |
+    | `hamming_precision_within_radius_{r}` | share of relevant items within $r$ bits |
+    | `hamming_recall_within_radius_{r}` | share of the relevant items that is within $r$ bits |
+    | `hamming_r_precision` | precision among as many items as are relevant |
+    | `hamming_mean_average_precision_at_r` | average precision among them, over all of them |
+    | `hamming_mean_reciprocal_rank` | one over the rank of the first relevant item |
+    | `hamming_mean_average_precision_low`, `..._high` | 95 % interval of the first line |
+    | `hamming_num_lone_queries` | number of queries without a relevant item, no mean |
+
+    Only `hamming_pml_...` leaves out queries without a relevant item, which score 0 elsewhere.
 
     These are computed where `include` is empty. Any of them is a valid `primary_metric` of PML's
     `HookContainer`. PML's own metrics (`precision_at_1`, `mean_average_precision_at_r`, ...) keep
-    PML's meaning, and are computed only if `include` names them.
+    PML's meaning, and are computed only if `include` names them. `get_accuracy` leaves the values
+    of every query in `query_scores`, and in `curves` the means over all queries of
+    `precision_by_radius`, `recall_by_radius`, `precision_by_rank` and `recall_by_rank`.
 
     `get_accuracy` takes packed codes (uint8), binary codes (-1 and 1), or real codes. Real codes
     are binarized first, for PML's metrics too, so that all of them score the Hamming ranking.
@@ -48,8 +62,9 @@ class HammingAccuracyCalculator(AccuracyCalculator):
         exclude: Names of metrics not to compute.
         top_k: The numbers of items $k$ of the table, or a single one.
         radius: The radius $r$ of the table, in bits.
-        ties: `"expected"` for the mean over all orders inside ties, or `"stable"` for the order of
-            the reference. PML's metrics take ties in the order that `knn_func` gives them.
+        ties: `"expected"` for the mean over all orders inside ties, `"stable"` for the order of
+            the reference, `"optimistic"` or `"pessimistic"` for the best or the worst. PML's
+            metrics take ties in the order that `knn_func` gives them.
         device: Where to compute. The GPU if there is one, as in PML, if `None`.
         **kwargs: PML's `avg_of_avgs` and `return_per_class`, which hold for all metrics, and `k`,
             `label_comparison_fn`, `knn_func` and `kmeans_func`, which hold for PML's.
@@ -66,12 +81,13 @@ class HammingAccuracyCalculator(AccuracyCalculator):
         >>> scores = calculator.get_accuracy(
         ...     codes[:1], torch.tensor([1]), codes, torch.tensor([1, 2, 1])
         ... )
-        >>> for name, score in scores.items():
-        ...     print(f"{name} {score:.4f}")
-        hamming_mean_average_precision 0.7083
-        hamming_mean_average_precision_at_2 0.7500
-        hamming_precision_at_2 0.5000
-        hamming_precision_within_radius_2 0.6667
+        >>> for name in ("mean_average_precision", "recall_at_2", "precision_within_radius_2"):
+        ...     print(f"{name} {scores['hamming_' + name]:.4f}")
+        mean_average_precision 0.7083
+        recall_at_2 0.5000
+        precision_within_radius_2 0.6667
+        >>> calculator.curves["recall_by_rank"]
+        tensor([0.2500, 0.5000, 1.0000], dtype=torch.float64)
     """
 
     def __init__(
@@ -92,11 +108,9 @@ class HammingAccuracyCalculator(AccuracyCalculator):
         check_choice(ties, TIES, "ties")
         self.radius = radius
         self.ties: Ties = ties
-        own = [
-            *(_name(metric, k) for k in self.top_k for metric in Scores._fields),
-            _name("average_precision", None),
-            self._radius_name,
-        ]
+        self.curves: dict[str, Tensor] = {}
+        self.query_scores: dict[str, Tensor] = {}
+        own = [*ranking_metrics(self.top_k), *self._radius_names, *BOUNDS, LONE_QUERIES]
         for name in own:  # PML finds metrics by the names of attributes
             setattr(self, f"calculate_{name}", partial(self._summarize, name))
         super().__init__(
@@ -107,8 +121,9 @@ class HammingAccuracyCalculator(AccuracyCalculator):
         )
 
     @property
-    def _radius_name(self) -> str:
-        return f"{PREFIX}precision_within_radius_{self.radius}"
+    def _radius_names(self) -> tuple[str, str]:
+        suffix = f"within_radius_{self.radius}"
+        return f"{PREFIX}precision_{suffix}", f"{PREFIX}recall_{suffix}"
 
     def get_accuracy(
         self,
@@ -140,21 +155,22 @@ class HammingAccuracyCalculator(AccuracyCalculator):
         """
         if reference is None:
             reference, reference_labels, ref_includes_query = query, query_labels, True
-        retrieval = Retrieval(
+        ranking = HammingRanking(
             self._to_tensor(query),
             self._to_labels(query_labels),
             self._to_tensor(reference),
             self._to_labels(reference_labels),
+            ties=self.ties,
             query_in_database=ref_includes_query,
         )
         if ref_includes_query:
-            _check_queries_come_first(retrieval)
+            _check_queries_come_first(ranking.retrieval)
         functions = self.get_function_dict(include, exclude)
         own = {name: f for name, f in functions.items() if name.startswith(PREFIX)}
-        values = self._score_queries(retrieval, own)
-        accuracies = self._get_accuracy(
-            own, values=values, query_labels=retrieval.query_labels
-        ) | self._pml_accuracy(retrieval, [name for name in functions if name not in own])
+        self._score_queries(ranking, own)
+        accuracies = self._get_accuracy(own, ranking=ranking) | self._pml_accuracy(
+            ranking.retrieval, [name for name in functions if name not in own]
+        )
         self.curr_function_dict = functions
         return {name: accuracies[name] for name in functions}
 
@@ -166,30 +182,39 @@ class HammingAccuracyCalculator(AccuracyCalculator):
         labels = self._to_tensor(array)
         return labels.squeeze(1) if isinstance(labels, Tensor) and labels.ndim == 2 else labels
 
-    def _score_queries(self, retrieval: Retrieval, names: Iterable[str]) -> dict[str, Tensor]:
-        """Return the values of all queries for our metrics of these names."""
-        wanted = {
-            k: fields
-            for k in (None, *self.top_k)
-            if (fields := [field for field in Scores._fields if _name(field, k) in names])
+    def _score_queries(self, ranking: HammingRanking, names: Iterable[str]) -> None:
+        """Note the values of all queries for our metrics of these names, and the curves."""
+        by_radius = {
+            "precision_by_radius": ranking.precision_by_radius(),
+            "recall_by_radius": ranking.recall_by_radius(),
         }
-        scores = score_rankings(retrieval, wanted, self.ties)
-        values = {
-            _name(field, k): getattr(scores[k], field)
-            for k, fields in wanted.items()
-            for field in fields
+        metrics = {
+            name: metric.score
+            for name, metric in ranking_metrics(self.top_k).items()
+            if name in names or (name == MEAN and any(bound in names for bound in BOUNDS))
         }
-        if self._radius_name in names:
-            values[self._radius_name] = score_balls(retrieval.counts, self.radius)
-        return values
+        curves = {"precision_by_rank": precision_curve, "recall_by_rank": recall_curve}
+        self.query_scores, by_rank = ranking.pass_over(metrics, curves)
+        for name, values in zip(self._radius_names, by_radius.values(), strict=True):
+            if name in names:
+                self.query_scores[name] = values[:, min(self.radius, values.shape[1] - 1)]
+        means = {name: values.mean(dim=0) for name, values in by_radius.items()}
+        self.curves = {name: curve.cpu() for name, curve in (means | by_rank).items()}
 
-    def _summarize(
-        self, name: str, *, values: dict[str, Tensor], query_labels: Tensor
-    ) -> float | list[float]:
+    def _summarize(self, name: str, *, ranking: HammingRanking) -> float | list[float]:
+        if name == LONE_QUERIES:
+            return float(ranking.num_lone_queries)
+        if name in BOUNDS:
+            return bootstrap_interval(self.query_scores[MEAN])[BOUNDS.index(name)]
+        values, labels = self.query_scores[name], ranking.retrieval.query_labels
+        metric = ranking_metrics(self.top_k).get(name)
+        if metric is not None and metric.skips_lone_queries:
+            kept = ranking.num_relevant > 0
+            values, labels = values[kept], labels[kept]
         if not (self.avg_of_avgs or self.return_per_class):
-            return values[name].mean().item()
-        _, classes, sizes = query_labels.unique(dim=0, return_inverse=True, return_counts=True)
-        means = values[name].new_zeros(len(sizes)).index_add(0, classes, values[name]) / sizes
+            return values.sum().item() / max(1, len(values))
+        _, classes, sizes = labels.unique(dim=0, return_inverse=True, return_counts=True)
+        means = values.new_zeros(len(sizes)).index_add(0, classes, values) / sizes
         return means.tolist() if self.return_per_class else means.mean().item()
 
     def _pml_accuracy(self, retrieval: Retrieval, names: list[str]) -> dict[str, Any]:
@@ -207,11 +232,6 @@ class HammingAccuracyCalculator(AccuracyCalculator):
             retrieval.query_in_database,
             include=names,
         )
-
-
-def _name(field: str, top_k: int | None) -> str:
-    metric = "mean_average_precision" if field == "average_precision" else field
-    return f"{PREFIX}{metric}" + ("" if top_k is None else f"_at_{top_k}")
 
 
 def _renumber(query_labels: Tensor, database_labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,10 +1,8 @@
 """Curves of a Hamming ranking: precision and recall by radius, precision by rank."""
 
-import torch
 from torch import Tensor
 
-from pml_hashing.evaluation._counts import Retrieval
-from pml_hashing.evaluation.ranking import check_integer
+from pml_hashing.evaluation.ranking import HammingRanking
 
 
 def precision_recall_by_radius(
@@ -50,13 +48,15 @@ def precision_recall_by_radius(
         >>> recall
         tensor([0.3333, 0.6667, 1.0000], dtype=torch.float64)
     """
-    retrieval = Retrieval(
-        query_codes, query_labels, database_codes, database_labels, query_in_database, block_size
+    ranking = HammingRanking(
+        query_codes,
+        query_labels,
+        database_codes,
+        database_labels,
+        query_in_database=query_in_database,
+        block_size=block_size,
     )
-    counts = retrieval.counts
-    items, hits = counts.items.cumsum(dim=1).double(), counts.relevant.cumsum(dim=1).double()
-    precision, recall = hits / items.clamp(min=1), hits / hits[:, -1:].clamp(min=1)
-    return precision.mean(dim=0), recall.mean(dim=0)
+    return ranking.precision_by_radius().mean(dim=0), ranking.recall_by_radius().mean(dim=0)
 
 
 def precision_by_rank(
@@ -87,19 +87,12 @@ def precision_by_rank(
         TypeError: As `average_precision`.
         ValueError: As `average_precision`.
     """
-    if top_k is not None:
-        check_integer(top_k, 1, "top_k")
-    retrieval = Retrieval(
-        query_codes, query_labels, database_codes, database_labels, query_in_database, block_size
+    ranking = HammingRanking(
+        query_codes,
+        query_labels,
+        database_codes,
+        database_labels,
+        query_in_database=query_in_database,
+        block_size=block_size,
     )
-    counts = retrieval.counts
-    length = counts.total if top_k is None else min(top_k, counts.total)
-    # A group of ties spreads its relevant items evenly over its ranks: note where this rate
-    # of hits begins and where it ends, and sum over queries, then over ranks.
-    ends = counts.items.cumsum(dim=1)
-    rates = (counts.relevant / counts.items.clamp(min=1).double()).flatten()
-    changes = rates.new_zeros(counts.total + 1)
-    changes.index_add_(0, (ends - counts.items).flatten(), rates)
-    changes.index_add_(0, ends.flatten(), -rates)
-    hits = changes.cumsum(dim=0)[:length].cumsum(dim=0) / len(query_codes)
-    return hits / torch.arange(1, length + 1, device=hits.device)
+    return ranking.precision_by_rank(top_k)

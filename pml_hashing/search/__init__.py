@@ -1,5 +1,7 @@
 """Search by Hamming distance."""
 
+from pml_hashing.search.approximate import HNSW, IVF
 from pml_hashing.search.hamming_knn import HammingKNN
+from pml_hashing.search.store import CodeStore, MemoryStore
 
-__all__ = ["HammingKNN"]
+__all__ = ["HNSW", "IVF", "CodeStore", "HammingKNN", "MemoryStore"]

@@ -11,13 +11,13 @@ from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from pml_hashing.codes import binarize, pack
 from pml_hashing.evaluation import (
     HammingAccuracyCalculator,
+    HammingRanking,
     average_precision,
+    bootstrap_interval,
     mean_average_precision,
-    precision_at_k,
-    precision_within_radius,
 )
+from pml_hashing.evaluation.ranking import TIES
 
-TIES = ["expected", "stable"]
 CPU = {"device": "cpu"}
 
 
@@ -32,28 +32,74 @@ def share_a_label(y, z):
     return (y * z).sum(-1) > 0
 
 
+def expected_metrics(ranking):
+    """All metrics for `top_k=(5, 20)` and `radius=3`, as scores of every query."""
+    ap, answered = ranking.average_precision, ranking.num_relevant > 0
+    metrics = {
+        "mean_average_precision_at_r": ranking.average_precision_at_r(),
+        "r_precision": ranking.r_precision(),
+        "precision_at_1": ranking.precision(1),
+        "mean_reciprocal_rank": ranking.reciprocal_rank(),
+        "precision_within_radius_3": ranking.precision_by_radius()[:, 3],
+        "recall_within_radius_3": ranking.recall_by_radius()[:, 3],
+    }
+    for k, suffix in ((None, ""), (5, "_at_5"), (20, "_at_20")):
+        metrics |= {
+            f"mean_average_precision{suffix}": ap(k),
+            f"pml_mean_average_precision{suffix}": ap(k, divisor="relevant")[answered],
+            f"weighted_mean_average_precision{suffix}": ap(k, weighted=True),
+            f"ndcg{suffix}": ranking.ndcg(k),
+        }
+        if k is not None:
+            metrics |= {f"precision_at_{k}": ranking.precision(k)}
+            metrics |= {f"recall_at_{k}": ranking.recall(k)}
+    return {f"hamming_{name}": values for name, values in metrics.items()}
+
+
 @pytest.mark.parametrize("ties", TIES)
 @pytest.mark.parametrize("kind", ["class_ids", "column", "multi_hot"])
 @pytest.mark.parametrize("convert", [pack, binarize, lambda codes: codes], ids=["8", "1", "real"])
-def test_values_are_those_of_the_functions(ties, kind, convert, device):
+def test_values_are_those_of_the_ranking(ties, kind, convert, device):
     queries, query_labels, codes, labels = make_data(kind, device)
+    query_labels[0] = 0 if kind == "multi_hot" else 9  # with nothing relevant
     calculator = HammingAccuracyCalculator(top_k=(5, 20), radius=3, ties=ties, device=device)
     scores = calculator.get_accuracy(convert(queries), query_labels, convert(codes), labels)
     if kind == "column":
         query_labels, labels = query_labels.squeeze(1), labels.squeeze(1)
-    data = queries, query_labels, codes, labels
+    ranking = HammingRanking(queries, query_labels, codes, labels, ties=ties)
+    expected = expected_metrics(ranking)
+    low, high = bootstrap_interval(expected["hamming_mean_average_precision"])
     assert scores == pytest.approx(
-        {
-            "hamming_mean_average_precision": mean_average_precision(*data, ties=ties),
-            "hamming_mean_average_precision_at_5": mean_average_precision(*data, 5, ties=ties),
-            "hamming_mean_average_precision_at_20": mean_average_precision(*data, 20, ties=ties),
-            "hamming_precision_at_5": precision_at_k(*data, 5, ties=ties),
-            "hamming_precision_at_20": precision_at_k(*data, 20, ties=ties),
-            "hamming_precision_within_radius_3": precision_within_radius(*data, 3),
+        {name: values.mean().item() for name, values in expected.items()}
+        | {
+            "hamming_mean_average_precision_low": low,
+            "hamming_mean_average_precision_high": high,
+            "hamming_num_lone_queries": ranking.num_lone_queries,
         }
     )
+    assert scores["hamming_num_lone_queries"] >= 1
     assert {type(score) for score in scores.values()} == {float}
+    assert all(name.isidentifier() for name in scores)  # columns of a table
     assert set(calculator.get_curr_metrics()) == set(scores)
+    assert set(calculator.query_scores) == set(expected)
+    assert len(calculator.query_scores["hamming_pml_mean_average_precision"]) == 10
+    curves = {
+        "precision_by_radius": ranking.precision_by_radius().mean(dim=0),
+        "recall_by_radius": ranking.recall_by_radius().mean(dim=0),
+        "precision_by_rank": ranking.precision_by_rank(),
+        "recall_by_rank": ranking.recall_by_rank(),
+    }
+    assert set(calculator.curves) == set(curves)
+    for name, curve in curves.items():  # packed codes have radii of padding bits behind
+        assert calculator.curves[name][: len(curve)].tolist() == pytest.approx(curve.tolist())
+
+
+def test_interval_needs_no_mean():
+    names = ("hamming_mean_average_precision_low",)
+    scores = HammingAccuracyCalculator(include=names, **CPU).get_accuracy(*make_data())
+    everything = HammingAccuracyCalculator(**CPU).get_accuracy(*make_data())
+    assert list(scores) == list(names)
+    assert 0 < scores[names[0]] < everything["hamming_mean_average_precision"]
 
 
 @pytest.mark.parametrize("ties", TIES)
@@ -116,14 +162,15 @@ def test_pml_metrics_of_multi_hot_labels_need_a_comparison():
 
 
 def test_include_and_exclude():
-    calculator = HammingAccuracyCalculator(
-        top_k=(), exclude=["hamming_precision_within_radius_2"], **CPU
-    )
-    assert calculator.get_curr_metrics() == ["hamming_mean_average_precision"]
+    calculator = HammingAccuracyCalculator(top_k=(), **CPU)
+    everything = set(calculator.get_curr_metrics())
+    assert not any(name.endswith("100") for name in everything)
+    excluding = HammingAccuracyCalculator(top_k=(), exclude=["hamming_ndcg"], **CPU)
+    assert everything - set(excluding.get_curr_metrics()) == {"hamming_ndcg"}
     calculator = HammingAccuracyCalculator(**CPU)
     scores = calculator.get_accuracy(*make_data(), include=("hamming_precision_within_radius_2",))
     assert list(scores) == calculator.get_curr_metrics() == ["hamming_precision_within_radius_2"]
-    assert len(calculator.get_accuracy(*make_data())) == 4
+    assert len(calculator.get_accuracy(*make_data())) == len(everything) + 6
     with pytest.raises(ValueError, match="Primary metrics must be one or more of"):
         HammingAccuracyCalculator(include=("mAP",), **CPU)
 
@@ -169,7 +216,11 @@ def test_can_be_copied(clone):
         ({"top_k": 0}, ValueError, "`top_k` of at least 1, got 0"),
         ({"top_k": (5, 1.5)}, TypeError, "`top_k` to be an integer, got 1.5"),
         ({"radius": -1}, ValueError, "`radius` of at least 0, got -1"),
-        ({"ties": "first"}, ValueError, "`ties` to be one of 'expected', 'stable', got 'first'"),
+        (
+            {"ties": "first"},
+            ValueError,
+            "`ties` to be one of 'expected', .*, 'pessimistic', got 'first'",
+        ),
         ({"include": "hamming_precision_at_100"}, TypeError, "must be of type tuple"),
     ],
 )

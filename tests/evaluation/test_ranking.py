@@ -1,446 +1,524 @@
-"""Scores against loops, against every order inside ties, and against other libraries."""
+"""Every score and rule for ties against all orders inside ties, on every kernel."""
 
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score
-from torchmetrics.retrieval import RetrievalMAP
+from sklearn.metrics import average_precision_score, ndcg_score
 
 from pml_hashing.codes import binarize, pack
-from pml_hashing.evaluation import (
-    average_precision,
-    mean_average_precision,
-    precision_at_k,
-    precision_within_radius,
-)
-from pml_hashing.evaluation._counts import DistanceCounts, Retrieval, relevance_by_rank
-from pml_hashing.evaluation._expected import (
-    Cut,
-    _hypergeometric,
-    expected_average_precision,
-    expected_precision,
-)
+from pml_hashing.evaluation import HammingRanking, _cpu, _gpu
+from pml_hashing.evaluation.ranking import TIES
 
-TIES = ["expected", "stable"]
+PICK = {
+    "expected": lambda values: math.fsum(values) / len(values),
+    "stable": lambda values: values[0],  # the order of the database is the first permutation
+    "optimistic": max,
+    "pessimistic": min,
+}
 
 
-def ap_reference(relevant, top_k):
-    """The printed formula, for the relevance of a ranking."""
-    hits, total = 0, 0.0
-    for rank, is_relevant in enumerate(relevant[:top_k], start=1):
-        if is_relevant:
-            hits += 1
-            total += hits / rank
-    return total / hits if hits else 0.0
+def precision(grades, r):
+    return sum(g > 0 for g in grades[:r]) / len(grades[:r])
 
 
-def precision_reference(relevant, top_k):
-    return sum(relevant[:top_k]) / len(relevant[:top_k])
+def mean_grade(grades, r):
+    return sum(grades[:r]) / r
 
 
-def distances_reference(query, database):
-    return [
-        sum((a >= 0) != (b >= 0) for a, b in zip(query, item, strict=True)) for item in database
-    ]
+def ap(grades, k, *, over_all=False, at=precision):
+    found = [r for r in range(1, len(grades[:k]) + 1) if grades[r - 1]]
+    divisor = sum(g > 0 for g in grades) if over_all else len(found)
+    return sum(at(grades, r) for r in found) / divisor if divisor else 0.0
 
 
-def similar_reference(y, z):
-    return any(a and b for a, b in zip(y, z, strict=True)) if isinstance(y, list) else y == z
+def dcg(grades, k):
+    return sum((2**g - 1) / math.log2(r + 1) for r, g in enumerate(grades[:k], start=1))
 
 
-def orders(distances, ties):
-    """All orders by distance, or only the one that keeps equal distances in database order."""
+def ndcg(grades, k):
+    best = dcg(sorted(grades, reverse=True), k)
+    return dcg(grades, k) / best if best else 0.0
+
+
+def recall(grades, k):
+    relevant = sum(g > 0 for g in grades)
+    return sum(g > 0 for g in grades[:k]) / relevant if relevant else 0.0
+
+
+def num_relevant(grades):
+    return max(1, sum(g > 0 for g in grades))
+
+
+METRICS = {
+    "ap": (lambda s, k: s.average_precision(k), ap),
+    "ap_over_all": (
+        lambda s, k: s.average_precision(k, divisor="relevant"),
+        lambda g, k: ap(g, k, over_all=True),
+    ),
+    "weighted": (
+        lambda s, k: s.average_precision(k, weighted=True),
+        lambda g, k: ap(g, k, at=mean_grade),
+    ),
+    "weighted_over_all": (
+        lambda s, k: s.average_precision(k, divisor="relevant", weighted=True),
+        lambda g, k: ap(g, k, over_all=True, at=mean_grade),
+    ),
+    "precision": (lambda s, k: s.precision(k), precision),
+    "recall": (lambda s, k: s.recall(k), recall),
+    "ndcg": (lambda s, k: s.ndcg(k), ndcg),
+    "r_precision": (lambda s, k: s.r_precision(), lambda g, k: precision(g, num_relevant(g))),
+    "ap_at_r": (
+        lambda s, k: s.average_precision_at_r(),
+        lambda g, k: ap(g, num_relevant(g), over_all=True),
+    ),
+    "reciprocal_rank": (
+        lambda s, k: s.reciprocal_rank(),
+        lambda g, k: next((1 / r for r, x in enumerate(g, start=1) if x), 0.0),
+    ),
+}
+
+
+def all_grades(distances, grades):
+    """The grades by rank of every order that keeps the distances ascending."""
     groups = [
-        [i for i, d in enumerate(distances) if d == distance] for distance in sorted(set(distances))
+        [g for g, d in zip(grades, distances, strict=True) if d == at]
+        for at in sorted(set(distances))
     ]
-    choices = [itertools.permutations(g) if ties == "expected" else [g] for g in groups]
-    return [list(itertools.chain(*order)) for order in itertools.product(*choices)]
+    orders = itertools.product(*(itertools.permutations(group) for group in groups))
+    return [list(itertools.chain(*order)) for order in orders]
 
 
-def score_reference(score, data, ties, top_k, query_in_database=False):
-    """The mean of `score` over all orders, for each query."""
-    queries, query_labels, database, labels = (x.tolist() for x in data)
-    values = []
-    for q, query in enumerate(queries):
-        kept = [i for i in range(len(database)) if not (query_in_database and i == q)]
-        distances = distances_reference(query, [database[i] for i in kept])
-        relevant = [similar_reference(query_labels[q], labels[i]) for i in kept]
-        each = [score([relevant[i] for i in o], top_k) for o in orders(distances, ties)]
-        values.append(math.fsum(each) / len(each))
-    return values
+def references(distances, grades, top_k, ties):
+    """All scores of each query, from distances and grades in nested lists."""
+    orders = [all_grades(d, g) for d, g in zip(distances, grades, strict=True)]
+    return {
+        name: [PICK[ties]([reference(g, top_k) for g in each]) for each in orders]
+        for name, (_, reference) in METRICS.items()
+    }
 
 
-def make_data(num_queries, num_database, code_length, kind="class_ids", device="cpu"):
-    codes = torch.randn(num_queries + num_database, code_length, device=device)
-    shape, high = ((len(codes),), 3) if kind == "class_ids" else ((len(codes), 3), 2)
-    labels = torch.randint(high, shape, device=device)
+def shared_labels(query_labels, database_labels):
+    if query_labels.ndim == 1:
+        return (query_labels[:, None] == database_labels).int().tolist()
+    return [
+        [sum(a and b for a, b in zip(y, z, strict=True)) for z in database_labels.tolist()]
+        for y in query_labels.tolist()
+    ]
+
+
+def hamming(queries, database):
+    return [[int(((q >= 0) != (x >= 0)).sum()) for x in database] for q in queries]
+
+
+def make_data(num_queries, num_database, code_length, kind="class_ids", num_classes=3):
+    codes = torch.randn(num_queries + num_database, code_length)
+    shape, high = (
+        ((len(codes),), num_classes) if kind == "class_ids" else ((len(codes), num_classes), 2)
+    )
+    labels = torch.randint(high, shape)
     return codes[:num_queries], labels[:num_queries], codes[num_queries:], labels[num_queries:]
 
 
+def ours(ranking, top_k, names=METRICS):
+    scores = ranking.score({n: lambda s, n=n: METRICS[n][0](s, top_k) for n in names})
+    return {name: values.tolist() for name, values in scores.items()}
+
+
+def assert_same(scores, expected):
+    assert set(scores) == set(expected)
+    for name, values in scores.items():
+        assert values == pytest.approx(expected[name], abs=1e-12), name
+
+
+@pytest.fixture(params=["cpu", "torch"])
+def kernel(request, monkeypatch):
+    """The kernel for the CPU, and the one for GPUs on the CPU."""
+    if request.param == "torch":
+        monkeypatch.setattr(HammingRanking, "_kernel", _gpu)
+
+
+few = settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 tiny = {
     "seed": st.integers(0, 2**32 - 1),
     "num_queries": st.integers(1, 3),
-    "num_database": st.integers(1, 6),
+    "num_database": st.integers(2, 6),
     "code_length": st.integers(1, 3),  # most items tie
     "kind": st.sampled_from(["class_ids", "multi_hot"]),
     "top_k": st.none() | st.integers(1, 8),
+    "block_size": st.none() | st.integers(1, 9),
 }
 
 
 @pytest.mark.parametrize("ties", TIES)
-@given(**tiny, block_size=st.none() | st.integers(1, 9))
+@pytest.mark.usefixtures("kernel")
+@few
+@given(**tiny, query_in_database=st.booleans())
 def test_every_order_inside_ties(
-    ties, seed, num_queries, num_database, code_length, kind, top_k, block_size
+    ties, seed, num_queries, num_database, code_length, kind, top_k, block_size, query_in_database
 ):
     torch.manual_seed(seed)
     data = make_data(num_queries, num_database, code_length, kind)
-    options = {"ties": ties, "block_size": block_size}
-    scores = average_precision(*data, top_k, **options)
-    expected = score_reference(ap_reference, data, ties, top_k)
-    assert scores.tolist() == pytest.approx(expected, abs=1e-12)
-    mean = mean_average_precision(*data, top_k, **options)
-    assert mean == pytest.approx(sum(expected) / num_queries, abs=1e-12)
-    assert isinstance(mean, float)
-    if top_k is not None:
-        expected = score_reference(precision_reference, data, ties, top_k)
-        precision = precision_at_k(*data, top_k, **options)
-        assert precision == pytest.approx(sum(expected) / num_queries, abs=1e-12)
+    if query_in_database:
+        num_queries = min(num_queries, num_database)
+        data = data[2][:num_queries], data[3][:num_queries], *data[2:]
+    distances, grades = hamming(data[0], data[2]), shared_labels(data[1], data[3])
+    if query_in_database:
+        for query in range(num_queries):
+            del distances[query][query], grades[query][query]
+    options = {"query_in_database": query_in_database, "block_size": block_size}
+    ranking = HammingRanking(*data, ties=ties, **options)
+    assert_same(ours(ranking, top_k), references(distances, grades, top_k, ties))
+    relevant = [sum(g > 0 for g in row) for row in grades]
+    assert ranking.num_relevant.tolist() == relevant
+    assert ranking.num_lone_queries == relevant.count(0)
+    curve = ranking.precision_by_rank(top_k).tolist()
+    for k, value in enumerate(curve, start=1):
+        expected = references(distances, grades, k, ties)
+        assert value == pytest.approx(sum(expected["precision"]) / num_queries)
+    recalled = references(distances, grades, len(curve), ties)["recall"]
+    assert ranking.recall_by_rank(top_k)[-1].item() == pytest.approx(sum(recalled) / num_queries)
+    for radius in range(code_length + 1):
+        balls = [
+            [g for g, d in zip(*pair, strict=True) if d <= radius]
+            for pair in zip(grades, distances, strict=True)
+        ]
+        within = [sum(g > 0 for g in ball) for ball in balls]
+        shares = [w / max(1, len(ball)) for w, ball in zip(within, balls, strict=True)]
+        assert ranking.precision_by_radius()[:, radius].tolist() == pytest.approx(shares)
+        found = [w / max(1, r) for w, r in zip(within, relevant, strict=True)]
+        assert ranking.recall_by_radius()[:, radius].tolist() == pytest.approx(found)
 
 
 @pytest.mark.parametrize("ties", TIES)
-@given(**(tiny | {"num_database": st.integers(2, 6)}), block_size=st.none() | st.integers(1, 9))
-def test_query_in_database_is_left_out(
-    ties, seed, num_queries, num_database, code_length, kind, top_k, block_size
+@few
+@given(**tiny, query_in_database=st.booleans(), packed=st.booleans())
+def test_asymmetric(
+    ties,
+    seed,
+    num_queries,
+    num_database,
+    code_length,
+    kind,
+    top_k,
+    block_size,
+    query_in_database,
+    packed,
 ):
     torch.manual_seed(seed)
-    num_queries = min(num_queries, num_database)
-    _, _, codes, labels = make_data(1, num_database, code_length, kind)
-    data = codes[:num_queries], labels[:num_queries], codes, labels
-    options = {"query_in_database": True, "block_size": block_size}
-    scores = average_precision(*data, top_k, ties=ties, **options)
-    expected = score_reference(ap_reference, data, ties, top_k, query_in_database=True)
-    assert scores.tolist() == pytest.approx(expected, abs=1e-12)
-    within = precision_within_radius(*data, 1, **options)
-    one_by_one = [
-        precision_within_radius(
-            codes[[q]],
-            labels[[q]],
-            codes[others := [i for i in range(num_database) if i != q]],
-            labels[others],
-            1,
+    queries, query_labels, database, labels = make_data(
+        num_queries, num_database, code_length, kind
+    )
+    if query_in_database:
+        num_queries = min(num_queries, num_database)
+        queries, query_labels = queries[:num_queries], labels[:num_queries]
+    grades = shared_labels(query_labels, labels)
+    products = queries.double() @ binarize(database).double().T
+    distances = (-products).mul(2**40).round().tolist()
+    if query_in_database:
+        for query in range(num_queries):
+            del distances[query][query], grades[query][query]
+    ranking = HammingRanking(
+        queries,
+        query_labels,
+        pack(database) if packed else database,
+        labels,
+        ties=ties,
+        asymmetric=True,
+        query_in_database=query_in_database,
+        block_size=block_size,
+    )
+    assert_same(ours(ranking, top_k), references(distances, grades, top_k, ties))
+    assert ranking.num_relevant.tolist() == [sum(g > 0 for g in row) for row in grades]
+
+
+def test_sums_of_an_asymmetric_distance_do_not_depend_on_their_order():
+    """0.1 + 0.2 - 0.3 is not 0 in float64: both items have the same product with the query."""
+    query = torch.tensor([[0.1, 0.2, -0.3, 1e-3]], dtype=torch.float64)
+    database = torch.tensor([[1.0, 1.0, 1.0, 1.0], [-1.0, -1.0, -1.0, 1.0]])
+    for order in ([0, 1, 2, 3], [2, 1, 0, 3], [1, 2, 0, 3]):
+        ranking = HammingRanking(
+            query[:, order],
+            torch.tensor([1]),
+            database[:, order],
+            torch.tensor([0, 1]),
+            ties="stable",
+            asymmetric=True,
         )
-        for q in range(num_queries)
-    ]
-    assert within == pytest.approx(sum(one_by_one) / num_queries)
+        assert ranking.average_precision().item() == 0.5
 
 
-@given(**tiny, radius=st.integers(0, 4))
-def test_precision_within_radius(seed, num_queries, num_database, code_length, kind, top_k, radius):
+def test_an_asymmetric_ranking_has_no_radius():
+    ranking = HammingRanking(*make_data(2, 3, 4), asymmetric=True)
+    with pytest.raises(ValueError, match="Hamming distances to count by, got `asymmetric=True`"):
+        ranking.precision_by_radius()
+
+
+@pytest.mark.parametrize("ties", TIES)
+@pytest.mark.usefixtures("kernel")
+@pytest.mark.parametrize("given", ["matrix", "numpy", "function", "int_function"])
+@pytest.mark.parametrize("block_size", [None, 1, 7, 40])
+def test_given_relevance(ties, given, block_size):
+    queries, _, database, _ = make_data(5, 9, 4)
+    grades = torch.randint(4, (5, 9)).clamp(min=1) - 1  # grade 2 comes late in some blocks
+    relevance = {
+        "matrix": grades,
+        "numpy": grades.numpy() > 0,
+        "function": lambda rows, items: (grades > 0)[rows, items],
+        "int_function": lambda rows, items: grades[rows, items].numpy().astype(np.uint8),
+    }[given]
+    if given in {"numpy", "function"}:
+        grades = (grades > 0).int()
+    for own in (False, True):
+        ranking = HammingRanking(
+            queries, None, database, None,
+            relevance=relevance, ties=ties, block_size=block_size, query_in_database=own,
+        )  # fmt: skip
+        distances, kept = hamming(queries, database), grades.tolist()
+        for query in range(5 * own):
+            del distances[query][query], kept[query][query]
+        for top_k in (3, None):
+            expected = references(distances, kept, top_k, ties)
+            assert_same(ours(ranking, top_k), expected)
+
+
+@pytest.mark.parametrize("ties", TIES)
+@pytest.mark.parametrize("kind", ["class_ids", "multi_hot"])
+@pytest.mark.parametrize("query_in_database", [False, True])
+@pytest.mark.parametrize("code_length", [16, 64, 72, 300, 600])
+def test_kernels_devices_blocks_and_kinds_of_codes_agree(
+    ties, kind, query_in_database, code_length, device, monkeypatch
+):
+    data = make_data(30, 200, code_length, kind, num_classes=7)
+    if query_in_database:
+        data = data[2][:30], data[3][:30], *data[2:]
+    options = {"ties": ties, "query_in_database": query_in_database}
+    expected = ours(HammingRanking(*data, **options), 17)
+    packed = (pack(data[0]), data[1], pack(data[2]), data[3])
+    integers = (binarize(data[0]).to(torch.int8), data[1], binarize(data[2]).int(), data[3])
+    for variant, block_size in itertools.product((data, packed, integers), (None, 100, 1000)):
+        moved = [x.to(device) for x in variant]
+        ranking = HammingRanking(*moved, block_size=block_size, **options)
+        assert_same(ours(ranking, 17), expected)
+        assert ranking.average_precision().device.type == device.type
+    counts = HammingRanking(*data, **options).counts
+    monkeypatch.setattr(HammingRanking, "_kernel", _gpu)
+    ranking = HammingRanking(*data, block_size=100, **options)
+    assert torch.equal(ranking.counts, counts)  # to the last item
+    assert_same(ours(ranking, 17), expected)
+
+
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    num_database=st.integers(1, 60),
+    kind=st.sampled_from(["class_ids", "multi_hot"]),
+    top_k=st.integers(1, 70),
+)
+def test_symmetries(seed, num_database, kind, top_k):
     torch.manual_seed(seed)
-    data = make_data(num_queries, num_database, code_length, kind)
-    queries, query_labels, database, labels = (x.tolist() for x in data)
-    expected = 0.0
-    for query, label in zip(queries, query_labels, strict=True):
-        ball = [
-            similar_reference(label, labels[i])
-            for i, distance in enumerate(distances_reference(query, database))
-            if distance <= radius
-        ]
-        expected += sum(ball) / len(ball) / num_queries if ball else 0.0
-    assert precision_within_radius(*data, radius) == pytest.approx(expected)
-
-
-@given(seed=st.integers(0, 2**32 - 1), num_database=st.integers(1, 60), top_k=st.integers(1, 70))
-def test_symmetries(seed, num_database, top_k):
-    torch.manual_seed(seed)
-    queries, query_labels, codes, labels = make_data(4, num_database, 6)
-    score = average_precision(queries, query_labels, codes, labels, top_k)
+    queries, query_labels, codes, labels = make_data(4, num_database, 6, kind)
+    scores = {
+        ties: ours(HammingRanking(queries, query_labels, codes, labels, ties=ties), top_k)
+        for ties in TIES
+    }
     order, bits = torch.randperm(num_database), torch.randperm(6)
+    for ties in TIES:
+        if ties != "stable":
+            shuffled = HammingRanking(queries, query_labels, codes[order], labels[order], ties=ties)
+            assert_same(ours(shuffled, top_k), scores[ties])
+        signs = binarize(queries), binarize(codes)
+        for q, x in ((-signs[0], -signs[1]), (signs[0][:, bits], signs[1][:, bits])):
+            assert_same(
+                ours(HammingRanking(q, query_labels, x, labels, ties=ties), top_k), scores[ties]
+            )
+        if top_k >= num_database:
+            ranking = HammingRanking(queries, query_labels, codes, labels, ties=ties)
+            assert_same(ours(ranking, None, set(METRICS) - {"precision", "recall"}), {
+                n: v for n, v in scores[ties].items() if n not in {"precision", "recall"}
+            })  # fmt: skip
+    for name in METRICS:
+        best, mean, stable, worst = (
+            np.array(scores[ties][name])
+            for ties in ("optimistic", "expected", "stable", "pessimistic")
+        )
+        assert (best >= mean - 1e-12).all()
+        assert (mean >= worst - 1e-12).all()
+        assert (best >= stable - 1e-12).all()
+        assert (stable >= worst - 1e-12).all()
 
-    def agrees(*data, k=top_k):
-        return average_precision(*data, k).tolist() == pytest.approx(score.tolist(), abs=1e-12)
 
-    assert agrees(queries, query_labels, codes[order], labels[order])
-    queries, codes = binarize(queries), binarize(codes)
-    assert agrees(-queries, query_labels, -codes, labels)
-    assert agrees(queries[:, bits], query_labels, codes[:, bits], labels)
-    assert agrees(pack(queries), query_labels, pack(codes), labels)
-    if top_k >= num_database:
-        assert agrees(queries, query_labels, codes, labels, k=None)
-
-
-@given(seed=st.integers(0, 2**32 - 1), top_k=st.integers(1, 20))
-def test_without_ties_all_libraries_agree(seed, top_k):
+@settings(max_examples=20)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_without_ties_all_rules_and_scikit_learn_agree(seed):
     torch.manual_seed(seed)
     size = 16
-    query, thermometer = torch.ones(1, size), 1 - 2 * torch.ones(size, size).tril()
+    thermometer = 1 - 2 * torch.ones(size, size).tril()
     codes = thermometer[torch.randperm(size)]  # at distances 1, 2, ..., 16
-    label, labels = torch.tensor([1]), torch.randint(2, (size,))
+    labels = torch.randint(2, (size, 3))
+    query = torch.ones(1, size), torch.ones(1, 3, dtype=torch.long)
     labels[0] = 1
-    distances = (codes < 0).sum(1)
-    ours = [average_precision(query, label, codes, labels, top_k, ties=t).item() for t in TIES]
-    metric = RetrievalMAP(top_k=top_k, empty_target_action="neg")
-    theirs = metric(
-        (size + 1 - distances).float(), labels.bool(), indexes=torch.zeros(size, dtype=torch.long)
-    )
-    assert ours == pytest.approx([theirs.item()] * 2, abs=1e-6)
-    everything = mean_average_precision(query, label, codes, labels)
-    assert everything == pytest.approx(average_precision_score(labels, -distances))
+    closeness, grades = -(codes < 0).sum(1), labels.sum(1)
+    for ties in TIES:
+        ranking = HammingRanking(*query, codes, labels, ties=ties)
+        expected = average_precision_score(grades > 0, closeness)
+        assert ranking.average_precision().item() == pytest.approx(expected)
+        gains = (2**grades - 1)[None].numpy()
+        for k in (None, 5):
+            expected = ndcg_score(gains, closeness[None].numpy(), k=k)
+            assert ranking.ndcg(k).item() == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("top_k", [1, 3, 10, 40, None])
-def test_expected_is_the_mean_of_stable_over_shuffles(top_k, device):
-    queries, query_labels, codes, labels = make_data(20, 50, 4, device=device)
-    expected = mean_average_precision(queries, query_labels, codes, labels, top_k)
-    shuffled = []
-    for _ in range(300):
-        order = torch.randperm(50, device=device)
-        shuffled.append(
-            mean_average_precision(
-                queries, query_labels, codes[order], labels[order], top_k, ties="stable"
-            )
-        )
-    error = torch.tensor(shuffled).std().item() / math.sqrt(300)
-    assert sum(shuffled) / 300 == pytest.approx(expected, abs=5 * error + 1e-9)
+def script_hashnet(query, query_labels, database, labels, top_k):
+    """The formula of the scripts of HashNet and those that copied it, with a stable sort."""
+    scores = []
+    for q, y in zip(query, query_labels, strict=True):
+        order = np.argsort(-(database @ q), kind="stable")[:top_k]
+        match = ((labels @ y) > 0)[order]
+        precision = match.cumsum() / np.arange(1, len(match) + 1)
+        scores.append((precision * match).sum() / match.sum() if match.sum() else 0)
+    return np.mean(scores)
 
 
-@pytest.mark.parametrize("ties", TIES)
-@pytest.mark.parametrize("top_k", [1, 7, 100, None])
-def test_blocks_and_devices_and_kinds_of_codes_change_nothing(ties, top_k, device):
-    data = make_data(30, 200, 16, "multi_hot")
-    expected = average_precision(*data, top_k, ties=ties)
-    packed = (pack(data[0]), data[1], pack(data[2]), data[3])
-    integers = (binarize(data[0]).to(torch.int8), data[1].bool(), binarize(data[2]).int(), data[3])
-    for variant in (data, packed, integers):
-        for block_size in (None, 100, 1000):
-            moved = [x.to(device) for x in variant]
-            scores = average_precision(*moved, top_k, ties=ties, block_size=block_size)
-            assert scores.device.type == device.type
-            assert scores.tolist() == pytest.approx(expected.tolist(), abs=1e-12)
+def script_dpsh(query, query_labels, database, labels, top_k):
+    """The formula of the scripts of DPSH and those that copied it, with a stable sort."""
+    total = 0.0
+    for q, y in zip(query, query_labels, strict=True):
+        truth = (y @ labels.T > 0).astype(np.float32)
+        distances = 0.5 * (len(q) - q @ database.T)
+        truth = truth[np.argsort(distances, kind="stable")][:top_k]
+        hits = int(truth.sum())
+        if hits:
+            total += np.mean(np.linspace(1, hits, hits) / (np.flatnonzero(truth == 1) + 1.0))
+    return total / len(query)
 
 
-@pytest.mark.parametrize("ties", TIES)
-def test_perfect_and_hopeless_rankings_are_exact(ties):
-    codes, labels = binarize(torch.randn(100, 4)), torch.zeros(100, dtype=torch.long)
-    for top_k in (None, 1, 17, 100):
-        assert mean_average_precision(codes, labels, codes, labels, top_k, ties=ties) == 1
-        assert mean_average_precision(codes, labels, codes, labels + 1, top_k, ties=ties) == 0
-        assert precision_at_k(codes, labels, codes, labels, top_k or 200, ties=ties) == 1
+@pytest.mark.parametrize("script", [script_hashnet, script_dpsh])
+@pytest.mark.parametrize("top_k", [None, 7, 100])
+@pytest.mark.parametrize("kind", ["class_ids", "multi_hot"])
+@pytest.mark.usefixtures("kernel")
+def test_stable_ties_are_those_of_published_scripts(script, top_k, kind):
+    data = make_data(20, 300, 8, kind, num_classes=9)
+    rows = [x if x.ndim == 2 else torch.nn.functional.one_hot(x, 9) for x in (data[1], data[3])]
+    arrays = [binarize(data[0]), rows[0], binarize(data[2]), rows[1]]
+    expected = script(*(x.numpy() for x in arrays), top_k)
+    score = HammingRanking(*data, ties="stable").average_precision(top_k).mean()
+    assert score.item() == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(
-    ("top_k", "expected"), [(1, 1.0), (3, 5 / 6), (5, 5 / 6), (10, 28 / 45), (99, 28 / 45)]
-)
-def test_example_of_the_docs(top_k, expected):
-    relevance = torch.tensor([1, 0, 1, 0, 0, 1, 0, 0, 1, 1])
-    codes = 1 - 2 * torch.ones(10, 10).tril()  # the item of rank r is r bits away
-    score = mean_average_precision(torch.ones(1, 10), torch.tensor([1]), codes, relevance, top_k)
-    assert score == pytest.approx(expected)
-
-
-def test_a_query_with_nothing_relevant_stays_in_the_mean():
-    codes = torch.ones(2, 4)
-    assert mean_average_precision(codes, torch.tensor([0, 5]), codes, torch.tensor([0, 0])) == 0.5
-
-
-def test_multi_hot_row_without_a_label_is_similar_to_nothing():
-    codes, labels = torch.ones(2, 4), torch.tensor([[0, 0], [0, 1]])
-    assert average_precision(codes, labels, codes, labels).tolist() == pytest.approx([0, 0.75])
-
-
-def test_class_ids_beyond_float32_stay_apart():
-    codes = torch.ones(1, 4)
-    ids = torch.tensor([2**24]), torch.tensor([2**24 + 1])
-    assert mean_average_precision(codes, ids[0], codes, ids[1]) == 0
-
-
-@pytest.mark.parametrize("ties", TIES)
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_dtypes_and_autocast_are_exact(ties, dtype, device):
-    codes = torch.ones(5, 1001, device=device, dtype=dtype)
-    for item in range(5):
-        codes[item, item:4] = -1  # at distances 4, 3, 2, 1, 0: bfloat16 cannot tell 997 from 1001
-    query, labels = codes[-1:], torch.tensor([0, 0, 1, 0, 1], device=device)
-    with torch.autocast(device.type, torch.bfloat16):
-        scores = average_precision(query, labels[-1:], codes, labels, ties=ties)
-    assert scores.tolist() == pytest.approx([(1 + 2 / 3) / 2])
-
-
-def test_queries_of_the_database_in_blocks_that_do_not_match():
-    _, _, codes, labels = make_data(1, 220, 8)
-    data = codes, labels, codes, labels
-    one_by_one = []
-    for query in range(220):
-        others = torch.arange(220) != query
-        one = codes[[query]], labels[[query]], codes[others], labels[others]
-        one_by_one.append(mean_average_precision(*one))
-    for block_size in (600, None):  # 600: blocks of 3 queries, blocks of 200 items
-        scores = average_precision(*data, query_in_database=True, block_size=block_size)
-        assert scores.tolist() == pytest.approx(one_by_one, abs=1e-12)
-
-
+@pytest.mark.parametrize("device_type", ["cpu", "torch"])
+@few
 @given(block_size=st.integers(1, 3000), num_queries=st.integers(1, 30))
-def test_no_more_pairs_than_asked_for_are_held(block_size, num_queries):
-    retrieval = Retrieval(*make_data(num_queries, 40, 4), block_size=block_size)
+def test_no_more_pairs_than_asked_for_are_held(device_type, block_size, num_queries):
     sizes = []
-    blocks = Retrieval.blocks
-
-    def spy(self, *args):
-        for block in blocks(self, *args):
-            sizes.append(block[1].numel())
-            yield block
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Retrieval, "blocks", spy)
-        counts = retrieval.counts
+        if device_type == "cpu":
+            original = _cpu.hamming_distances
+
+            def spy(queries, database):
+                distances = original(queries, database)
+                sizes.append(distances.numel())
+                return distances
+
+            patch.setattr(_cpu, "hamming_distances", spy)
+        else:
+            blocks = _gpu._blocks
+
+            def spy_blocks(*args):
+                for block in blocks(*args):
+                    sizes.append(block[2].numel())
+                    yield block
+
+            patch.setattr(_gpu, "_blocks", spy_blocks)
+            patch.setattr(HammingRanking, "_kernel", _gpu)
+        data = make_data(num_queries, 40, 4)
+        counts = HammingRanking(*data, block_size=block_size).counts
         assert max(sizes) <= block_size
-        list(relevance_by_rank(retrieval))
+        assert counts.sum() == sum(sizes) == num_queries * 40
+        sizes.clear()
+        HammingRanking(*data, block_size=block_size, ties="stable").reciprocal_rank()
         assert max(sizes) <= max(block_size, 40)
-    assert counts.items.sum() == sum(sizes) / 2 == num_queries * 40
 
 
-def test_cuts_in_blocks_of_queries(monkeypatch):
-    data = make_data(7, 50, 4)
-    expected = average_precision(*data, 9)
-    monkeypatch.setattr("pml_hashing.evaluation._expected.WEIGHTS_AT_A_TIME", 20)
-    assert torch.equal(average_precision(*data, 9), expected)
+def test_scores_in_blocks_of_queries(monkeypatch):
+    data = make_data(7, 50, 4, "multi_hot")
+    for ties in TIES:
+        expected = ours(HammingRanking(*data, ties=ties), 9)
+        with monkeypatch.context() as patch:
+            patch.setattr("pml_hashing.evaluation.ranking.COUNTERS_AT_A_TIME", 20)
+            patch.setattr("pml_hashing.evaluation._expected.WEIGHTS_AT_A_TIME", 20)
+            assert_same(ours(HammingRanking(*data, ties=ties), 9), expected)
 
 
-def test_keys_of_a_long_ranking_need_64_bits(monkeypatch):
-    data = make_data(3, 50, 4)
-    expected = average_precision(*data, ties="stable")
-    iinfo = torch.iinfo
-    small = type("Small", (), {"max": 100})
-    monkeypatch.setattr(torch, "iinfo", lambda dtype: small if dtype == torch.int32 else iinfo)
-    assert torch.equal(average_precision(*data, ties="stable"), expected)
+def test_queries_with_other_codes_than_their_items():
+    """`query_in_database` leaves out item i, whatever its code is."""
+    queries, database = torch.ones(1, 8), torch.ones(3, 8)
+    database[0] = -1
+    labels = torch.tensor([0, 1, 0])
+    for label in (0, 1):
+        ranking = HammingRanking(
+            queries, torch.tensor([label]), database, labels, query_in_database=True
+        )
+        rest = HammingRanking(queries, torch.tensor([label]), database[1:], labels[1:])
+        assert torch.equal(ranking.counts, rest.counts)
 
 
-def make_counts(items, relevant):
-    rows = torch.tensor([items]), torch.tensor([relevant])
-    return DistanceCounts(*rows, sum(items))
+CODES, GRADES = torch.ones(4, 8), torch.zeros(4, 4, dtype=torch.int64)
 
 
 @pytest.mark.parametrize(
-    ("items", "relevant", "top_k"),
+    ("relevance", "error", "message"),
     [
-        ([1000, 4000], [10, 3000], 2500),
-        ([0, 5000], [0, 4999], 4000),
-        ([300, 9000], [0, 5], 700),
-        ([10, 2000, 50], [10, 2000, 0], 1500),
-        ([100_000], [40_000], 30_000),
+        (GRADES[:3], ValueError, r"`relevance` of shape \(4, 4\), .* got \(3, 4\)"),
+        (GRADES.float(), TypeError, "`relevance` of booleans or integers, got torch.float32"),
+        (GRADES - 1, ValueError, "`relevance` of at least 0, got -1"),
+        (lambda rows, items: GRADES[:1, :1], ValueError, r"`relevance` of shape \(4, 4\) for"),
     ],
 )
-def test_cut_of_large_groups(items, relevant, top_k):
-    """Against a sum over every number of relevant items, with exact binomials."""
-    counts = make_counts(items, relevant)
-    total, hits, sums, score = 0, 0, 0.0, 0.0
-    group = 0
-    while total + items[group] <= top_k:
-        n, r = items[group], relevant[group]
-        for i in range(n):
-            others = i * (r - 1) / (n - 1)
-            sums += r / n * (hits + 1 + others) / (total + i + 1)
-        total, hits, group = total + n, hits + r, group + 1
-    n, r, m = items[group], relevant[group], top_k - total
-    first = math.fsum(1 / (total + i) for i in range(1, m + 1))
-    second = math.fsum((i - 1) / (total + i) for i in range(1, m + 1))
-    low, high = max(0, m + r - n), min(m, r)
-    weights = {low: 1.0}
-    log_weight, logs = 0.0, {low: 0.0}
-    for h in range(low, high):
-        log_weight += math.log((r - h) * (m - h) / ((h + 1) * (n - r - m + h + 1)))
-        logs[h + 1] = log_weight
-    peak = max(logs.values())
-    weights = {h: math.exp(w - peak) for h, w in logs.items()}
-    norm = math.fsum(weights.values())
-    for h, weight in weights.items():
-        inside = h / m * ((hits + 1) * first + (h - 1) / max(m - 1, 1) * second)
-        score += weight / norm * (sums + inside) / (hits + h) if hits + h else 0.0
-    assert expected_average_precision(counts, top_k).item() == pytest.approx(score, rel=1e-9)
-    precision = (hits + m * r / n) / top_k
-    assert expected_precision(counts, top_k).item() == pytest.approx(precision)
+@pytest.mark.usefixtures("kernel")
+def test_bad_relevance_is_named(relevance, error, message):
+    with pytest.raises(error, match=message):
+        HammingRanking(CODES, None, CODES, None, relevance=relevance).average_precision()
 
 
-@given(items=st.integers(1, 60), data=st.data())
-def test_hypergeometric(items, data):
-    relevant, places = data.draw(st.integers(0, items)), data.draw(st.integers(0, items - 1))
-    low, high = max(0, places + relevant - items), min(places, relevant)
-    hits = torch.arange(low, low + 40, dtype=torch.float64)[None]
-    numbers = (torch.tensor([[float(x)]]).double() for x in (items, relevant, places, 0, 0))
-    probabilities = _hypergeometric(Cut(*numbers), hits).squeeze(0).tolist()
-    for h, probability in zip(range(low, low + 40), probabilities, strict=True):
-        ways = math.comb(relevant, h) * math.comb(items - relevant, places - h) if h <= high else 0
-        assert probability == pytest.approx(ways / math.comb(items, places), rel=1e-9, abs=1e-15)
-
-
-CODES, LABELS = torch.ones(4, 8), torch.zeros(4, dtype=torch.long)
-MULTI_HOT = torch.zeros(4, 3)
+def test_labels_and_relevance_exclude_each_other():
+    labels = torch.zeros(4, dtype=torch.int64)
+    with pytest.raises(ValueError, match="labels or `relevance`, got both"):
+        HammingRanking(CODES, labels, CODES, None, relevance=GRADES)
+    with pytest.raises(TypeError, match=r"`query_labels` to be a .* got NoneType"):
+        HammingRanking(CODES, None, CODES, labels)
 
 
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({0: CODES[0]}, ValueError, r"`query_codes` of shape .* got \(8,\)"),
-        ({0: CODES[:0]}, ValueError, r"`query_codes` of shape .* not empty, got \(0, 8\)"),
-        ({2: CODES[:0]}, ValueError, r"`database_codes` of shape .* not empty, got \(0, 8\)"),
-        ({2: CODES[:, :7]}, ValueError, r"`database_codes` .* \(batch_size, 8\), .* got \(4, 7\)"),
-        ({0: CODES / 0 - CODES / 0}, ValueError, "finite values in `query_codes`"),
-        ({2: CODES / 0}, ValueError, "finite values in `database_codes`, .* 4 of 4 rows"),
-        ({0: CODES.byte()}, TypeError, "both packed .* got torch.uint8 and torch.float32"),
-        ({2: CODES.bool()}, TypeError, "`database_codes` with real codes.* got torch.bool"),
-        ({0: CODES.cfloat()}, TypeError, "`query_codes` with real codes.* got torch.complex64"),
-        ({0: CODES.tolist()}, TypeError, "`query_codes` to be a torch.Tensor, got list"),
-        ({1: LABELS[:3]}, ValueError, r"`query_labels` of shape \(4,\) .* got \(3,\)"),
-        ({3: LABELS[:3]}, ValueError, r"`database_labels` of shape \(4,\) .* got \(3,\)"),
-        (
-            {3: MULTI_HOT},
-            ValueError,
-            r"`query_labels` and `database_labels` .* got \(4,\) and \(4, 3",
-        ),
-        ({1: MULTI_HOT[:, :2], 3: MULTI_HOT}, ValueError, r"got \(4, 2\) and \(4, 3\)"),
-        ({1: MULTI_HOT, 3: MULTI_HOT + 2}, ValueError, "multi-hot `database_labels` of zeros and"),
-        (
-            {1: LABELS.float()},
-            TypeError,
-            "`query_labels` with integer class ids, got torch.float32",
-        ),
-        ({3: LABELS.bool()}, TypeError, "`database_labels` with integer class ids, got torch.bool"),
+        ({"query_codes": pack(CODES)}, TypeError, r"real numbers .* got torch.uint8"),
+        ({"database_codes": pack(torch.ones(4, 9))}, ValueError, r"\(batch_size, 1\), .* \(4, 2\)"),
+        ({"ties": "best"}, ValueError, "`ties` .* 'pessimistic', got 'best'"),
     ],
 )
-@pytest.mark.parametrize(
-    "function", [mean_average_precision, precision_within_radius, average_precision]
-)
-def test_bad_data_is_named(function, changes, error, message):
-    data = [changes.get(i, x) for i, x in enumerate((CODES, LABELS, CODES, LABELS))]
+def test_bad_asymmetric_data_is_named(changes, error, message):
+    data = {"query_codes": CODES, "database_codes": CODES, "relevance": GRADES}
     with pytest.raises(error, match=message):
-        function(*data)
+        HammingRanking(**(data | changes), query_labels=None, database_labels=None, asymmetric=True)
 
 
 @pytest.mark.parametrize(
-    ("function", "options", "error", "message"),
+    ("call", "error", "message"),
     [
-        (average_precision, {"top_k": 0}, ValueError, "`top_k` of at least 1, got 0"),
-        (average_precision, {"top_k": 2.0}, TypeError, "`top_k` to be an integer, got 2.0"),
-        (precision_at_k, {"top_k": -1}, ValueError, "`top_k` of at least 1, got -1"),
-        (average_precision, {"ties": "best"}, ValueError, "`ties` .* 'stable', got 'best'"),
-        (average_precision, {"block_size": 0}, ValueError, "`block_size` of at least 1, got 0"),
-        (precision_within_radius, {"radius": -1}, ValueError, "`radius` of at least 0, got -1"),
-        (precision_within_radius, {"radius": "2"}, TypeError, "`radius` to be an integer, got '2'"),
+        (lambda r: r.average_precision(0), ValueError, "`top_k` of at least 1, got 0"),
+        (lambda r: r.average_precision(divisor="all"), ValueError, "`divisor` .* got 'all'"),
+        (lambda r: r.precision(None), TypeError, "`top_k` to be an integer, got None"),
+        (lambda r: r.recall(1.5), TypeError, "`top_k` to be an integer, got 1.5"),
+        (lambda r: r.ndcg(-1), ValueError, "`top_k` of at least 1, got -1"),
+        (lambda r: r.precision_by_rank(0), ValueError, "`top_k` of at least 1, got 0"),
+        (lambda r: r.recall_by_rank("1"), TypeError, "`top_k` to be an integer, got '1'"),
     ],
 )
-def test_bad_options_are_named(function, options, error, message):
+def test_bad_questions_are_named(call, error, message):
     with pytest.raises(error, match=message):
-        function(CODES, LABELS, CODES, LABELS, **options)
-
-
-@pytest.mark.parametrize(("num_queries", "num_database"), [(4, 3), (1, 1)])
-def test_queries_must_be_in_the_database(num_queries, num_database):
-    queries, items = slice(num_queries), slice(num_database)
-    with pytest.raises(ValueError, match=r"`database_codes` of at least .* got"):
-        mean_average_precision(
-            CODES[queries], LABELS[queries], CODES[items], LABELS[items], query_in_database=True
-        )
+        call(HammingRanking(CODES, None, CODES, None, relevance=GRADES))

@@ -1,4 +1,4 @@
-"""HammingKNN against loops, behind PML's interfaces, and its files."""
+"""HammingKNN against loops, and behind PML's interfaces."""
 
 import faiss
 import pytest
@@ -6,13 +6,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pytorch_metric_learning.utils.inference import FaissKNN, InferenceModel
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch.testing import assert_close
 
 from pml_hashing._compat import AccuracyCalculator
 from pml_hashing.codes import binarize, pack
-from pml_hashing.search import HammingKNN, hamming_knn
+from pml_hashing.search import HNSW, IVF, HammingKNN, _exact
 
 KINDS = {"real": lambda codes: codes, "binary": binarize, "packed": pack}
 
@@ -59,7 +57,7 @@ def test_neighbours(
     query_codes, database_codes = KINDS[kinds[0]](queries), KINDS[kinds[1]](database)
     knn = HammingKNN(code_length=code_length)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hamming_knn, "MIN_COUNTED_NEIGHBORS", 1 if counting else 1000)
+        patch.setattr(_exact, "_is_counted", lambda *_: counting)
         if stored:
             knn.train(database_codes[:1])
             knn.add(database_codes[1:])
@@ -85,12 +83,28 @@ def test_many_duplicates_may_leave_the_query_itself_out_of_what_faiss_returns():
     assert_close(indices[[0, 1, 39]], torch.tensor([[1, 2, 3], [0, 2, 3], [0, 1, 2]]))
 
 
-def test_ties_are_in_the_order_of_faiss():
+@pytest.mark.parametrize("k", [1, 10, 300])
+def test_equals_the_flat_index_of_faiss(k):
     codes = pack(make_codes(500, 8))
     index = faiss.IndexBinaryFlat(8)
     index.add(codes.numpy())
-    expected = [torch.from_numpy(x) for x in index.search(codes[:20].numpy(), 300)]
-    assert_close(list(HammingKNN()(codes[:20], 300, codes)), expected)
+    expected = [torch.from_numpy(x) for x in index.search(codes[:70].numpy(), k)]
+    assert_close(list(HammingKNN()(codes[:70], k, codes)), expected)
+
+
+@pytest.mark.parametrize(
+    ("k", "num_codes", "code_length", "counted"),
+    [
+        (10, 59_000, 64, False),
+        (100, 59_000, 64, True),
+        (50, 10**6, 64, False),
+        (5000, 10**6, 64, True),
+        (500, 10**6, 256, False),
+        (10**6, 10**6, 64, False),  # it would set aside 16 GB
+    ],
+)
+def test_the_faster_way_is_chosen(k, num_codes, code_length, counted):
+    assert _exact._is_counted(k, num_codes, code_length // 8) == counted
 
 
 def test_a_reference_leaves_the_held_codes_alone():
@@ -143,112 +157,10 @@ def test_inference_model(tmp_path):
         assert_close(found, knn_reference(codes[:3], codes, 4, False))
 
 
-@pytest.fixture
-def saved(tmp_path):
-    torch.manual_seed(1)
-    knn = HammingKNN()
-    knn.train(make_codes(5, 12))
-    knn.save(tmp_path / "new folder" / "codes.safetensors")
-    return tmp_path / "new folder" / "codes.safetensors"
-
-
-def test_a_file_says_what_it_holds(saved):
-    with safe_open(saved, framework="pt") as file:
-        metadata, packed_codes = file.metadata(), file.get_tensor("packed_codes")
-    torch.manual_seed(1)
-    assert_close(packed_codes, pack(make_codes(5, 12)))
-    assert len(metadata.pop("sha256")) == 64
-    assert metadata == {
-        "format": "pml_hashing.HammingKNN",
-        "format_version": "1",
-        "code_length": "12",
-        "count": "5",
-    }
-    assert [path.name for path in saved.parent.iterdir()] == ["codes.safetensors"]
-
-
-def test_any_changed_byte_is_noticed_and_what_was_held_stays(saved):
-    content, codes, knn = saved.read_bytes(), make_codes(5), HammingKNN()
-    knn.train(codes)
-    for place in range(len(content)):
-        changed = bytearray(content)
-        changed[place] ^= 1
-        saved.write_bytes(changed)
-        with pytest.raises(ValueError, match=r"a whole file that .*codes\.safetensors"):
-            knn.load(saved)
-    assert_close(knn(codes, 5), knn_reference(codes, codes, 5, False))
-
-
-@pytest.mark.parametrize("size", [0, 1, 8, 100, -1])
-def test_truncated_file(saved, size):
-    saved.write_bytes(saved.read_bytes()[:size])
-    with pytest.raises(ValueError, match=r"a whole file that HammingKNN.save wrote, got .*codes\."):
-        HammingKNN().load(saved)
-
-
-def write_text(path):
-    path.write_text("These are no codes.")
-
-
-def write_faiss(path):
-    faiss.write_index_binary(faiss.IndexBinaryFlat(16), str(path))
-
-
-def write_foreign(path):
-    save_file({"packed_codes": torch.zeros(2, 2, dtype=torch.uint8)}, path)
-
-
-@pytest.mark.parametrize("write", [write_text, write_faiss, write_foreign])
-def test_foreign_file(tmp_path, write):
-    write(tmp_path / "foreign")
-    with pytest.raises(ValueError, match=r"a whole file that HammingKNN.save wrote, got .*foreign"):
-        HammingKNN().load(tmp_path / "foreign")
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "message"),
-    [
-        ("format_version", "2", r"'2'\), not \('pml_hashing.HammingKNN', '1'\)"),
-        ("format", "another", "format and version are"),
-        ("count", "6", r"codes are U8 \(5, 2\), not U8 \(6, 2\)"),
-        ("count", "many", "invalid literal"),
-        ("count", None, "'count'"),
-        ("code_length", "20", r"not U8 \(5, 3\)"),
-        ("code_length", "13", "checksum"),
-        ("sha256", "0", "checksum"),
-    ],
-)
-def test_metadata_that_does_not_hold(saved, key, value, message):
-    with safe_open(saved, framework="pt") as file:
-        metadata, tensors = file.metadata(), {"packed_codes": file.get_tensor("packed_codes")}
-    metadata[key] = value
-    save_file(tensors, saved, {k: v for k, v in metadata.items() if v is not None})
-    with pytest.raises(ValueError, match=message):
-        HammingKNN().load(saved)
-
-
-def test_codes_of_another_type_are_refused(saved):
-    with safe_open(saved, framework="pt") as file:
-        metadata, packed_codes = file.metadata(), file.get_tensor("packed_codes")
-    save_file({"packed_codes": packed_codes.view(torch.int8)}, saved, metadata)
-    with pytest.raises(ValueError, match="codes are I8"):
-        HammingKNN().load(saved)
-    save_file({"codes": packed_codes}, saved, metadata)
-    with pytest.raises(ValueError, match="packed_codes"):
-        HammingKNN().load(saved)
-
-
-def test_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none at `.*nowhere`"):
-        HammingKNN().load(tmp_path / "nowhere")
-
-
 @pytest.mark.parametrize("make", [lambda: HammingKNN(code_length=16), HammingKNN])
-def test_code_lengths_must_agree(saved, make):
+def test_code_lengths_must_agree(make):
     knn = make()
     knn.add(make_codes(4, 16))
-    with pytest.raises(ValueError, match=r"codes of 16 bits in `.*codes\..*`, got 12 bits"):
-        knn.load(saved)
     with pytest.raises(ValueError, match=r"`codes` of shape \(batch_size, 16\), .* got \(2, 12\)"):
         knn.add(make_codes(2, 12))
     with pytest.raises(ValueError, match=r"`query` of shape \(batch_size, 16\), .* got \(2, 12\)"):
@@ -268,10 +180,25 @@ def test_bits_behind_the_code_must_be_zero():
     assert_close(knn(-torch.ones(1, 12), 1)[0], torch.tensor([[12]], dtype=torch.int32))
 
 
-def test_nothing_to_search():
-    for use in (lambda knn: knn(make_codes(), 1), lambda knn: knn.save("never written")):
+EMPTY_USES = {
+    "call": lambda knn: knn(make_codes(), 1),
+    "search": lambda knn: knn.search(make_codes(), 1),
+    "range_search": lambda knn: knn.range_search(make_codes(), 1),
+    "update": lambda knn: knn.update([], make_codes()),
+    "save": lambda knn: knn.save("never written"),
+}
+
+
+@pytest.mark.parametrize("use", EMPTY_USES.values(), ids=EMPTY_USES)
+@pytest.mark.parametrize("index", [None, IVF(), HNSW()])
+def test_nothing_to_search(use, index):
+    emptied = HammingKNN(index=index)
+    emptied.add(make_codes())
+    emptied.remove(range(6))
+    for knn in (HammingKNN(index=index), emptied):
+        assert len(knn) == 0
         with pytest.raises(ValueError, match="got an empty index"):
-            use(HammingKNN())
+            use(knn)
 
 
 @pytest.mark.parametrize("k", [0, -1, 7])
@@ -282,6 +209,8 @@ def test_k_outside_of_the_index(k):
         knn(make_codes(2), k)
     with pytest.raises(ValueError, match="from 1 to 5, as 6 codes are searched, the query itself"):
         knn(make_codes(2), 6, ref_includes_query=True)
+    with pytest.raises(ValueError, match=r"at most 6 rows of `query`, .* got 7"):
+        knn(make_codes(7), 2, ref_includes_query=True)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -316,3 +245,9 @@ def test_wrong_types():
         HammingKNN().train(make_codes().numpy())
     with pytest.raises(ValueError, match="`code_length` of at least 1, got 0"):
         HammingKNN(code_length=0)
+    with pytest.raises(ValueError, match="`num_candidates` of at least 1, got 0"):
+        HammingKNN(num_candidates=0)
+    with pytest.raises(
+        ValueError, match="`rerank` to be one of None, 'asymmetric', 'vectors', got 'no'"
+    ):
+        HammingKNN(rerank="no")

@@ -1,0 +1,179 @@
+"""Time HammingKNN against faiss called directly, and its approximate indexes against exact search.
+
+    python benchmarks/search.py > benchmarks/results/search_cpu.txt
+
+One thread. Times are CPU time, the least of several runs in turn, so that both sides meet the same
+machine. Ratios are to the faster of the two ways that faiss' flat index has, heap and counting.
+"""
+
+import platform
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import torch
+from torch import Tensor
+
+import pml_hashing
+from pml_hashing.search import HNSW, IVF, HammingKNN
+
+CODE_LENGTH = 64
+REPEATS = 15
+SIZES = {59_000: 1000, 1_000_000: 100}  # database: queries
+NUM_CENTERS, FLIPPED = 100, 0.1
+INDEXES = {
+    "exact": None,
+    "IVF()": IVF(),
+    "IVF(num_probes=64)": IVF(num_probes=64),
+    "HNSW()": HNSW(),
+    "HNSW(ef_search=256)": HNSW(ef_search=256),
+}
+
+
+def least_seconds(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Return the least CPU time of each function, run in turn."""
+    times = {name: float("inf") for name in functions}
+    for _ in range(repeats):
+        for name, function in functions.items():
+            start = time.process_time()
+            function()
+            times[name] = min(times[name], time.process_time() - start)
+    return times
+
+
+def uniform_codes(count: int, rng: np.random.Generator) -> np.ndarray:
+    return rng.integers(256, size=(count, CODE_LENGTH // 8), dtype=np.uint8)
+
+
+def clustered_codes(count: int, rng: np.random.Generator) -> np.ndarray:
+    """Codes as a supervised loss leaves them: bits of the class's center, some flipped."""
+    centers = uniform_codes(NUM_CENTERS, np.random.default_rng(1))
+    flips = np.packbits(rng.random((count, CODE_LENGTH), dtype=np.float32) < FLIPPED, axis=1)
+    return centers[rng.integers(NUM_CENTERS, size=count)] ^ flips
+
+
+def search_flat(index: Any, query: np.ndarray, k: int, *, use_heap: bool) -> Any:
+    index.use_heap = use_heap
+    return index.search(query, k)
+
+
+def time_exact() -> None:
+    print("k-NN, exact: milliseconds a query, uniform codes")
+    print(f"{'database':>10} {'k':>6} {'faiss heap':>11} {'faiss count':>12} {'ours':>9}  ratio")
+    for num_database, num_queries in SIZES.items():
+        rng = np.random.default_rng(0)
+        database, query = uniform_codes(num_database, rng), uniform_codes(num_queries, rng)
+        index, knn = faiss.IndexBinaryFlat(CODE_LENGTH), HammingKNN()
+        index.add(database)
+        knn.train(torch.from_numpy(database))
+        packed_query = torch.from_numpy(query)
+        for k in (10, 100, 5000):
+            ways = {
+                "heap": partial(search_flat, index, query, k, use_heap=True),
+                "count": partial(search_flat, index, query, k, use_heap=False),
+                "ours": partial(knn, packed_query, k),
+            }
+            check_equal(ways["count"](), ways["ours"]())
+            ms = {
+                name: 1000 * seconds / num_queries
+                for name, seconds in least_seconds(ways, REPEATS).items()
+            }
+            ratio = ms["ours"] / min(ms["heap"], ms["count"])
+            print(
+                f"{num_database:>10,} {k:>6,} {ms['heap']:>11.4f} {ms['count']:>12.4f} "
+                f"{ms['ours']:>9.4f}  {ratio:.3f}",
+                flush=True,
+            )
+
+
+def check_equal(expected: tuple[np.ndarray, ...], found: tuple[Tensor, ...]) -> None:
+    for array, tensor in zip(expected, found, strict=True):
+        if not np.array_equal(array, tensor.numpy()):
+            raise RuntimeError("Expected the neighbours that faiss finds, got others.")
+
+
+def time_range_search() -> None:
+    radius = 12
+    print(f"\nAll codes within {radius} bits: milliseconds a query, clustered codes")
+    print(
+        f"{'database':>10} {'found':>7} {'faiss':>9} {'ours':>9}  ratio (ours sorts and gives ids)"
+    )
+    for num_database, num_queries in SIZES.items():
+        rng = np.random.default_rng(0)
+        database, query = clustered_codes(num_database, rng), clustered_codes(num_queries, rng)
+        index, knn = faiss.IndexBinaryFlat(CODE_LENGTH), HammingKNN()
+        index.add(database)
+        knn.train(torch.from_numpy(database))
+        packed_query = torch.from_numpy(query)
+        ways = {
+            "faiss": partial(index.range_search, query, radius + 1),  # faiss' radius is strict
+            "ours": partial(knn.range_search, packed_query, radius),
+        }
+        ms = {name: 1000 * s / num_queries for name, s in least_seconds(ways, REPEATS).items()}
+        found = int(ways["faiss"]()[0][-1]) / num_queries
+        print(
+            f"{num_database:>10,} {found:>7.0f} {ms['faiss']:>9.4f} {ms['ours']:>9.4f}  "
+            f"{ms['ours'] / ms['faiss']:.3f}",
+            flush=True,
+        )
+
+
+def time_approximate() -> None:
+    print("\nApproximate: recall counts what is no farther than the exact 10th (100th) neighbour")
+    print(
+        f"{'codes':>9} {'database':>10} {'index':<20} {'build s':>8} {'ms a query':>11} "
+        f"{'recall@10':>10} {'recall@100':>11}"
+    )
+    for kind, make in {"clustered": clustered_codes, "uniform": uniform_codes}.items():
+        for num_database in SIZES:
+            rng = np.random.default_rng(0)
+            database, query = (torch.from_numpy(make(n, rng)) for n in (num_database, 100))
+            for name, index in INDEXES.items():
+                describe_index(f"{kind:>9} {num_database:>10,} {name:<20}", index, database, query)
+
+
+def describe_index(label: str, index: IVF | HNSW | None, database: Tensor, query: Tensor) -> None:
+    knn, exact = HammingKNN(index=index), HammingKNN()
+    knn.train(database)
+    exact.train(database)
+    start = time.process_time()
+    knn(query[:1], 1)  # the first search builds the index
+    build = time.process_time() - start
+    seconds = least_seconds({"search": partial(knn, query, 10)}, 5)["search"]
+    recalls = [(knn(query, k)[0] <= exact(query, k)[0][:, -1:]).float().mean() for k in (10, 100)]
+    print(
+        f"{label} {build:>8.1f} "
+        f"{1000 * seconds / len(query):>11.4f} {recalls[0]:>10.3f} {recalls[1]:>11.3f}",
+        flush=True,
+    )
+
+
+def processor() -> str:
+    """Return the name of the processor, where Linux tells."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    faiss.omp_set_num_threads(1)
+    print("command: python benchmarks/search.py")
+    print(f"processor: {processor()}, one thread; {faiss.get_compile_options().strip()}")
+    print(
+        f"versions: pml_hashing {pml_hashing.__version__}, faiss {faiss.__version__}, "
+        f"torch {torch.__version__}, numpy {np.__version__}, Python {platform.python_version()}"
+    )
+    print(f"codes: {CODE_LENGTH} bits, packed; least CPU time of {REPEATS} runs in turn\n")
+    time_exact()
+    time_range_search()
+    time_approximate()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,229 @@
+"""Counts and orders on the CPU: distances by faiss, counters by torch, sorting by numpy.
+
+Chosen by measurement, see `benchmarks/evaluation.py`: together they take half the time of a plain C
+loop over XOR, popcount and a counter, as fast as the same loop compiled by numba.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import faiss
+import numpy as np
+import torch
+from torch import Tensor
+
+from pml_hashing.codes import pack, packed_length
+from pml_hashing.evaluation._relevance import SameClass, SharedLabels
+from pml_hashing.evaluation._retrieval import Retrieval
+
+ROWS_AT_A_TIME = 2**14  # of codes that are packed
+ITEMS_TO_SORT = 2**16  # at a time: in this many, a radix sort stays in the cache
+WORD = 8  # bytes
+MOST_FAST_WORDS = 8  # faiss compares codes of 1, 2, 4 and 8 words five times as fast as others
+
+
+def count_by_distance(retrieval: Retrieval) -> Tensor:
+    """Count the items of each query, distance and grade, `(queries, code_length + 1, levels)`.
+
+    The memory does not grow with the database: blocks of queries meet blocks of items.
+    """
+    if isinstance(retrieval.judge, SameClass):
+        return _count_classes(retrieval, retrieval.judge)
+    queries = _packed(retrieval.query_codes)
+    counts, grades_of = _zeros(retrieval, retrieval.judge.num_levels or 2), _grader(retrieval)
+    item_slices, row_slices = _blocks(retrieval)
+    for items in item_slices:
+        database = _packed(retrieval.database_codes[items])
+        for rows in row_slices:
+            distances = hamming_distances(queries[rows], database)
+            if retrieval.query_in_database:
+                _drop_own_items(distances, rows, items, retrieval.code_length + 1)
+            grades = grades_of(rows, items)
+            levels = retrieval.judge.num_levels or int(grades.max()) + 1
+            counts = _with_levels(counts, levels)
+            keys = distances.mul_(levels).add_(grades)
+            groups = retrieval.code_length + 2  # the last one of the queries themselves
+            counters = [torch.bincount(row, minlength=groups * levels) for row in keys]
+            counts[rows, :, :levels] += torch.stack(counters).view(-1, groups, levels)[:, :-1]
+    return counts
+
+
+def _count_classes(retrieval: Retrieval, judge: SameClass) -> Tensor:
+    """Count with the items sorted by class, so that no label is looked up for a distance."""
+    queries, query_labels = _packed(retrieval.query_codes), judge.query_labels.cpu()
+    counts, size = _zeros(retrieval, 2), retrieval.code_length + 1
+    item_slices, row_slices = _blocks(retrieval)
+    for items in item_slices:
+        labels, order = judge.database_labels[items].cpu().sort()
+        database = _packed(retrieval.database_codes[items])[order.numpy()]
+        first = torch.searchsorted(labels, query_labels).tolist()
+        last = torch.searchsorted(labels, query_labels, right=True).tolist()
+        for rows in row_slices:
+            distances = hamming_distances(queries[rows], database)
+            counters = [torch.bincount(row, minlength=size) for row in distances]
+            counts[rows, :, 0] += torch.stack(counters)
+            for query, row in enumerate(distances, start=rows.start):
+                relevant = row[first[query] : last[query]]
+                if len(relevant):
+                    counts[query, :, 1] += torch.bincount(relevant, minlength=size)
+    if retrieval.query_in_database:
+        _uncount_own_items(retrieval, judge, counts)
+    counts[:, :, 0] -= counts[:, :, 1]
+    return counts
+
+
+def _uncount_own_items(retrieval: Retrieval, judge: SameClass, counts: Tensor) -> None:
+    every = torch.arange(len(counts))
+    sides = retrieval.query_codes, retrieval.database_codes[: len(counts)].cpu()
+    queries, items = (_packed(codes) for codes in sides)
+    bits = np.unpackbits(np.bitwise_xor(queries, items), axis=1).sum(axis=1, dtype=np.int64)
+    own = torch.from_numpy(bits)
+    counts[every, own, 0] -= 1
+    same = judge.query_labels.cpu() == judge.database_labels[: len(counts)].cpu()
+    counts[every, own, 1] -= same.to(counts.dtype)
+
+
+def orders(retrieval: Retrieval) -> Iterator[list[tuple[np.ndarray, np.ndarray]]]:
+    """Yield blocks of queries, as ranks, from 1 on, and grades of the relevant items of each.
+
+    Items are ordered by distance, then by their place in the database. They are sorted in parts
+    that fit into the cache, and the parts are merged by counting.
+    """
+    queries, grades_of = _packed(retrieval.query_codes), _grader(retrieval)
+    database = _packed(retrieval.database_codes)
+    narrow = np.uint8 if retrieval.code_length < 255 else np.uint16  # numpy sorts these by radix
+    beyond = retrieval.code_length + 1
+    num_parts = -(-len(database) // min(ITEMS_TO_SORT, retrieval.pairs_at_a_time))
+    item_slices = _slices(len(database), -(-len(database) // num_parts))
+    rows_at_a_time = max(1, retrieval.pairs_at_a_time // item_slices[0].stop)
+    for rows in _slices(len(queries), rows_at_a_time):
+        parts: list[list[_Part]] = [[] for _ in range(rows.start, rows.stop)]
+        for items in item_slices:
+            distances = hamming_distances(queries[rows], database[items])
+            if retrieval.query_in_database:
+                _drop_own_items(distances, rows, items, beyond)
+            columns = parts, distances.numpy().astype(narrow), grades_of(rows, items).numpy()
+            for part, row, grades in zip(*columns, strict=True):
+                part.append(_sort_part(row, grades, beyond, num_parts == 1))
+        yield [_merge(part) for part in parts]
+
+
+class _Part(NamedTuple):
+    """The relevant items of a part of the database, by distance and place.
+
+    Attributes:
+        places: Among all items of the part in this order, from 0 on.
+        grades: Of these items.
+        distances: Of these items. Empty if the part is the whole.
+        starts: The place of the first item at each distance, and the end. Empty likewise.
+    """
+
+    places: np.ndarray
+    grades: np.ndarray
+    distances: np.ndarray
+    starts: np.ndarray
+
+
+def _sort_part(distances: np.ndarray, grades: np.ndarray, beyond: int, alone: bool) -> _Part:
+    order = np.argsort(distances, kind="stable")
+    kept = len(order) - np.count_nonzero(distances == beyond)  # without the query itself
+    ranking = grades.take(order[:kept])
+    places = np.flatnonzero(ranking)
+    if alone:
+        return _Part(places, ranking[places], distances[:0], distances[:0])
+    ascending = distances.take(order)
+    starts = np.searchsorted(ascending, np.arange(beyond + 1, dtype=ascending.dtype))
+    return _Part(places, ranking[places], ascending[places], starts)
+
+
+def _merge(parts: list[_Part]) -> tuple[np.ndarray, np.ndarray]:
+    if len(parts) == 1:
+        return parts[0].places + 1, parts[0].grades
+    starts = np.stack([part.starts for part in parts])
+    sizes = np.diff(starts, axis=1)
+    nearer = sizes.sum(axis=0).cumsum() - sizes.sum(axis=0)
+    shifts = nearer + sizes.cumsum(axis=0) - sizes - starts[:, :-1]
+    ranks = [
+        part.places + shift[part.distances] + 1 for part, shift in zip(parts, shifts, strict=True)
+    ]
+    merged, grades = np.concatenate(ranks), np.concatenate([part.grades for part in parts])
+    if grades.dtype == np.bool_:  # all of them true
+        return np.sort(merged), grades
+    order = np.argsort(merged)
+    return merged[order], grades[order]
+
+
+def hamming_distances(queries: np.ndarray, database: np.ndarray) -> Tensor:
+    """Return the distances between packed rows of whole words, int32."""
+    distances = np.empty((len(queries), len(database)), dtype=np.int32)
+    pointers: list[Any] = [faiss.swig_ptr(x) for x in (queries, database, distances)]
+    sizes = len(queries), len(database), queries.shape[1]
+    faiss.hammings(*pointers[:2], *sizes, pointers[2])  # pyright: ignore[reportAttributeAccessIssue]
+    return torch.from_numpy(distances)
+
+
+def _packed(codes: Tensor) -> np.ndarray:
+    """Return packed codes, padded with zeros to a number of words that faiss is fast at."""
+    is_packed = codes.dtype == torch.uint8
+    width = codes.shape[1] if is_packed else packed_length(codes.shape[1])
+    words = -(-width // WORD)
+    words = 1 << (words - 1).bit_length() if words <= MOST_FAST_WORDS else words
+    if is_packed and width == words * WORD:
+        return np.ascontiguousarray(codes.cpu().numpy())
+    padded = np.zeros((len(codes), words * WORD), dtype=np.uint8)
+    for rows in _slices(len(codes), ROWS_AT_A_TIME):
+        part = codes[rows].cpu()
+        part = part if is_packed else pack(part)
+        padded[rows, : part.shape[1]] = part.numpy()
+    return padded
+
+
+def _grader(retrieval: Retrieval) -> Callable[[slice, slice], Tensor]:
+    """Return what says the grades of a block."""
+    judge = retrieval.judge
+    if isinstance(judge, SameClass):  # numpy compares four times as fast as torch
+        ids = judge.query_labels.cpu().numpy()[:, None], judge.database_labels.cpu().numpy()
+        return lambda rows, items: torch.from_numpy(ids[0][rows] == ids[1][items])
+    if not isinstance(judge, SharedLabels):
+        return lambda rows, items: judge.grades(rows, items, retrieval.device)
+    queries, database = (
+        (_packed(labels.to(torch.int8) * 2 - 1), labels.sum(dim=1, dtype=torch.int32).cpu())
+        for labels in (judge.query_labels, judge.database_labels)
+    )
+
+    def shared_labels(rows: slice, items: slice) -> Tensor:
+        # What both have is half of all that each has, less what only one has.
+        one_only = hamming_distances(queries[0][rows], database[0][items])
+        total = one_only.neg_().add_(queries[1][rows, None]).add_(database[1][items])
+        return total.bitwise_right_shift_(1)
+
+    return shared_labels
+
+
+def _with_levels(counts: Tensor, levels: int) -> Tensor:
+    missing = max(0, levels - counts.shape[2])
+    return torch.nn.functional.pad(counts, (0, missing)) if missing else counts
+
+
+def _zeros(retrieval: Retrieval, levels: int) -> Tensor:
+    shape = len(retrieval.query_codes), retrieval.code_length + 1, levels
+    return torch.zeros(shape, dtype=retrieval.dtype_of_counts)
+
+
+def _drop_own_items(distances: Tensor, rows: slice, items: slice, beyond: int) -> None:
+    """Put items that are their own queries at a distance beyond all others."""
+    offset = rows.start - items.start
+    if -len(distances) < offset < distances.shape[1]:
+        distances.diagonal(offset).fill_(beyond)
+
+
+def _blocks(retrieval: Retrieval) -> tuple[list[slice], list[slice]]:
+    """Return slices of items and of queries that make up blocks of at most `pairs_at_a_time`."""
+    num_queries, num_items = len(retrieval.query_codes), len(retrieval.database_codes)
+    items_at_a_time = min(num_items, retrieval.pairs_at_a_time)
+    queries_at_a_time = retrieval.pairs_at_a_time // items_at_a_time
+    return _slices(num_items, items_at_a_time), _slices(num_queries, queries_at_a_time)
+
+
+def _slices(length: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, length)) for start in range(0, length, size)]

@@ -1,0 +1,86 @@
+"""Counts and orders by torch alone, for GPUs: a matrix product for distances, then a scatter."""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pml_hashing.evaluation._retrieval import Retrieval
+
+LARGEST_IN_HALF = 2048  # float16 holds all integers up to here
+
+
+def count_by_distance(retrieval: Retrieval) -> Tensor:
+    """Count the items of each query, distance and grade, `(queries, code_length + 1, levels)`.
+
+    The memory does not grow with the database: blocks of queries meet blocks of items. Nothing is
+    read back from the device, except that the grades of a given relevance are checked.
+    """
+    levels = retrieval.judge.num_levels or 2
+    num_queries, num_groups = len(retrieval.query_codes), retrieval.code_length + 2
+    counts = _zeros(retrieval, num_groups, levels)
+    # Many more items than queries: the counters of a block of queries stay in the cache.
+    queries_at_a_time = min(num_queries, max(1, math.isqrt(retrieval.pairs_at_a_time // 64)))
+    items_at_a_time = max(1, retrieval.pairs_at_a_time // queries_at_a_time)
+    for rows, items, distances in _blocks(retrieval, queries_at_a_time, items_at_a_time):
+        grades = retrieval.judge.grades(rows, items, retrieval.device)
+        if retrieval.judge.num_levels is None and (most := int(grades.max()) + 1) > levels:
+            counts = torch.nn.functional.pad(counts, (0, most - levels))
+            levels = most
+        counters = distances.mul_(levels).add_(grades)
+        counters += torch.arange(len(counters), device=counters.device)[:, None] * (
+            num_groups * levels
+        )
+        block = counts[rows].view(-1)
+        block.scatter_add_(0, counters.view(-1), counts.new_ones(1).expand(counters.numel()))
+    return counts[:, :-1]  # without the queries themselves
+
+
+def orders(retrieval: Retrieval) -> Iterator[list[tuple[np.ndarray, np.ndarray]]]:
+    """Yield blocks of queries, as ranks, from 1 on, and grades of the relevant items of each.
+
+    Items are ordered by distance, then by their place in the database, on the device; the ranks
+    are brought to the host, once a block of queries.
+    """
+    num_items = len(retrieval.database_codes)
+    places = torch.arange(num_items, device=retrieval.device)
+    queries_at_a_time = max(1, retrieval.pairs_at_a_time // num_items)
+    for rows, items, distances in _blocks(retrieval, queries_at_a_time, num_items):
+        grades = retrieval.judge.grades(rows, items, retrieval.device)
+        # Distance and place in one number: all differ, so that any sort is stable.
+        keys = distances.mul_(num_items).add_(places).sort(dim=1).values[:, : retrieval.total]
+        ranking = grades.gather(1, keys.remainder_(num_items)).cpu().numpy()
+        found = (np.flatnonzero(row) for row in ranking)
+        yield [(at + 1, row[at]) for at, row in zip(found, ranking, strict=True)]
+
+
+def _zeros(retrieval: Retrieval, num_groups: int, levels: int) -> Tensor:
+    shape = len(retrieval.query_codes), num_groups, levels
+    return torch.zeros(shape, dtype=retrieval.dtype_of_counts, device=retrieval.device)
+
+
+def _blocks(
+    retrieval: Retrieval, queries_at_a_time: int, items_at_a_time: int
+) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Yield slices of queries and of items with their distances, int64.
+
+    An item that is its own query is put one beyond the largest distance.
+    """
+    num_items, code_length = len(retrieval.database_codes), retrieval.code_length
+    half = retrieval.device.type == "cuda" and code_length <= LARGEST_IN_HALF
+    dtype = torch.float16 if half else torch.float32  # sums of -1 and 1 are exact in both
+    queries = retrieval.signs(retrieval.query_codes, dtype)
+    for start in range(0, num_items, items_at_a_time):
+        items = slice(start, min(start + items_at_a_time, num_items))
+        signs = retrieval.signs(retrieval.database_codes[items], dtype).T
+        for first in range(0, len(queries), queries_at_a_time):
+            rows = slice(first, min(first + queries_at_a_time, len(queries)))
+            with torch.autocast(retrieval.device.type, enabled=False):
+                inner = queries[rows] @ signs
+            distances = inner.long().neg_().add_(code_length).bitwise_right_shift_(1)
+            offset = first - start
+            if retrieval.query_in_database and -len(distances) < offset < distances.shape[1]:
+                distances.diagonal(offset).fill_(code_length + 1)
+            yield rows, items, distances

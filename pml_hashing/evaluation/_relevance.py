@@ -1,0 +1,117 @@
+"""Which items are relevant to which queries, and how much, block by block."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pml_hashing._checks import check_label_values, check_labels
+
+RelevanceOfBlock: TypeAlias = Callable[[slice, slice], Any]
+"""Takes slices of queries and of items, and returns the relevance between them as a matrix."""
+Given: TypeAlias = Tensor | np.ndarray | RelevanceOfBlock
+
+
+class Relevance(ABC):
+    """Says of queries and items how relevant they are: 0 for not at all, or a whole grade.
+
+    Attributes:
+        num_levels: One more than the largest grade, or `None` if that is not known before.
+    """
+
+    num_levels: int | None = None
+
+    @abstractmethod
+    def grades(self, queries: slice, items: slice, device: torch.device) -> Tensor:
+        """Return the grades of these items for these queries, integers or booleans."""
+
+
+class SameClass(Relevance):
+    """An item is relevant, in grade 1, if it is of the query's class."""
+
+    num_levels = 2
+
+    def __init__(self, query_labels: Tensor, database_labels: Tensor) -> None:
+        self.query_labels, self.database_labels = query_labels, database_labels
+
+    def grades(self, queries: slice, items: slice, device: torch.device) -> Tensor:
+        labels = self.database_labels[items].to(device)
+        return self.query_labels[queries].to(device)[:, None] == labels
+
+
+class SharedLabels(Relevance):
+    """An item is as relevant as it shares labels with the query."""
+
+    def __init__(self, query_labels: Tensor, database_labels: Tensor) -> None:
+        self.query_labels, self.database_labels = query_labels, database_labels
+        most = (int((labels != 0).sum(dim=1).max()) for labels in (query_labels, database_labels))
+        self.num_levels = min(most) + 1
+
+    def grades(self, queries: slice, items: slice, device: torch.device) -> Tensor:
+        labels = self.database_labels[items].to(device).float()
+        with torch.autocast(device.type, enabled=False):  # half cannot count past 256
+            return (self.query_labels[queries].to(device).float() @ labels.T).int()
+
+
+class GivenRelevance(Relevance):
+    """A matrix, or a function of a slice of queries and a slice of items that returns a part."""
+
+    def __init__(self, relevance: Given, shape: tuple[int, int]) -> None:
+        self.relevance, self.shape = relevance, shape
+        if not callable(relevance) and tuple(relevance.shape) != shape:
+            raise ValueError(
+                f"Expected `relevance` of shape {shape}, the queries by the database, "
+                f"got {tuple(relevance.shape)}."
+            )
+
+    def grades(self, queries: slice, items: slice, device: torch.device) -> Tensor:
+        if callable(self.relevance):
+            part = self.relevance(queries, items)
+        else:
+            part = self.relevance[queries, items]
+        grades = torch.as_tensor(part, device=device)
+        shape = tuple(
+            len(range(*block.indices(size)))
+            for block, size in zip((queries, items), self.shape, strict=True)
+        )
+        if tuple(grades.shape) != shape:
+            raise ValueError(
+                f"Expected `relevance` of shape {shape} for {queries} and {items}, "
+                f"got {tuple(grades.shape)}."
+            )
+        if grades.is_floating_point() or grades.is_complex():
+            raise TypeError(f"Expected `relevance` of booleans or integers, got {grades.dtype}.")
+        if grades.dtype != torch.bool and (grades < 0).any():
+            raise ValueError(f"Expected `relevance` of at least 0, got {grades.min().item()}.")
+        return grades
+
+
+def make_relevance(
+    query_labels: Any, database_labels: Any, relevance: Given | None, shape: tuple[int, int]
+) -> Relevance:
+    """Return what the labels say, checked, or what `relevance` says instead of them."""
+    if relevance is not None:
+        if query_labels is not None or database_labels is not None:
+            raise ValueError("Expected labels or `relevance`, got both.")
+        return GivenRelevance(relevance, shape)
+    check_labels(query_labels, range(shape[0]), "query_labels")
+    check_labels(database_labels, range(shape[1]), "database_labels")
+    _check_labels_of_both_sides(query_labels, database_labels)
+    kind = SameClass if query_labels.ndim == 1 else SharedLabels
+    return kind(query_labels, database_labels)
+
+
+def _check_labels_of_both_sides(query_labels: Tensor, database_labels: Tensor) -> None:
+    if query_labels.shape[1:] != database_labels.shape[1:]:
+        raise ValueError(
+            "Expected `query_labels` and `database_labels` of the same kind and number of "
+            f"classes, got {tuple(query_labels.shape)} and {tuple(database_labels.shape)}."
+        )
+    for labels, name in ((query_labels, "query_labels"), (database_labels, "database_labels")):
+        if labels.ndim == 2:
+            check_label_values(labels, labels.shape[1], name)
+        elif labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+            raise TypeError(f"Expected `{name}` with integer class ids, got {labels.dtype}.")

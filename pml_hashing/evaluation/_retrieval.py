@@ -1,0 +1,123 @@
+"""The two sides of a retrieval, checked."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pml_hashing._checks import check_at_least, check_codes, check_finite
+from pml_hashing.codes import BITS_OF_A_BYTE, binarize, packed_length, unpack
+from pml_hashing.evaluation._relevance import Given, Relevance, make_relevance
+
+PAIRS_AT_A_TIME = {"cpu": 2**18, "cuda": 2**26}  # within the cache of a core; to fill a GPU
+
+
+@dataclass(frozen=True, eq=False)
+class Retrieval:
+    """The two sides of a retrieval, checked.
+
+    Everything is computed on the device of `query_codes`; the other tensors may be elsewhere.
+
+    Attributes:
+        query_codes: Real or binary codes `(num_queries, code_length)`, or packed codes (uint8).
+        query_labels: Their class ids `(num_queries,)` or multi-hot rows, or `None`.
+        database_codes: Codes of the same kind and length.
+        database_labels: Labels of the same kind.
+        query_in_database: Whether item `i` of the database is query `i`, and does not count.
+        block_size: Pairs of a query and an item held at a time. A size for the device if `None`.
+        relevance: What is relevant, instead of labels.
+        asymmetric: Whether the queries are real and not binarized.
+    """
+
+    query_codes: Tensor
+    query_labels: Any
+    database_codes: Tensor
+    database_labels: Any
+    query_in_database: bool = False
+    block_size: int | None = None
+    relevance: Given | None = None
+    asymmetric: bool = False
+
+    def __post_init__(self) -> None:
+        _check_codes_of_both_sides(self.query_codes, self.database_codes, self.asymmetric)
+        _ = self.judge  # checks the labels
+        if self.block_size is not None:
+            check_at_least(self.block_size, 1, "block_size")
+        least = max(len(self.query_codes), 2)
+        if self.query_in_database and len(self.database_codes) < least:
+            raise ValueError(
+                f"Expected `database_codes` of at least {least} items, the {len(self.query_codes)} "
+                f"queries first (`query_in_database`), got {len(self.database_codes)}."
+            )
+
+    @cached_property
+    def judge(self) -> Relevance:
+        """Says which items are relevant."""
+        shape = len(self.query_codes), len(self.database_codes)
+        return make_relevance(self.query_labels, self.database_labels, self.relevance, shape)
+
+    @property
+    def device(self) -> torch.device:
+        """Where everything is computed."""
+        return self.query_codes.device
+
+    @property
+    def code_length(self) -> int:
+        """Number of bits, those that pad packed codes included."""
+        width = self.query_codes.shape[1]
+        return width * BITS_OF_A_BYTE if self.query_codes.dtype == torch.uint8 else width
+
+    @property
+    def total(self) -> int:
+        """Length of every ranking."""
+        return len(self.database_codes) - self.query_in_database
+
+    @property
+    def pairs_at_a_time(self) -> int:
+        """The block size asked for, or one that suits the device."""
+        return self.block_size or PAIRS_AT_A_TIME.get(self.device.type, PAIRS_AT_A_TIME["cuda"])
+
+    @property
+    def dtype_of_counts(self) -> torch.dtype:
+        """Of numbers of items."""
+        return torch.int32 if self.total <= torch.iinfo(torch.int32).max else torch.int64
+
+    def signs(self, codes: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return codes of either side as -1 and 1 on the device."""
+        codes = codes.to(self.device)
+        if codes.dtype == torch.uint8:
+            return unpack(codes, dtype=dtype)[:, : self.code_length]
+        return binarize(codes).to(dtype)
+
+
+def check_codes_to_rank(codes: Tensor, name: str) -> None:
+    """Raise unless `codes` are real, binary or packed codes, finite, one a row."""
+    check_codes(codes, name)
+    if codes.dtype == torch.bool or codes.is_complex():
+        raise TypeError(
+            f"Expected `{name}` with real codes, -1 and 1, or packed codes (uint8), "
+            f"got {codes.dtype}."
+        )
+    check_finite(codes, name)
+
+
+def _check_codes_of_both_sides(
+    query_codes: Tensor, database_codes: Tensor, asymmetric: bool
+) -> None:
+    check_codes_to_rank(query_codes, "query_codes")
+    check_codes_to_rank(database_codes, "database_codes")
+    length = query_codes.shape[1]
+    if asymmetric:
+        if not query_codes.is_floating_point():
+            raise TypeError(
+                f"Expected `query_codes` of real numbers (`asymmetric`), got {query_codes.dtype}."
+            )
+        length = packed_length(length) if database_codes.dtype == torch.uint8 else length
+    elif (query_codes.dtype == torch.uint8) != (database_codes.dtype == torch.uint8):
+        raise TypeError(
+            "Expected `query_codes` and `database_codes` both packed (uint8) or both not, "
+            f"got {query_codes.dtype} and {database_codes.dtype}."
+        )
+    check_codes(database_codes, "database_codes", length)
