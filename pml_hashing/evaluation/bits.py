@@ -7,7 +7,7 @@ from pml_hashing._checks import check_codes, check_finite
 from pml_hashing.codes import binarize, check_packed_codes, unpack
 
 
-def _to_signs(codes: Tensor, code_length: int | None) -> Tensor:
+def to_signs(codes: Tensor, code_length: int | None) -> Tensor:
     if isinstance(codes, Tensor) and codes.dtype == torch.uint8:
         check_packed_codes(codes, "codes", code_length)
         return unpack(codes, code_length, torch.float64)
@@ -35,7 +35,7 @@ def bit_balance(codes: Tensor, code_length: int | None = None) -> Tensor:
         >>> bit_balance(torch.tensor([[1.0, 1.0], [-1.0, 1.0]]))
         tensor([0.5000, 1.0000], dtype=torch.float64)
     """
-    return (_to_signs(codes, code_length).mean(dim=0) + 1) / 2
+    return (to_signs(codes, code_length).mean(dim=0) + 1) / 2
 
 
 def bit_correlation(codes: Tensor, code_length: int | None = None) -> Tensor:
@@ -52,7 +52,7 @@ def bit_correlation(codes: Tensor, code_length: int | None = None) -> Tensor:
     Raises:
         ValueError: If a shape is wrong, or a code is NaN or infinite.
     """
-    signs = _to_signs(codes, code_length)
+    signs = to_signs(codes, code_length)
     signs = signs - signs.mean(dim=0)
     deviation = signs.square().mean(dim=0).sqrt()
     covariance = signs.T @ signs / len(signs)
