@@ -12,6 +12,7 @@ from sklearn.metrics import average_precision_score, ndcg_score
 
 from pml_hashing.codes import binarize, pack
 from pml_hashing.evaluation import HammingRanking, _cpu, _gpu
+from pml_hashing.evaluation._asymmetric import whole_numbers
 from pml_hashing.evaluation.ranking import TIES
 
 PICK = {
@@ -236,20 +237,17 @@ def test_asymmetric(
     assert ranking.num_relevant.tolist() == [sum(g > 0 for g in row) for row in grades]
 
 
-def test_sums_of_an_asymmetric_distance_do_not_depend_on_their_order():
-    """0.1 + 0.2 - 0.3 is not 0 in float64: both items have the same product with the query."""
-    query = torch.tensor([[0.1, 0.2, -0.3, 1e-3]], dtype=torch.float64)
-    database = torch.tensor([[1.0, 1.0, 1.0, 1.0], [-1.0, -1.0, -1.0, 1.0]])
-    for order in ([0, 1, 2, 3], [2, 1, 0, 3], [1, 2, 0, 3]):
-        ranking = HammingRanking(
-            query[:, order],
-            torch.tensor([1]),
-            database[:, order],
-            torch.tensor([0, 1]),
-            ties="stable",
-            asymmetric=True,
-        )
-        assert ranking.average_precision().item() == 0.5
+def test_asymmetric_distances_do_not_depend_on_the_order_of_summation(device):
+    queries = torch.randn(20, 128, dtype=torch.float64, device=device)
+    signs = binarize(torch.randn(300, 128, dtype=torch.float64, device=device))
+    whole = whole_numbers(queries)
+    bits = torch.randperm(128, device=device)
+    assert torch.equal(whole @ signs.T, whole[:, bits] @ signs[:, bits].T)
+    assert not torch.equal(queries @ signs.T, queries[:, bits] @ signs[:, bits].T)
+    largest = queries.abs().amax(dim=1, keepdim=True)
+    scaled = whole * (queries / whole).median(dim=1, keepdim=True).values
+    assert ((scaled - queries).abs() / largest).max() < 2**-44
+    assert torch.equal(whole_numbers(torch.zeros(1, 8)), torch.zeros(1, 8, dtype=torch.float64))
 
 
 def test_an_asymmetric_ranking_has_no_radius():
@@ -522,3 +520,25 @@ def test_bad_asymmetric_data_is_named(changes, error, message):
 def test_bad_questions_are_named(call, error, message):
     with pytest.raises(error, match=message):
         call(HammingRanking(CODES, None, CODES, None, relevance=GRADES))
+
+
+@pytest.mark.parametrize("ties", ["optimistic", "pessimistic", "expected"])
+@pytest.mark.parametrize("first", [[1, 0, 1], [2, 2, 2, 2], [0, 0, 0, 0, 3], [1, 1, 1, 0, 0, 0]])
+@pytest.mark.parametrize("top_k", [8, 11])
+def test_cut_of_a_group_with_many_relevant_items(ties, first, top_k):
+    """Of 12 tied items 7 are relevant, so that many numbers of them can lie before the cut."""
+    group = [1] * 7 + [0] * 5
+    codes = torch.ones(len(first) + len(group), 16)
+    for item in range(len(codes)):
+        codes[item, : min(item, len(first))] = -1  # so many bits away from the query
+    orders = [
+        first + [int(place in chosen) for place in range(12)]
+        for chosen in itertools.combinations(range(12), 7)
+    ]
+    grades = torch.tensor([first + group])
+    ranking = HammingRanking(torch.ones(1, 16), None, codes, None, relevance=grades, ties=ties)
+    expected = {
+        name: [PICK[ties]([reference(order, top_k) for order in orders])]
+        for name, (_, reference) in METRICS.items()
+    }
+    assert_same(ours(ranking, top_k), expected)
