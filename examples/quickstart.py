@@ -5,17 +5,16 @@
     python examples/quickstart.py --data photos        # a folder with a sub-folder for each class
     python examples/quickstart.py --data images.npz    # arrays `images` (uint8) and `labels`
 
-Some images, drawn at random, are the queries. All others are the database, and the network is
-trained on the database, or on --train-size images of it: it never sees a query. The backbone
-starts from random weights, which is enough for the digits of scikit-learn; for photographs add
---backbone resnet50 --pretrained.
+Some images, drawn at random, are the queries. The others are the database, all of which is trained
+on, or --train-size images of it; no query is. Random weights are enough to start from for the
+digits of scikit-learn; for photographs add --backbone resnet50 --pretrained.
 """
 
-import argparse
 import math
 import sys
 import time
 import zipfile
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,7 +45,7 @@ BACKBONE = "test_resnet"  # timm's smallest ResNet: 0.4 million parameters
 
 
 @dataclass
-class LabelledImages(Dataset[tuple[Any, Tensor]]):
+class ImageSet(Dataset[tuple[Any, Tensor]]):
     """Images, or paths of their files, with class ids `(n,)` or multi-hot rows `(n, classes)`."""
 
     images: np.ndarray
@@ -62,15 +61,17 @@ class LabelledImages(Dataset[tuple[Any, Tensor]]):
 
     def picture(self, index: int | Tensor) -> Image.Image:
         image = self.images[int(index)]
-        return Image.open(image) if isinstance(image, str) else Image.fromarray(image)
+        if isinstance(image, str):
+            return datasets.folder.default_loader(image)
+        return Image.fromarray(image.squeeze()).convert("RGB")
 
-    def class_names(self, index: int | Tensor) -> str:
+    def class_names(self, index: int) -> str:
         label = self.labels[index]
         return ", ".join(self.classes[c] for c in (label.nonzero() if label.ndim else [label]))
 
-    def part(self, indices: Tensor, transform: Any) -> "LabelledImages":
+    def part(self, indices: Tensor, transform: Any) -> "ImageSet":
         images = self.images[indices.numpy()]
-        return LabelledImages(images, self.labels[indices], self.classes, transform)
+        return ImageSet(images, self.labels[indices], self.classes, transform)
 
 
 class Codes(NamedTuple):
@@ -82,24 +83,24 @@ class Codes(NamedTuple):
     database_labels: Tensor
 
 
-def load_images(data: str, download: bool) -> LabelledImages:
+def load_images(data: str, download: bool) -> ImageSet:
     kind, _, root = data.partition(":")
     if data == "digits":
         digits = load_digits()
         images = (digits.images * (255 / 16)).astype(np.uint8)  # 8 x 8 pixels, from 0 to 16
-        return LabelledImages(images, torch.tensor(digits.target), list("0123456789"))
+        return ImageSet(images, torch.tensor(digits.target), list("0123456789"))
     if kind == "cifar10":
         halves = [datasets.CIFAR10(root or "data", h, download=download) for h in (True, False)]
         labels = torch.tensor([label for half in halves for label in half.targets])
-        return LabelledImages(np.concatenate([h.data for h in halves]), labels, halves[0].classes)
+        return ImageSet(np.concatenate([h.data for h in halves]), labels, halves[0].classes)
     if Path(data).is_dir():
         folder = datasets.ImageFolder(data)
         paths, ids = zip(*folder.samples, strict=True)
-        return LabelledImages(np.array(paths), torch.tensor(ids), folder.classes)
+        return ImageSet(np.array(paths), torch.tensor(ids), folder.classes)
     return load_npz(data)
 
 
-def load_npz(path: str) -> LabelledImages:
+def load_npz(path: str) -> ImageSet:
     try:
         with np.load(path) as file:
             images, labels = file["images"], file["labels"]
@@ -121,13 +122,11 @@ def load_npz(path: str) -> LabelledImages:
     classes = np.arange(labels.shape[-1])
     if labels.ndim == 1:  # class ids may be any numbers
         classes, labels = np.unique(labels, return_inverse=True)
-    images = images.squeeze(3) if images.shape[3:] == (1,) else images
-    return LabelledImages(images, torch.from_numpy(labels).long(), [str(c) for c in classes])
+    return ImageSet(images, torch.from_numpy(labels).long(), [str(c) for c in classes])
 
 
-def split(
-    images: LabelledImages, model: HashingModel, args: argparse.Namespace
-) -> tuple[LabelledImages, LabelledImages, LabelledImages]:
+def split(images: ImageSet, model: HashingModel, args: Namespace) -> list[ImageSet]:
+    """Return queries, database and training images."""
     if args.queries >= len(images):
         raise ValueError(f"Expected --queries below {len(images)}, the number of images.")
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(args.seed))
@@ -136,37 +135,34 @@ def split(
     if args.data == "digits":  # mirrored or cut in half, a digit is another or none
         shaken = v2.RandomAffine(degrees=10, translate=(0.1, 0.1), scale=(0.9, 1.1))
         augmented = v2.Compose([shaken, plain])
-    training = images.part(database[: args.train_size], augmented)
-    return images.part(queries, plain), images.part(database, plain), training
+    chosen = ((queries, plain), (database, plain), (database[: args.train_size], augmented))
+    return [images.part(indices, transform) for indices, transform in chosen]
 
 
-def make_loss(training: LabelledImages, args: argparse.Namespace) -> nn.Module:
+def make_loss(images: ImageSet, args: Namespace) -> nn.Module:
     """Return DSAH, or a loss of PML that a distance and a regularizer turn into a hashing loss."""
-    num_classes, code_length = len(training.classes), args.code_length
+    num_classes, code_length = len(images.classes), args.code_length
     if args.loss == "dsah":
-        bank = CodeBank(training.labels, code_length, num_classes=num_classes).to(args.device)
+        bank = CodeBank(images.labels, code_length, num_classes=num_classes).to(args.device)
         return DSAHLoss(num_classes, code_length, code_bank=bank).to(args.device)
-    if training.labels.ndim == 2:
+    if images.labels.ndim == 2:
         raise ValueError("Expected --loss dsah for images of several labels, which PML's refuse.")
     distance = HammingDistance(binarize=False)  # bits have no gradient, their relaxation has
     options: Any = {"distance": distance, "embedding_regularizer": QuantizationRegularizer()}
-    margin = code_length / 4  # in bits
     if args.loss == "triplet":
-        return TripletMarginLoss(margin, **options)
-    return ContrastiveLoss(pos_margin=0, neg_margin=margin, **options)
+        return TripletMarginLoss(margin=code_length / 4, **options)  # in bits
+    return ContrastiveLoss(pos_margin=0, neg_margin=code_length / 4, **options)
 
 
-def make_trainer(
-    model: HashingModel, training: LabelledImages, args: argparse.Namespace
-) -> AsymmetricTrainer:
+def make_trainer(model: HashingModel, images: ImageSet, args: Namespace) -> AsymmetricTrainer:
     models = {"trunk": model.trunk, "embedder": model.embedder}
-    steps = args.epochs * math.ceil(len(training) / args.batch_size)
+    steps = args.epochs * math.ceil(len(images) / args.batch_size)
     optimizers, schedulers = {}, {}
     for name, part in models.items():  # a trained trunk is to change little
         rate = args.lr * (0.1 if name == "trunk" and (args.pretrained or args.checkpoint) else 1)
         optimizers[f"{name}_optimizer"] = optimizer = torch.optim.AdamW(part.parameters(), rate)
         schedulers[f"{name}_scheduler_by_iteration"] = OneCycleLR(optimizer, rate, steps)
-    loss_func = make_loss(training, args)
+    loss_func = make_loss(images, args)
     if isinstance(loss_func, DSAHLoss):
         models["code_bank"] = loss_func.code_bank
     return AsymmetricTrainer(
@@ -174,7 +170,7 @@ def make_trainer(
         optimizers,
         args.batch_size,
         {"metric_loss": loss_func},
-        training,
+        images,
         lr_schedulers=schedulers,
         data_device=torch.device(args.device),
         dataloader_num_workers=args.workers,
@@ -191,10 +187,10 @@ def train(trainer: AsymmetricTrainer, epochs: int, log_folder: str) -> None:
     writer.close()
 
 
-def encode(model: HashingModel, *parts: LabelledImages, workers: int) -> Codes:
-    """Return codes and labels of queries and database."""
-    codes = [model.encode(DataLoader(images, 256, num_workers=workers)) for images in parts]
-    return Codes(codes[0], parts[0].labels, codes[1], parts[1].labels)
+def encode(model: HashingModel, queries: ImageSet, database: ImageSet, workers: int) -> Codes:
+    loaders = [DataLoader(images, 256, num_workers=workers) for images in (queries, database)]
+    query_codes, database_codes = map(model.encode, loaders)
+    return Codes(query_codes, queries.labels, database_codes, database.labels)
 
 
 def queries_per_second(codes: Codes) -> float:
@@ -218,7 +214,7 @@ def print_table(methods: dict[str, Codes]) -> None:
 
 
 def save(model: HashingModel, methods: dict[str, Codes], output: Path) -> None:
-    *_, codes = methods.values()
+    codes = methods["after training"]
     model.save_pretrained(output / "model")
     save_file(codes._asdict(), output / "codes.safetensors")
     knn = HammingKNN(code_length=model.code_length)
@@ -228,33 +224,31 @@ def save(model: HashingModel, methods: dict[str, Codes], output: Path) -> None:
     plot_precision_recall(curves).savefig(output / "precision_recall.png")
 
 
-def search(codes: Codes, queries: LabelledImages, database: LabelledImages, output: Path) -> None:
+def search(codes: Codes, queries: ImageSet, database: ImageSet, output: Path) -> None:
     """Search for some queries, from the worst to the best, with the saved model and index."""
     model, knn = HashingModel.from_pretrained(output / "model"), HammingKNN()
     knn.load(output / "index.safetensors")
     order = evaluation.average_precision(*codes).argsort()
-    shown = order[torch.linspace(0, len(order) - 1, 8).long()]
-    pictures = [queries.picture(i) for i in shown]
-    query_codes = model.encode(torch.stack([model.transform()(p) for p in pictures]))
-    distances, indices = knn(query_codes, k=min(10, len(knn)))
+    shown = queries.part(order[torch.linspace(0, len(order) - 1, 8).long()], model.transform())
+    distances, indices = knn(model.encode(shown), k=min(10, len(knn)))
     figure = plot_retrieval(
-        pictures,
+        [shown.picture(i) for i in range(len(shown))],
         [[database.picture(i) for i in row] for row in indices],
-        similarity(queries.labels[shown], database.labels).gather(1, indices),
+        similarity(shown.labels, database.labels).gather(1, indices),
         distances=distances,
-        query_names=[queries.class_names(i) for i in shown],
+        query_names=[shown.class_names(i) for i in range(len(shown))],
     )
     figure.savefig(output / "gallery.png")
 
 
 def positive(text: str) -> int:
     if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {text}")
+        raise ArgumentTypeError(f"expected at least 1, got {text}")
     return int(text)
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Train, score and search codes of images.")
+def parse_args() -> Namespace:
+    parser = ArgumentParser(description="Train, score and search codes of images.")
     add = parser.add_argument
     add("--data", default="digits", help="digits, cifar10[:ROOT], a folder or a .npz file")
     add("--download", action="store_true", help="let torchvision download CIFAR-10")
@@ -289,12 +283,12 @@ def main() -> None:
         queries, database, training = split(load_images(args.data, args.download), model, args)
         trainer = make_trainer(model, training, args)
         args.output.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError, TypeError, ValueError) as error:
+    except (AssertionError, OSError, RuntimeError, TypeError, ValueError) as error:
         sys.exit(f"quickstart.py: error: {error}")
     print(f"{len(queries)} queries, {len(database)} images, {len(training)} of them to train on")
-    methods = {"before training": encode(model, queries, database, workers=args.workers)}
+    methods = {"before training": encode(model, queries, database, args.workers)}
     train(trainer, args.epochs, str(args.output / "tensorboard" / time.strftime("%Y%m%d-%H%M%S")))
-    methods["after training"] = encode(model, queries, database, workers=args.workers)
+    methods["after training"] = encode(model, queries, database, args.workers)
     print_table(methods)
     save(model, methods, args.output)
     search(methods["after training"], queries, database, args.output)

@@ -62,6 +62,15 @@ def check_label_values(labels: Tensor, num_classes: int, name: str) -> None:
         )
 
 
+def require_labels(labels: Tensor | None, name: str = "labels") -> Tensor:
+    """Return `labels`, or raise if there are none, or multi-hot rows hold other values."""
+    if labels is None:
+        raise ValueError(f"Expected `{name}`, got None.")
+    if labels.ndim == 2 and not labels.is_cuda:  # reading values back from a GPU would stop it
+        check_label_values(labels, labels.shape[1], name)
+    return labels
+
+
 def require_sample_indices(sample_indices: Tensor | None, size: int, bank_size: int) -> Tensor:
     """Return `sample_indices` as int64, or raise unless they place `size` samples in a bank."""
     if sample_indices is not None and not isinstance(sample_indices, Tensor):

@@ -101,8 +101,9 @@ def plot_retrieval(
 ) -> "Figure":
     """Draw queries, each with its neighbours from the nearest on, and a frame round the wrong ones.
 
-    An image is a PIL image, an array `(height, width)` or `(height, width, channels)`, or a
-    tensor `(channels, height, width)`; with whole numbers up to 255, or floats from 0 to 1.
+    An image is a PIL image, gray or RGB; an array `(height, width)` or `(height, width, channels)`;
+    or a tensor `(height, width)` or `(channels, height, width)`. Its values are integers up to 255,
+    or floats from 0 to 1.
 
     Args:
         query_images: One image a row.
@@ -118,7 +119,7 @@ def plot_retrieval(
 
     Raises:
         ImportError: If matplotlib is not installed.
-        TypeError: If `relevant` is not of bool.
+        TypeError: If `relevant` is no tensor of bool.
         ValueError: If there is no query, sizes do not agree, or an image has another shape or other
             values.
 
@@ -133,7 +134,13 @@ def plot_retrieval(
         >>> len(figure.axes)  # a query and three neighbours
         4
     """
-    _check_gallery(query_images, retrieved_images, relevant, distances, query_names)
+    _check_gallery(
+        relevant,
+        distances,
+        query_images=query_images,
+        retrieved_images=retrieved_images,
+        query_names=query_names,
+    )
     with_captions = distances is not None or query_names is not None
     figure, grid = _new_gallery(*relevant.shape, caption=0.22 if with_captions else 0)
     at_distance = "" if distances is None else " at Hamming distance d"
@@ -198,36 +205,26 @@ def _to_curve(name: str, precision: Any, recall: Any) -> tuple[np.ndarray, np.nd
     return both[0].numpy(), both[1].numpy()
 
 
-def _check_gallery(
-    query_images: Sequence[Any],
-    retrieved_images: Sequence[Sequence[Any]],
-    relevant: Tensor,
-    distances: Tensor | None,
-    query_names: Sequence[str] | None,
-) -> None:
+def _check_gallery(relevant: Tensor, distances: Tensor | None, **per_query: Any) -> None:
+    if not isinstance(relevant, Tensor) or relevant.dtype != torch.bool:
+        got = relevant.dtype if isinstance(relevant, Tensor) else type(relevant).__name__
+        raise TypeError(f"Expected `relevant` to be a tensor of torch.bool, got {got}.")
     if relevant.ndim != 2 or 0 in relevant.shape:
         raise ValueError(
             "Expected `relevant` of shape (num_queries, k), not empty, "
             f"got {tuple(relevant.shape)}."
         )
-    if relevant.dtype != torch.bool:
-        raise TypeError(f"Expected `relevant` of torch.bool, got {relevant.dtype}.")
     if distances is not None and distances.shape != relevant.shape:
         raise ValueError(
             f"Expected `distances` of shape {tuple(relevant.shape)}, as `relevant`, "
             f"got {tuple(distances.shape)}."
         )
-    rows = {
-        "query_images": query_images,
-        "retrieved_images": retrieved_images,
-        "query_names": query_names,
-    }
-    for name, values in rows.items():
+    for name, values in per_query.items():
         if values is not None and len(values) != len(relevant):
             raise ValueError(
                 f"Expected `{name}` of {len(relevant)} queries, as `relevant`, got {len(values)}."
             )
-    for images in retrieved_images:
+    for images in per_query["retrieved_images"]:
         if len(images) != relevant.shape[1]:
             raise ValueError(
                 f"Expected `retrieved_images` of {relevant.shape[1]} images a query, as "
@@ -246,14 +243,14 @@ def _draw(axes: "Axes", image: Any, caption: str) -> None:
 
 def _to_pixels(image: Any) -> np.ndarray:
     """Return an image as floats from 0 to 1, `(height, width)` or `(height, width, 3)`."""
-    if isinstance(image, Tensor):
-        image = image.detach().cpu()
-        image = image.movedim(0, -1) if image.ndim == 3 else image
-    pixels = np.asarray(image)
-    if 0 in pixels.shape or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (1,), (3,)):
+    pixels = np.asarray(image.detach().cpu() if isinstance(image, Tensor) else image)
+    shape = pixels.shape
+    if isinstance(image, Tensor) and pixels.ndim == 3:
+        pixels = np.moveaxis(pixels, 0, -1)
+    if 0 in shape or pixels.ndim not in {2, 3} or pixels.shape[2:] not in {(), (1,), (3,)}:
         raise ValueError(
             "Expected images of shape (height, width) or (height, width, 1 or 3), tensors with the "
-            f"channels first, got {pixels.shape}{' with them last' * isinstance(image, Tensor)}."
+            f"channels first, got {shape}."
         )
     largest = 255 if np.issubdtype(pixels.dtype, np.integer) else 1
     if not (pixels.min() >= 0 and pixels.max() <= largest):  # false for NaN

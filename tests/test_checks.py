@@ -10,6 +10,7 @@ from pml_hashing._checks import (
     check_finite,
     check_label_values,
     check_labels,
+    require_labels,
     require_sample_indices,
 )
 
@@ -88,6 +89,13 @@ def test_right_arguments_pass(check, arguments):
             (torch.tensor([-1, 4]), 3, "labels"),
             ValueError,
             "`labels` with class ids from 0 to 2, got -1 to 4",
+        ),
+        (require_labels, (None, "ref_labels"), ValueError, "Expected `ref_labels`, got None"),
+        (
+            require_labels,
+            (torch.tensor([[2]]),),
+            ValueError,
+            "multi-hot `labels` of zeros and ones",
         ),
         (check_at_least, (0.5, 1, "nu"), ValueError, r"`nu` of at least 1, got 0\.5"),
         (check_at_least, (float("nan"), 0, "nu"), ValueError, "`nu` of at least 0, got nan"),

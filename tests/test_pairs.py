@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from pytorch_metric_learning.utils import loss_and_miner_utils as lmu
 from torch.testing import assert_close
 
+from pml_hashing import pairs
 from pml_hashing.pairs import LabelGroups, affinity, similar_sums, similarity, to_pairs
 
 KINDS = [torch.bool, torch.uint8, torch.int32, torch.int64, torch.float16, torch.float32]
@@ -139,8 +140,15 @@ def test_groups_are_no_view_of_the_labels():
     assert labels.tolist() == [2, 0, 2]
 
 
-@pytest.mark.parametrize("block_size", [1, 10, 2**24])
-def test_sums_over_similar_rows(block_size, device, dtype):
+@pytest.mark.parametrize(("block_size", "at_a_time"), [(1, 6), (12, 12), (2**24, 36)])
+def test_sums_over_similar_rows(block_size, at_a_time, monkeypatch, device, dtype):
+    sizes = []
+
+    def similarity_seen(rows, ref_rows):
+        sizes.append(len(rows) * len(ref_rows))
+        return similarity(rows, ref_rows)
+
+    monkeypatch.setattr(pairs, "similarity", similarity_seen)
     values, labels = torch.randn(6, 2, dtype=dtype, device=device), MULTI_HOT.to(device)
     expected = torch.stack(
         [
@@ -152,4 +160,5 @@ def test_sums_over_similar_rows(block_size, device, dtype):
         ]
     )
     assert_close(similar_sums(values, labels, block_size), expected)
+    assert max(sizes) == at_a_time
     assert_close(similar_sums(values, torch.arange(6, device=device), block_size), values)

