@@ -1,6 +1,7 @@
 """Losses of the deep supervised hashing literature, one file per paper."""
 
 from pml_hashing.losses._base import BaseDiscreteLoss, BaseHashingLoss, CodeUpdate
+from pml_hashing.losses.adsh import ADSHLoss
 from pml_hashing.losses.dsah import DSAHLoss
 from pml_hashing.losses.dsah_terms import (
     AffinityGraphLoss,
@@ -9,6 +10,7 @@ from pml_hashing.losses.dsah_terms import (
 )
 
 __all__ = [
+    "ADSHLoss",
     "AffinityGraphLoss",
     "BaseDiscreteLoss",
     "BaseHashingLoss",
