@@ -2,6 +2,7 @@
 
 from pml_hashing.losses._base import BaseDiscreteLoss, BaseHashingLoss, CodeUpdate
 from pml_hashing.losses.adsh import ADSHLoss
+from pml_hashing.losses.csq import CSQLoss
 from pml_hashing.losses.dsah import DSAHLoss
 from pml_hashing.losses.dsah_terms import (
     AffinityGraphLoss,
@@ -14,6 +15,7 @@ __all__ = [
     "AffinityGraphLoss",
     "BaseDiscreteLoss",
     "BaseHashingLoss",
+    "CSQLoss",
     "ClassStructureQuantizationLoss",
     "CodeUpdate",
     "DSAHLoss",
