@@ -78,7 +78,7 @@ def _is_prime(number: int) -> bool:
 
 
 def _paley(prime: int) -> Tensor:
-    r"""Return $I + S$: $S = (0, 1; -1, Q)$, $Q_{ij} = \chi(i - j)$, is skew and $S S^\top = q I$."""
+    r"""Return $I + S$: $S = (0, 1; -1, Q)$, $Q_{ij} = \chi(i - j)$ is skew, $S S^\top = q I$."""
     numbers = torch.arange(prime, device="cpu")
     is_square = torch.full((prime,), -1.0, device="cpu")
     is_square[numbers.square() % prime] = 1.0  # 0 among them: that is the identity's part

@@ -9,6 +9,8 @@ from pml_hashing.losses.dsah_terms import (
     ClassStructureQuantizationLoss,
     DualSemanticRegressionLoss,
 )
+from pml_hashing.losses.greedyhash import GreedyHashLoss
+from pml_hashing.losses.orthohash import OrthoHashLoss
 
 __all__ = [
     "ADSHLoss",
@@ -20,4 +22,6 @@ __all__ = [
     "CodeUpdate",
     "DSAHLoss",
     "DualSemanticRegressionLoss",
+    "GreedyHashLoss",
+    "OrthoHashLoss",
 ]
