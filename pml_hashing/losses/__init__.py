@@ -3,12 +3,15 @@
 from pml_hashing.losses._base import BaseDiscreteLoss, BaseHashingLoss, CodeUpdate
 from pml_hashing.losses.adsh import ADSHLoss
 from pml_hashing.losses.csq import CSQLoss
+from pml_hashing.losses.dadh import DADHLoss
+from pml_hashing.losses.daph import DAPHLoss
 from pml_hashing.losses.dsah import DSAHLoss
 from pml_hashing.losses.dsah_terms import (
     AffinityGraphLoss,
     ClassStructureQuantizationLoss,
     DualSemanticRegressionLoss,
 )
+from pml_hashing.losses.dsdh import DSDHLoss
 from pml_hashing.losses.greedyhash import GreedyHashLoss
 from pml_hashing.losses.orthohash import OrthoHashLoss
 
@@ -20,7 +23,10 @@ __all__ = [
     "CSQLoss",
     "ClassStructureQuantizationLoss",
     "CodeUpdate",
+    "DADHLoss",
+    "DAPHLoss",
     "DSAHLoss",
+    "DSDHLoss",
     "DualSemanticRegressionLoss",
     "GreedyHashLoss",
     "OrthoHashLoss",

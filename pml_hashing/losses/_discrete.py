@@ -1,5 +1,7 @@
 """What losses with binary codes share: where the codes start, and how they are solved for."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -51,3 +53,15 @@ def own_quantization(bank: CodeBank, rows: Rows, codes: list[Tensor]) -> Tensor:
     """Return the squared distance of every sample's codes, by each network, to its binary code."""
     own = bank.binary_codes[rows].to(codes[0].dtype)
     return torch.stack([(network - own).square().sum(dim=1) for network in codes]).sum(dim=0)
+
+
+def mean_over_bank(
+    bank: CodeBank, terms: Callable[[CodeBank, Rows, list[Tensor]], dict[str, Tensor]]
+) -> Tensor:
+    """Return the sum of some terms, as a mean over all samples, for the codes a bank remembers."""
+    total = bank.code_sums.new_zeros((), dtype=torch.float64)
+    for block in bank.row_blocks():
+        codes = [codes[block] for codes, _ in bank.networks]
+        for losses in terms(bank, block, codes).values():
+            total += losses.double().sum()
+    return total / len(bank)

@@ -8,7 +8,12 @@ from torch import Tensor
 from pml_hashing._checks import check_at_least
 from pml_hashing.code_bank import CodeBank, Rows
 from pml_hashing.losses._base import BaseDiscreteLoss, LossDict
-from pml_hashing.losses._discrete import own_quantization, set_class_codes, solve_codes
+from pml_hashing.losses._discrete import (
+    mean_over_bank,
+    own_quantization,
+    set_class_codes,
+    solve_codes,
+)
 from pml_hashing.losses._inner_product import (
     inner_product_losses,
     inner_product_step,
@@ -123,7 +128,7 @@ class ADSHLoss(BaseDiscreteLoss):
         products = [inner_product_losses(network, bank, target) for network in codes]
         quantization = own_quantization(bank, rows, codes)
         return {
-            "inner_product_loss": sum(products[1:], products[0]),
+            "inner_product_loss": torch.stack(products).sum(dim=0),
             "quantization_loss": self.gamma * quantization / self.code_length**2,
         }
 
@@ -143,9 +148,4 @@ class ADSHLoss(BaseDiscreteLoss):
         remember_similar_sums(bank, self.soft_similarity)
 
     def objective(self, bank: CodeBank) -> Tensor:
-        total = bank.code_sums.new_zeros((), dtype=torch.float64)
-        for block in bank.row_blocks():
-            codes = [codes[block] for codes, _ in bank.networks]
-            for losses in self._terms(bank, block, codes).values():
-                total += losses.double().sum()
-        return total / len(bank)
+        return mean_over_bank(bank, self._terms)

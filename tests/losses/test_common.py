@@ -168,6 +168,8 @@ def test_all_samples_of_one_class(loss_func):
 @pytest.mark.parametrize("scale", [0.0, 1e-20, 1e4])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_extreme_codes(loss_func, labels, scale, dtype):
+    if isinstance(loss_func, losses.DAPHLoss) and dtype == torch.float16 and scale > 1:
+        pytest.skip("the gradient of its fourth powers is beyond float16")
     if isinstance(loss_func, losses.GreedyHashLoss) and dtype == torch.float16 and scale > 1:
         pytest.skip("the gradient of its cubes is beyond float16")
     codes = (make_codes() * scale).to(dtype).requires_grad_()
