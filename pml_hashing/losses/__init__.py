@@ -5,6 +5,7 @@ from pml_hashing.losses.adsh import ADSHLoss
 from pml_hashing.losses.csq import CSQLoss
 from pml_hashing.losses.dadh import DADHLoss
 from pml_hashing.losses.daph import DAPHLoss
+from pml_hashing.losses.dcwh import DCWHLoss, DCWHSchedule
 from pml_hashing.losses.dsah import DSAHLoss
 from pml_hashing.losses.dsah_terms import (
     AffinityGraphLoss,
@@ -25,6 +26,8 @@ __all__ = [
     "CodeUpdate",
     "DADHLoss",
     "DAPHLoss",
+    "DCWHLoss",
+    "DCWHSchedule",
     "DSAHLoss",
     "DSDHLoss",
     "DualSemanticRegressionLoss",
