@@ -14,6 +14,7 @@ from pml_hashing.losses.dsah_terms import (
 )
 from pml_hashing.losses.dsdh import DSDHLoss
 from pml_hashing.losses.greedyhash import GreedyHashLoss
+from pml_hashing.losses.hyp2 import HyP2Loss
 from pml_hashing.losses.orthohash import OrthoHashLoss
 
 __all__ = [
@@ -32,5 +33,6 @@ __all__ = [
     "DSDHLoss",
     "DualSemanticRegressionLoss",
     "GreedyHashLoss",
+    "HyP2Loss",
     "OrthoHashLoss",
 ]
