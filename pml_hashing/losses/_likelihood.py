@@ -17,8 +17,8 @@ from pml_hashing.pairs import IndicesTuple, similarity, to_pairs
 
 
 def _of_products(inner: Tensor, similar: Tensor) -> Tensor:
-    theta = inner / 2
-    return softplus(torch.where(similar, -theta, theta))  # log(1 + e^x) - x = log(1 + e^-x)
+    # log(1 + e^x) - x = log(1 + e^-x): half the product, with the other sign where similar.
+    return softplus(inner * (0.5 - similar.to(inner.dtype)))
 
 
 def pair_likelihood(
@@ -100,8 +100,8 @@ def bank_likelihood(codes: list[Tensor], bank: CodeBank, rows: Tensor, num_sampl
     similar = similarity(bank.labels_of(rows), bank.labels_of(drawn))
     counted = rows[:, None] != drawn if len(codes) == 1 else None
     (query_codes, _), (database_codes, _) = bank.networks[0], bank.networks[-1]
-    ends = ((codes[0], database_codes), (codes[-1], query_codes))
-    both = torch.stack(
-        [pair_likelihood(own, kept[drawn].to(own), similar, counted) for own, kept in ends]
-    ).sum(dim=0)
+    both = pair_likelihood(codes[0], database_codes[drawn].to(codes[0]), similar, counted)
+    if len(codes) == 1:  # both ends are the same
+        return 2 * both - both.detach()
+    both = both + pair_likelihood(codes[1], query_codes[drawn].to(codes[1]), similar)
     return both - both.detach() / 2
