@@ -40,6 +40,12 @@ def spread(values: Tensor, sums: Tensor) -> Tensor:
     return weight * values.square().sum(dim=1) - 2 * (values * mean).sum(dim=1) + square
 
 
+def gram_of(values: Tensor) -> Tensor:
+    r"""Return $(1, V)^\top (1, V)$, `(1 + width, 1 + width)`."""
+    rows = torch.cat([torch.ones_like(values[:, :1]), values], dim=1)
+    return rows.T @ rows
+
+
 class CodeBank(nn.Module):
     r"""The labels, binary codes and latest network outputs of all $n$ samples of a data set.
 
@@ -60,13 +66,20 @@ class CodeBank(nn.Module):
         code_length: Number of bits $K$.
         num_classes: Number of classes. The largest class id plus 1, or the width, if `None`.
         num_networks: 2 where a second network encodes the database, else 1.
+        query_binary_codes: Keep a set of binary codes for the first network too, for the losses
+            that learn one for each.
 
     Attributes:
         binary_codes: The codes $B$, -1 and 1, int8 `(n, code_length)`: all 1 until a loss starts.
+            They are the codes to search in.
+        query_binary_codes: Those of the first network, alike; `None` where there is one set.
         query_codes: Latest codes $U$ of the first network, float32 `(n, code_length)`.
         database_codes: Those of the second network, $V$; `None` with one network.
         code_sums: $Y^\top B$, `(num_classes, code_length)`; beside it `code_total`, $B^\top 1$, and
             `code_gram`, $B^\top B$.
+        query_gram: $(1, U)^\top (1, U)$, `(1 + code_length, 1 + code_length)`: how many samples
+            there are, the sums of their bits, and those of products of two bits.
+        database_gram: That of $V$; `None` with one network.
         similar_sums: Sums over similar samples, of a loss with an inner-product term.
         class_weights: Matrices that regress labels on codes or codes on labels, as the loss has
             it: `(2, code_length, num_classes)`.
@@ -88,6 +101,7 @@ class CodeBank(nn.Module):
     groups: Tensor
     class_counts: Tensor
     binary_codes: Tensor
+    query_binary_codes: Tensor | None
     query_codes: Tensor
     database_codes: Tensor | None
     code_sums: Tensor
@@ -95,6 +109,8 @@ class CodeBank(nn.Module):
     code_gram: Tensor
     query_sums: Tensor
     database_sums: Tensor | None
+    query_gram: Tensor
+    database_gram: Tensor | None
     similar_sums: Tensor
     class_weights: Tensor
 
@@ -105,6 +121,7 @@ class CodeBank(nn.Module):
         *,
         num_classes: int | None = None,
         num_networks: int = 1,
+        query_binary_codes: bool = False,
     ) -> None:
         super().__init__()
         labels = torch.as_tensor(labels)
@@ -121,6 +138,8 @@ class CodeBank(nn.Module):
         shape = (len(labels), code_length)
         codes = [torch.zeros(shape, device=labels.device) for _ in range(num_networks)]
         self._register(LabelGroups.unique(labels, num_classes), num_classes, *codes)
+        if query_binary_codes:
+            self.query_binary_codes = torch.ones_like(self.binary_codes)
 
     @classmethod
     def of_batch(cls, labels: Tensor, num_classes: int, *codes: Tensor) -> "CodeBank":
@@ -143,6 +162,7 @@ class CodeBank(nn.Module):
         self.register_buffer("group_labels", groups.labels)
         self.register_buffer("groups", groups.membership)
         self.register_buffer("binary_codes", torch.ones_like(codes[0], dtype=torch.int8))
+        self.register_buffer("query_binary_codes", None)
         self.register_buffer("query_codes", codes[0])
         self.register_buffer("database_codes", codes[1] if len(codes) == 2 else None)
         zeros = codes[0].new_zeros
@@ -153,6 +173,9 @@ class CodeBank(nn.Module):
         self.register_buffer("query_sums", zeros(2, num_classes, code_length + 2))
         sums = None if len(codes) == 1 else zeros(2, num_classes, code_length + 2)
         self.register_buffer("database_sums", sums)
+        gram = zeros(1 + code_length, 1 + code_length)
+        self.register_buffer("query_gram", gram)
+        self.register_buffer("database_gram", None if len(codes) == 1 else gram.clone())
         self.register_buffer("similar_sums", zeros(len(groups.labels), code_length + 1))
         self.register_buffer("class_weights", zeros(2, code_length, num_classes))
         self.started = False
@@ -174,6 +197,11 @@ class CodeBank(nn.Module):
         """The codes of each network, with their class sums."""
         pairs = ((self.query_codes, self.query_sums), (self.database_codes, self.database_sums))
         return [(codes, sums) for codes, sums in pairs if codes is not None and sums is not None]
+
+    @property
+    def network_grams(self) -> list[Tensor]:
+        r"""$(1, U)^\top (1, U)$ of each network."""
+        return [gram for gram in (self.query_gram, self.database_gram) if gram is not None]
 
     def labels_of(self, rows: Rows) -> Tensor:
         """Return the labels of some samples, class ids or multi-hot rows as they were given."""
@@ -233,10 +261,12 @@ class CodeBank(nn.Module):
         ordered, order = rows.sort(stable=True)
         last = order[torch.searchsorted(ordered, rows, right=True) - 1]
         once = (last == torch.arange(len(rows), device=rows.device))[:, None]
-        for (kept, sums), new in zip(self.networks, codes, strict=True):
+        grams = self.network_grams
+        for (kept, sums), gram, new in zip(self.networks, grams, codes, strict=True):
             groups, earlier, latest = self.groups[rows], kept[rows], new.to(kept.dtype)[last]
             counted = torch.where(once, latest, earlier)
             sums.add_(self.graph_sums(counted, groups) - self.graph_sums(earlier, groups))
+            gram.add_(gram_of(counted) - gram_of(earlier))
             kept[rows] = latest
 
     @torch.no_grad()
@@ -244,12 +274,14 @@ class CodeBank(nn.Module):
         """Sum all codes anew: after a discrete step, and so that rounding does not add up."""
         for sums in (self.code_sums, self.code_total, self.code_gram):
             sums.zero_()
-        for _, sums in self.networks:
+        for (_, sums), gram in zip(self.networks, self.network_grams, strict=True):
             sums.zero_()
+            gram.zero_()
         for block in self.row_blocks():
             groups, binary_codes = self.groups[block], self.binary_codes[block].to(self.code_sums)
             self.code_sums += self.class_sums(binary_codes, groups)
             self.code_total += binary_codes.sum(dim=0)
             self.code_gram += binary_codes.T @ binary_codes
-            for codes, sums in self.networks:
+            for (codes, sums), gram in zip(self.networks, self.network_grams, strict=True):
                 sums.add_(self.graph_sums(codes[block], groups))
+                gram.add_(gram_of(codes[block]))

@@ -136,7 +136,9 @@ def ridge(gram: Tensor, cross: Tensor, penalty: float) -> Tensor:
     return solution.to(cross.dtype)
 
 
-def spread_codes(num_codes: int, code_length: int, seed: int = 0, draws: int = 200) -> Tensor:
+def spread_codes(
+    num_codes: int, code_length: int, seed: int = 0, draws: int = 200, *, balanced: bool = False
+) -> Tensor:
     r"""Return random binary codes that lie far apart: the best of some draws.
 
     $$\max_{c_1, \dots, c_m \in \{-1, 1\}^K} \; \min_{i < j} d_H(c_i, c_j)$$
@@ -148,6 +150,7 @@ def spread_codes(num_codes: int, code_length: int, seed: int = 0, draws: int = 2
         code_length: Number of bits $K$.
         seed: Of the draws.
         draws: Number of draws, fewer where there are thousands of codes.
+        balanced: Every code has `code_length // 2` bits set, where each bit is else drawn alone.
 
     Returns:
         Codes, -1 and 1, float32 `(num_codes, code_length)`, on the CPU.
@@ -159,7 +162,12 @@ def spread_codes(num_codes: int, code_length: int, seed: int = 0, draws: int = 2
     shape, best_score = (num_codes, code_length), (float("-inf"), 0)
     draws, best = min(draws, 1 + 10**9 // (num_codes**2 * max(code_length, 64))), torch.empty(0)
     for _ in range(draws):
-        codes = torch.randint(2, shape, generator=generator, device="cpu").float() * 2 - 1
+        if balanced:  # of a random order of the bits, those in the first half
+            order = torch.rand(shape, generator=generator, device="cpu").argsort(dim=1)
+            bits = order < code_length // 2
+        else:
+            bits = torch.randint(2, shape, generator=generator, device="cpu")
+        codes = bits.float() * 2 - 1
         # A single draw has no rival, and thousands of codes have too many distances to look at.
         score = _separation(codes) if draws > 1 else (0.0, 0)
         if score > best_score:

@@ -242,7 +242,7 @@ def _draw(axes: "Axes", image: Any, caption: str) -> None:
 
 
 def _to_pixels(image: Any) -> np.ndarray:
-    """Return an image as floats from 0 to 1, `(height, width)` or `(height, width, 3)`."""
+    """Return an image as floats from 0 to 1, `(height, width)` or `(height, width, channels)`."""
     pixels = np.asarray(image.detach().cpu() if isinstance(image, Tensor) else image)
     shape = pixels.shape
     if isinstance(image, Tensor) and pixels.ndim == 3:
@@ -258,4 +258,4 @@ def _to_pixels(image: Any) -> np.ndarray:
             f"Expected images of {pixels.dtype} with values from 0 to {largest}, "
             f"got {pixels.min()} to {pixels.max()}."
         )
-    return pixels.squeeze(2) / largest if pixels.shape[2:] == (1,) else pixels / largest
+    return pixels / largest

@@ -19,6 +19,7 @@ LABELS = {
     ),
 }
 SUMS = ("code_sums", "code_total", "code_gram", "query_sums", "database_sums")
+SUMS += ("query_gram", "database_gram")
 
 
 @pytest.fixture(params=LABELS)
@@ -67,6 +68,8 @@ def check_sums(bank, labels):
             values = dense_moments(kept)
             sums = torch.stack([rows.T @ values, rows.T @ (values / sizes)])
             expected[f"{name}_sums"] = sums
+            ones = torch.cat([torch.ones(6, 1), kept.cpu()], dim=1).double()
+            expected[f"{name}_gram"] = ones.T @ ones
     for name, value in expected.items():
         assert_close(getattr(bank, name).double(), value.double(), rtol=1e-5, atol=1e-5)
 
@@ -210,6 +213,17 @@ def test_bank_keeps_no_view_of_the_labels():
     bank = CodeBank(labels, 5)
     labels.zero_()
     assert_close(bank.labels_of(slice(None)), LABELS["class_ids"])
+
+
+def test_a_set_of_binary_codes_for_each_network(labels):
+    assert make_bank(labels).query_binary_codes is None
+    bank = make_bank(labels, query_binary_codes=True)
+    assert bank.query_binary_codes.dtype == torch.int8
+    assert (bank.query_binary_codes == 1).all()
+    bank.query_binary_codes[0] = -1
+    restored = CodeBank(labels, 5, num_classes=4, num_networks=2, query_binary_codes=True)
+    restored.load_state_dict(bank.state_dict())
+    assert_close(restored.query_binary_codes, bank.query_binary_codes)
 
 
 @pytest.mark.parametrize("num_networks", [1, 2])

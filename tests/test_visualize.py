@@ -149,7 +149,7 @@ def test_retrieval_places_axes_apart():
         Image.new("L", (3, 2), 51),
         Image.new("RGB", (3, 2), (51, 51, 51)),
     ],
-    ids=str,
+    ids=lambda image: type(image).__name__,
 )
 def test_retrieval_takes_images_of_many_kinds(image):
     figure = plot_retrieval([image], [[image]], torch.tensor([[True]]))

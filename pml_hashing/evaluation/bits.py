@@ -7,7 +7,8 @@ from pml_hashing._checks import check_codes, check_finite
 from pml_hashing.codes import binarize, check_packed_codes, unpack
 
 
-def to_signs(codes: Tensor, code_length: int | None) -> Tensor:
+def to_signs(codes: Tensor, code_length: int | None = None) -> Tensor:
+    """Return real, binary or packed codes (uint8) as -1 and 1 in float64, checked."""
     if isinstance(codes, Tensor) and codes.dtype == torch.uint8:
         check_packed_codes(codes, "codes", code_length)
         return unpack(codes, code_length, torch.float64)

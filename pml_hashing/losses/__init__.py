@@ -1,19 +1,48 @@
 """Losses of the deep supervised hashing literature, one file per paper."""
 
 from pml_hashing.losses._base import BaseDiscreteLoss, BaseHashingLoss, CodeUpdate
+from pml_hashing.losses.adsh import ADSHLoss
+from pml_hashing.losses.csq import CSQLoss
+from pml_hashing.losses.dadh import DADHLoss
+from pml_hashing.losses.daph import DAPHLoss
+from pml_hashing.losses.dcwh import DCWHLoss, DCWHSchedule
+from pml_hashing.losses.dhn import DHNLoss
+from pml_hashing.losses.dnnh import DNNHLoss
+from pml_hashing.losses.dpsh import DPSHLoss
 from pml_hashing.losses.dsah import DSAHLoss
 from pml_hashing.losses.dsah_terms import (
     AffinityGraphLoss,
     ClassStructureQuantizationLoss,
     DualSemanticRegressionLoss,
 )
+from pml_hashing.losses.dsdh import DSDHLoss
+from pml_hashing.losses.dtsh import DTSHLoss
+from pml_hashing.losses.greedyhash import GreedyHashLoss
+from pml_hashing.losses.hashnet import HashNetLoss
+from pml_hashing.losses.hyp2 import HyP2Loss
+from pml_hashing.losses.orthohash import OrthoHashLoss
 
 __all__ = [
+    "ADSHLoss",
     "AffinityGraphLoss",
     "BaseDiscreteLoss",
     "BaseHashingLoss",
+    "CSQLoss",
     "ClassStructureQuantizationLoss",
     "CodeUpdate",
+    "DADHLoss",
+    "DAPHLoss",
+    "DCWHLoss",
+    "DCWHSchedule",
+    "DHNLoss",
+    "DNNHLoss",
+    "DPSHLoss",
     "DSAHLoss",
+    "DSDHLoss",
+    "DTSHLoss",
     "DualSemanticRegressionLoss",
+    "GreedyHashLoss",
+    "HashNetLoss",
+    "HyP2Loss",
+    "OrthoHashLoss",
 ]

@@ -84,7 +84,7 @@ class BaseHashingLoss(BaseMetricLossFunction):
         # The steps of BaseMetricLossFunction.forward, less its demand that labels be 1-D.
         self.reset_stats()
         check_codes(embeddings, "embeddings")
-        same_labels = ref_emb is None or ref_labels is labels
+        same_labels = ref_emb is None or ref_emb is embeddings or ref_labels is labels
         if labels is not None:
             check_labels(labels, embeddings, "labels")
             labels = labels.to(embeddings.device)

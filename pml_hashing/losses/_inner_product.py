@@ -4,8 +4,8 @@ $$\frac{1}{n} \sum_{i, j} \left( \tfrac{1}{K} u_i^\top b_j - S_{ij} \right)^2$$
 
 with the soft similarity of ADSH: $S_{ij} = 1$ for similar samples and $-r$ for dissimilar ones, $r$
 the number of similar pairs over that of dissimilar pairs. (A hard $-1$ makes the constant vector
-the strongest direction of $S$, with a negative eigenvalue: bits become constants.) The sum over $j$
-comes from $B^\top B$ and $S B$, and $S B$ from sums of $B$ over equal labels.
+the strongest direction of $S$, with a negative eigenvalue: bits become constants. It is a flag.)
+The sum over $j$ comes from $B^\top B$ and $S B$, and $S B$ from sums of $B$ over equal labels.
 """
 
 import torch
@@ -15,17 +15,28 @@ from pml_hashing.code_bank import CodeBank
 from pml_hashing.pairs import similar_sums
 
 
-def soft_similarity_sums(bank: CodeBank, values: Tensor) -> Tensor:
-    r"""Return $\sum_j S_{ij} v_j$ and $\sum_j S_{ij}^2$ of every group, `(d, width + 1)`."""
+def similarity_sums(bank: CodeBank, values: Tensor, soft: bool = True) -> Tensor:
+    r"""Return $\sum_j S_{ij} v_j$ and $\sum_j S_{ij}^2$ of every group, `(d, width + 1)`.
+
+    Args:
+        bank: The bank of the samples, for their labels.
+        values: One row $v_j$ a sample, `(n, width)`.
+        soft: Dissimilar pairs have $-r$, -1 if `False`.
+    """
     values = torch.cat([values, torch.ones_like(values[:, :1])], dim=1)
     sums = bank.group_sums(values)
     similar = similar_sums(sums, bank.group_labels)
-    num_similar, pairs = similar[:, -1:], (sums[:, -1].double() * similar[:, -1]).sum()
-    # 0 where no two samples are dissimilar.
-    ratio = pairs * (pairs < len(bank) ** 2) / (len(bank) ** 2 - pairs).clamp(min=1)
-    ratio = ratio.to(values.dtype)
+    num_similar = similar[:, -1:]
+    ratio = _ratio(bank, sums[:, -1], similar[:, -1]) if soft else 1.0
     products = similar[:, :-1] - ratio * (sums[:, :-1].sum(dim=0) - similar[:, :-1])
     return torch.cat([products, num_similar + ratio**2 * (len(bank) - num_similar)], dim=1)
+
+
+def _ratio(bank: CodeBank, sizes: Tensor, num_similar: Tensor) -> Tensor:
+    """Return similar pairs over dissimilar pairs, 0 where no two samples are dissimilar."""
+    pairs = (sizes.double() * num_similar).sum()
+    ratio = pairs * (pairs < len(bank) ** 2) / (len(bank) ** 2 - pairs).clamp(min=1)
+    return ratio.to(sizes.dtype)
 
 
 def inner_product_losses(codes: Tensor, bank: CodeBank, target: Tensor) -> Tensor:
@@ -34,16 +45,21 @@ def inner_product_losses(codes: Tensor, bank: CodeBank, target: Tensor) -> Tenso
     Args:
         codes: Codes of some samples, `(batch_size, code_length)`.
         bank: The bank whose binary codes they are held against.
-        target: `soft_similarity_sums` of the binary codes, for the groups of these samples.
+        target: `similarity_sums` of the binary codes, for the groups of these samples.
     """
     squares = (codes @ bank.code_gram.to(codes) * codes).sum(dim=1) / bank.code_length**2
     products = (codes * target[:, :-1]).sum(dim=1) / bank.code_length
     return (squares - 2 * products + target[:, -1]) / len(bank)
 
 
-def inner_product_step(bank: CodeBank) -> tuple[Tensor, Tensor]:
+def inner_product_step(bank: CodeBank, soft: bool = True) -> tuple[Tensor, Tensor]:
     """Return the parts $G$ and $P$, one row a group, that the term adds to the discrete step."""
     codes = torch.stack([codes for codes, _ in bank.networks]).sum(dim=0)
     gram = torch.stack([codes.T @ codes for codes, _ in bank.networks]).sum(dim=0)
-    target = soft_similarity_sums(bank, codes)[:, :-1]
+    target = similarity_sums(bank, codes, soft)[:, :-1]
     return gram / (len(bank) * bank.code_length**2), target / (len(bank) * bank.code_length)
+
+
+def remember_similar_sums(bank: CodeBank, soft: bool = True) -> None:
+    """Keep the sums of the binary codes that `inner_product_losses` takes, after they changed."""
+    bank.similar_sums.copy_(similarity_sums(bank, bank.binary_codes.to(bank.code_sums), soft))

@@ -7,17 +7,17 @@ from torch import Tensor
 
 from pml_hashing._checks import check_at_least
 from pml_hashing.code_bank import CodeBank, Rows, moments, spread
-from pml_hashing.codes import binarize
 from pml_hashing.losses._base import BaseDiscreteLoss, LossDict
+from pml_hashing.losses._discrete import set_class_codes, solve_codes
 from pml_hashing.losses._dual_regression import DualRegression, InterLabel, Regression
 from pml_hashing.losses._inner_product import (
     inner_product_losses,
     inner_product_step,
-    soft_similarity_sums,
+    remember_similar_sums,
 )
 from pml_hashing.losses.dsah_terms import mined_affinity, of_networks
 from pml_hashing.pairs import IndicesTuple
-from pml_hashing.solvers import dcc, label_sums, spread_codes
+from pml_hashing.solvers import label_sums, spread_codes
 
 
 class DSAHLoss(BaseDiscreteLoss):
@@ -198,21 +198,15 @@ class DSAHLoss(BaseDiscreteLoss):
         return losses
 
     def start_codes(self, bank: CodeBank) -> None:
-        self._set_class_codes(bank)
+        set_class_codes(bank, self.class_codes)
         for _ in range(self.warm_start):  # the networks' codes are zero: the labels alone decide
             self._solve(bank, kappa=0.0)
             bank.refresh()
         self._sum_similar(bank)
 
     def solve_batch(self, bank: CodeBank) -> None:
-        self._set_class_codes(bank)
+        set_class_codes(bank, self.class_codes)
         self.discrete_step(bank)
-        bank.refresh()
-
-    def _set_class_codes(self, bank: CodeBank) -> None:
-        class_codes = self.class_codes.to(bank.code_sums)
-        votes = label_sums(class_codes[:-1], bank.group_labels) + class_codes[-1] / 2
-        bank.binary_codes.copy_(binarize(votes)[bank.groups])
         bank.refresh()
 
     def discrete_step(self, bank: CodeBank, progress: bool = False) -> None:
@@ -221,8 +215,7 @@ class DSAHLoss(BaseDiscreteLoss):
 
     def _sum_similar(self, bank: CodeBank) -> None:
         if self.kappa > 0:
-            binary_codes = bank.binary_codes.to(bank.code_sums)
-            bank.similar_sums.copy_(soft_similarity_sums(bank, binary_codes))
+            remember_similar_sums(bank)
 
     def _solve(self, bank: CodeBank, kappa: float, progress: bool = False) -> None:
         weights = self.regression.fit(bank, bank.code_gram, bank.code_sums, bank.code_total)
@@ -234,12 +227,7 @@ class DSAHLoss(BaseDiscreteLoss):
             more_gram, more_targets = inner_product_step(bank)
             gram, targets = gram + kappa * more_gram, targets + kappa * more_targets
         one_to_one = self.gamma * (1 - self.rho) / self.code_length
-        for block in bank.row_blocks(progress):
-            target = targets[bank.groups[block]]
-            for codes, _ in bank.networks:
-                target = target.add(codes[block], alpha=one_to_one)
-            binary_codes = bank.binary_codes[block]
-            binary_codes.copy_(dcc(binary_codes, gram, target, self.sweeps))
+        solve_codes(bank, gram, targets, one_to_one, self.sweeps, progress)
         bank.class_weights.copy_(weights)
 
     def objective(self, bank: CodeBank) -> Tensor:

@@ -1,6 +1,7 @@
 """Models: a backbone with a hash layer on top."""
 
+from pml_hashing.models.continuation import ScaledTanh, TanhContinuation
 from pml_hashing.models.hash_layer import HashLayer
 from pml_hashing.models.hashing_model import HashingModel
 
-__all__ = ["HashLayer", "HashingModel"]
+__all__ = ["HashLayer", "HashingModel", "ScaledTanh", "TanhContinuation"]

@@ -5,9 +5,12 @@ from typing import Literal, TypeAlias
 from torch import Tensor, nn
 
 from pml_hashing._checks import check_at_least, check_choice
+from pml_hashing.models.continuation import ScaledTanh
 
 Head: TypeAlias = Literal["linear", "mlp"]
-Bound: TypeAlias = Literal["tanh", "none"]
+Bound: TypeAlias = Literal["tanh", "scaled_tanh", "none"]
+
+BOUNDS = {"tanh": nn.Tanh, "scaled_tanh": ScaledTanh, "none": nn.Identity}
 
 
 class HashLayer(nn.Module):
@@ -21,7 +24,8 @@ class HashLayer(nn.Module):
         in_features: Width of the features.
         code_length: Number of bits $K$.
         head: `"linear"`, or `"mlp"` with one hidden ReLU layer as wide as the features.
-        bound: `"tanh"` for codes in $(-1, 1)$, or `"none"`.
+        bound: `"tanh"` for codes in $(-1, 1)$, `"scaled_tanh"` for a `ScaledTanh` whose slope a
+            `TanhContinuation` raises, or `"none"`.
         drop_rate: Dropout on the hidden layer of the `"mlp"` head.
 
     Raises:
@@ -48,7 +52,7 @@ class HashLayer(nn.Module):
         check_at_least(in_features, 1, "in_features")
         check_at_least(code_length, 1, "code_length")
         check_choice(head, ("linear", "mlp"), "head")
-        check_choice(bound, ("tanh", "none"), "bound")
+        check_choice(bound, tuple(BOUNDS), "bound")
         if not 0 <= drop_rate < 1:
             raise ValueError(f"Expected `drop_rate` of at least 0 and below 1, got {drop_rate}.")
         self.in_features = in_features
@@ -57,7 +61,7 @@ class HashLayer(nn.Module):
         nn.init.zeros_(to_codes.bias)
         hidden = [nn.Linear(in_features, in_features), nn.ReLU(), nn.Dropout(drop_rate)]
         self.head = nn.Sequential(*(hidden if head == "mlp" else []), to_codes)
-        self.bound = nn.Tanh() if bound == "tanh" else nn.Identity()
+        self.bound = BOUNDS[bound]()
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the codes, `(batch_size, code_length)`, of features `(batch_size, in_features)`.

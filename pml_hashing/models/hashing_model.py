@@ -29,7 +29,7 @@ class HashingModel(nn.Module):
         code_length: Number of bits.
         pretrained: Load timm's weights, from its hub or the hub's local cache.
         head: `"linear"`, or `"mlp"` with one hidden layer.
-        bound: `"tanh"` for codes from -1 to 1, or `"none"`.
+        bound: `"tanh"` for codes from -1 to 1, `"scaled_tanh"`, or `"none"`: see `HashLayer`.
         drop_rate: Dropout before the classifier in timm's terms, so before the hash layer, and in
             the hidden layer of the `"mlp"` head. A module of one's own has its own dropout.
         in_chans: Channels of an image. timm adapts trained weights to other than 3.

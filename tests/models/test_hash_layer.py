@@ -7,7 +7,10 @@ from torch.testing import assert_close
 from pml_hashing.models import HashLayer
 
 
-@pytest.mark.parametrize(("bound", "function"), [("tanh", torch.tanh), ("none", torch.clone)])
+@pytest.mark.parametrize(
+    ("bound", "function"),
+    [("tanh", torch.tanh), ("scaled_tanh", torch.tanh), ("none", torch.clone)],
+)
 def test_linear_head(bound, function, device, dtype):
     layer = HashLayer(6, 4, bound=bound).to(device, dtype)
     features = torch.randn(3, 6, device=device, dtype=dtype)
@@ -52,7 +55,7 @@ def test_bits_start_orthogonal_and_without_bias():
         ({"in_features": 0}, "`in_features` of at least 1, got 0"),
         ({"code_length": 0}, "`code_length` of at least 1, got 0"),
         ({"head": "deep"}, "`head` to be one of 'linear', 'mlp', got 'deep'"),
-        ({"bound": "sign"}, "`bound` to be one of 'tanh', 'none', got 'sign'"),
+        ({"bound": "sign"}, "`bound` to be one of 'tanh', 'scaled_tanh', 'none', got 'sign'"),
         ({"drop_rate": 1.0}, "`drop_rate` of at least 0 and below 1, got 1.0"),
         ({"drop_rate": -0.1}, "`drop_rate` of at least 0 and below 1, got -0.1"),
     ],

@@ -1,0 +1,89 @@
+"""DHNLoss against the printed objective of Zhu et al., AAAI 2016."""
+
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from pml_hashing.losses import DHNLoss
+
+LABELS = {
+    "class_ids": torch.tensor([0, 0, 1, 2, 1, 0]),
+    "multi_hot": torch.tensor([[1, 1, 0], [0, 1, 0], [0, 0, 1], [1, 0, 1], [0, 0, 0], [0, 1, 0]]),
+}
+
+
+def share_a_label(y, z):
+    return y == z if isinstance(y, int) else any(a and b for a, b in zip(y, z, strict=True))
+
+
+def dot(x, y):
+    return sum(a * b for a, b in zip(x, y, strict=True))
+
+
+def dhn_reference(codes, labels, lambda_, alpha=1.0):
+    """The printed objective, over the number of pairs."""
+    objective, num_pairs = 0.0, 0
+    for i, z in enumerate(codes):
+        for j, w in enumerate(codes):
+            if i == j:
+                continue
+            inner = alpha * dot(z, w)
+            s = share_a_label(labels[i], labels[j])
+            objective += math.log(1 + math.exp(inner)) - s * inner
+            objective += lambda_ * sum(math.log(math.cosh(abs(x) - 1)) for x in (*z, *w))
+            num_pairs += 1
+    return objective / num_pairs
+
+
+@pytest.fixture(params=LABELS)
+def labels(request):
+    return LABELS[request.param]
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0])
+@pytest.mark.parametrize("lambda_", [0.0, 0.7])
+def test_value(labels, lambda_, alpha, device, dtype):
+    codes = torch.randn(6, 4, dtype=dtype, device=device)
+    expected = dhn_reference(codes.tolist(), labels.tolist(), lambda_, alpha)
+    loss = DHNLoss(quantization_weight=2 * 4 * lambda_, alpha=alpha)(codes, labels)  # 2 K lambda
+    assert_close(loss.item(), expected, rtol=1e-5, atol=1e-6)
+    assert (loss.dtype, loss.device.type) == (dtype, device.type)
+
+
+def test_gradient(labels, device):
+    codes = torch.randn(6, 4, dtype=torch.float64, device=device).requires_grad_()
+    loss_func = DHNLoss(quantization_weight=1.0)
+    assert torch.autograd.gradcheck(lambda c: loss_func(c, labels), codes)
+
+
+@pytest.mark.parametrize("labels", [[0], [0, 0, 0], [0, 1, 2]], ids=["one", "all_same", "all_diff"])
+def test_missing_kind_of_pair_counts_zero(labels):
+    codes = torch.randn(len(labels), 4).requires_grad_()
+    loss = DHNLoss(quantization_weight=0)(codes, torch.tensor(labels))
+    loss.backward()
+    assert codes.grad.isfinite().all()
+    if len(labels) == 1:
+        assert loss == 0
+    else:
+        assert_close(loss.item(), dhn_reference(codes.tolist(), labels, 0.0))
+
+
+def test_binary_codes_have_no_quantization_loss():
+    codes = torch.randint(2, (6, 4)) * 2.0 - 1
+    labels = LABELS["class_ids"]
+    assert_close(DHNLoss()(codes, labels), DHNLoss(quantization_weight=0)(codes, labels))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"quantization_weight": -1.0}, "`quantization_weight` of at least 0, got -1.0"),
+        ({"alpha": 0.0}, "positive `alpha`, got 0.0"),
+        ({"alpha": math.nan}, "positive `alpha`, got nan"),
+    ],
+)
+def test_arguments_are_checked(options, message):
+    with pytest.raises(ValueError, match=message):
+        DHNLoss(**options)
