@@ -26,7 +26,7 @@ def to_packed(codes: Tensor, name: str, code_length: int | None) -> tuple[Tensor
     if not isinstance(codes, Tensor) or codes.dtype != torch.uint8:
         check_codes(codes, name, code_length)
         check_finite(codes, name)
-        return pack(codes.detach()), codes.shape[1]
+        return pack(codes), codes.shape[1]
     check_packed_codes(codes, name, code_length)
     code_length = code_length or codes.shape[1] * BITS_OF_A_BYTE
     bits_of_last = code_length - (codes.shape[1] - 1) * BITS_OF_A_BYTE

@@ -107,7 +107,7 @@ class MemoryStore(CodeStore):
         self, packed_codes: Tensor, ids: Sequence[Hashable] | None, vectors: Tensor | None
     ) -> None:
         automatic = range(self._next_id, self._next_id + len(packed_codes))
-        if ids is not None or self._ids is not None or self._next_id != len(self):
+        if ids is not None or self._ids is not None:
             held = self._own_ids()
             held.extend(automatic if ids is None else ids)
         integers = automatic if ids is None else (id_ for id_ in ids if isinstance(id_, int))

@@ -118,6 +118,22 @@ def test_results_are_where_the_queries_are(device):
         assert [x.device.type for x in found] == [device.type] * 2
 
 
+def test_faiss_gets_the_numbers():
+    codes = pack(make_clusters(100)).numpy()
+    graph = HNSW(num_links=5, ef_construction=7, ef_search=9).build(codes)
+    hnsw = graph.hnsw
+    assert (hnsw.nb_neighbors(1), hnsw.efConstruction, hnsw.efSearch) == (5, 7, 9)
+    lists = IVF(num_lists=6, num_probes=4).build(codes)
+    assert (lists.nlist, lists.nprobe) == (6, 4)
+    assert IVF().build(codes).nlist == 10
+    assert IVF(num_lists=1000).build(codes).nlist == 100
+
+
+def test_faiss_warns_of_nothing(capfd):
+    IVF(num_lists=6).build(pack(make_clusters(100)).numpy())
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

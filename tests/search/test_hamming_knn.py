@@ -107,6 +107,16 @@ def test_the_faster_way_is_chosen(k, num_codes, code_length, counted):
     assert _exact._is_counted(k, num_codes, code_length // 8) == counted
 
 
+def test_codes_may_be_views():
+    codes = make_codes(20, 24)
+    expected = HammingKNN()(codes, 20, codes)
+    for passed in (codes.T.contiguous().T, pack(codes).T.contiguous().T):
+        knn = HammingKNN()
+        knn.train(passed)
+        assert_close(knn(passed, 20), expected)
+        assert_close(knn(passed, 20, passed), expected)
+
+
 def test_a_reference_leaves_the_held_codes_alone():
     codes = make_codes()
     knn = HammingKNN()

@@ -88,6 +88,19 @@ def test_asymmetric_reranking_of_packed_codes():
         knn(pack(query), 5)
 
 
+def test_gradients_and_half_precision_do_not_matter():
+    codes = torch.randint(-4, 5, (20, 8)) / 4
+    for rerank in ("asymmetric", "vectors"):
+        knn = HammingKNN(rerank=rerank)
+        knn.train(codes)
+        expected = knn(codes, 5)
+        for passed in (codes.clone().requires_grad_(), codes.half(), codes.double()):
+            knn.train(passed)
+            assert_close(knn(passed, 5), expected)
+            assert_close(knn(passed, 5, passed), expected)
+            assert not knn(passed, 5)[0].requires_grad
+
+
 def test_vectors_are_needed():
     codes, knn = torch.randn(6, 16), HammingKNN(rerank="vectors")
     knn.train(codes)
