@@ -5,6 +5,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from pml_hashing._checks import require_labels
 from pml_hashing._compat import loss_and_miner_utils as lmu
 
 IndicesTuple: TypeAlias = tuple[Tensor, ...]
@@ -47,13 +48,14 @@ def to_pairs(
     itself, which is known from `ref_labels` being the same object as `labels`.
 
     Raises:
-        ValueError: If neither labels nor pairs are given.
+        ValueError: If neither labels nor pairs are given, or multi-hot rows hold other values than
+            0 and 1.
     """
     if indices_tuple is not None:
         return lmu.convert_to_pairs(indices_tuple, labels, ref_labels)
     if labels is None or ref_labels is None:
         raise ValueError("Expected `labels` or `indices_tuple`, got neither.")
-    similar = similarity(labels, ref_labels)
+    similar = similarity(require_labels(labels), require_labels(ref_labels, "ref_labels"))
     dissimilar = ~similar
     if ref_labels is labels:
         similar.fill_diagonal_(False)
