@@ -20,9 +20,9 @@ device = "cuda" if torch.cuda.is_available() else "cpu"
 digits = load_digits()
 images = F.interpolate(torch.tensor(digits.images[:, None] / 16, dtype=torch.float32), size=32)
 labels = torch.tensor(digits.target)
-queries, database = torch.randperm(len(labels)).split([297, 1500])  # trained on the database
+validation, database = torch.randperm(len(labels)).split([297, 1500])  # trained on the database
 dataset = TensorDataset(images, labels)
-splits = {"query": Subset(dataset, queries), "database": Subset(dataset, database)}
+splits = {"val": Subset(dataset, validation), "database": Subset(dataset, database)}
 
 first, second = (HashingModel("test_resnet", 32, in_chans=1, img_size=32) for _ in range(2))
 models = {"trunk": first.trunk, "embedder": first.embedder}
@@ -33,9 +33,9 @@ for model in models.values():
 
 record_keeper, _, _ = logging_presets.get_record_keeper(f"{FOLDER}/logs", f"{FOLDER}/tensorboard")
 hooks = logging_presets.get_hook_container(
-    record_keeper, primary_metric=METRIC, validation_split_name="query"
+    record_keeper, primary_metric=METRIC, validation_split_name="val"
 )
-tester = TwoNetworkHammingTester(  # codes of queries and database: the sign of the sum of both
+tester = TwoNetworkHammingTester(  # all codes: the sign of the sum of both networks
     second.trunk, second.embedder, end_of_testing_hook=hooks.end_of_testing_hook
 )
 trainer = AsymmetricTrainer(
@@ -47,11 +47,11 @@ trainer = AsymmetricTrainer(
     dataloader_num_workers=0,
     end_of_iteration_hook=hooks.end_of_iteration_hook,
     end_of_epoch_hook=hooks.end_of_epoch_hook(
-        tester, splits, f"{FOLDER}/models", splits_to_eval=[("query", ["database"])]
+        tester, splits, f"{FOLDER}/models", splits_to_eval=[("val", ["database"])]
     ),
 )
 start_epoch = hooks.load_latest_saved_models(trainer, f"{FOLDER}/models")  # 1 where there is none
 trainer.train(start_epoch, num_epochs=4)
-history = hooks.get_accuracy_history(tester, "query")
+history = hooks.get_accuracy_history(tester, "val")
 for epoch, score in zip(history["epoch"], history[f"{METRIC}_level0"], strict=True):
     print(f"round {epoch}: mAP {score:.3f}")

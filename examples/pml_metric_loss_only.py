@@ -22,18 +22,18 @@ torch.manual_seed(0)
 digits = load_digits()
 images = F.interpolate(torch.tensor(digits.images[:, None] / 16, dtype=torch.float32), size=32)
 dataset = TensorDataset(images, torch.tensor(digits.target))
-queries, database = torch.randperm(len(dataset)).split([297, 1500])  # trained on the database
-splits = {"query": Subset(dataset, queries), "database": Subset(dataset, database)}
+validation, database = torch.randperm(len(dataset)).split([297, 1500])  # trained on the database
+splits = {"val": Subset(dataset, validation), "database": Subset(dataset, database)}
 
 model = HashingModel("test_resnet", code_length=32, in_chans=1, img_size=32)
 model.to("cuda" if torch.cuda.is_available() else "cpu")
 models = {"trunk": model.trunk, "embedder": model.embedder}
-who = [("query", ["database"])]  # queries, and what they are scored against
+who = [("val", ["database"])]  # queries, and what they are scored against
 
 with tempfile.TemporaryDirectory() as folder:
     record_keeper, _, _ = logging_presets.get_record_keeper(f"{folder}/logs")
     hooks = logging_presets.get_hook_container(
-        record_keeper, primary_metric=METRIC, validation_split_name="query"
+        record_keeper, primary_metric=METRIC, validation_split_name="val"
     )
     tester = HammingTester(end_of_testing_hook=hooks.end_of_testing_hook, dataloader_num_workers=0)
     tester.test(splits, 0, model.trunk, model.embedder, who)  # before training
@@ -50,6 +50,6 @@ with tempfile.TemporaryDirectory() as folder:
         ),
     )
     trainer.train(num_epochs=4)
-    history = hooks.get_accuracy_history(tester, "query", metrics=[METRIC])
+    history = hooks.get_accuracy_history(tester, "val", metrics=[METRIC])
 for epoch, score in zip(history["epoch"], history[f"{METRIC}_level0"], strict=True):
     print(f"epoch {epoch}: mAP {score:.3f}")

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-SHORT = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "quickstart")
+SHORT = sorted({path.stem for path in EXAMPLES.glob("*.py")} - {"figures", "quickstart"})
 
 
 def run(name, folder, *arguments):
@@ -33,6 +33,13 @@ def test_short_example(name, tmp_path):
     scores = [float(score) for score in re.findall(r"mAP (\d\.\d+)", done.stdout)]
     assert scores[0] < 0.5
     assert scores[-1] > 0.9
+
+
+def test_figures(tmp_path):
+    done = run("figures", tmp_path, str(tmp_path / "figures"))
+    assert done.returncode == 0, done.stderr
+    written = {path.stem for path in (tmp_path / "figures").iterdir()}
+    assert written >= {"precision_recall", "precision_by_rank", "distances", "bits", "pca", "tsne"}
 
 
 def table(stdout):

@@ -1,94 +1,21 @@
-"""Figures of what codes retrieve: precision-recall curves and a gallery of neighbours."""
+"""A gallery of queries, each with its nearest neighbours."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pml_hashing._checks import check_at_least
+from pml_hashing.visualize._style import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""Okabe and Ito's, which people who do not see red or green can tell apart."""
-MARKERS = "osD^vP"
 WRONG = "#d62728"
 INCHES_OF_AN_IMAGE = 0.85
 LETTERS_OF_A_CAPTION = 16
-
-
-def plot_precision_recall(
-    curves: Mapping[str, tuple[Tensor, Tensor]], *, radius: int | None = 2
-) -> "Figure":
-    """Plot precision over recall, of one method or of several.
-
-    Args:
-        curves: Precision and recall at every radius, as `precision_recall_by_radius` returns them,
-            by the name of the method.
-        radius: The Hamming radius whose point is marked. No point if `None`, or if a curve ends
-            before it.
-
-    Returns:
-        The figure. `figure.savefig("curve.png")` writes it to a file.
-
-    Raises:
-        ImportError: If matplotlib is not installed.
-        ValueError: If there is no curve, or one has other values than numbers from 0 to 1, or not
-            as many of precision as of recall.
-
-    Examples:
-        >>> import torch
-        >>> from pml_hashing.evaluation import precision_recall_by_radius
-        >>> from pml_hashing.visualize import plot_precision_recall
-        >>> labels = torch.arange(100) % 5
-        >>> codes = torch.randn(5, 16)[labels] + torch.randn(100, 16)
-        >>> curve = precision_recall_by_radius(codes[:20], labels[:20], codes[20:], labels[20:])
-        >>> figure = plot_precision_recall({"16 bits": curve})
-        >>> figure.axes[0].get_xlabel()
-        'Recall'
-    """
-    if not curves:
-        raise ValueError("Expected `curves` of at least one method, got none.")
-    if radius is not None:
-        check_at_least(radius, 0, "radius")
-    points = {name: _to_curve(name, *curve) for name, curve in curves.items()}
-    figure = _new_figure(6.6, 4.0)
-    figure.set_layout_engine("constrained")
-    axes = figure.add_subplot()
-    for number, (name, (precision, recall)) in enumerate(points.items()):
-        color, marker = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
-        # Points at the ends of the axes are drawn whole.
-        style: Any = {"color": color, "marker": marker, "clip_on": False}
-        axes.plot(recall, precision, label=name, markersize=3.5, **style)
-    if radius is not None:
-        _mark_radius(axes, points, radius)
-    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="Recall", ylabel="Precision")
-    axes.grid(color="0.9", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside right upper", frameon=False)
-    return figure
-
-
-def _mark_radius(
-    axes: "Axes", points: dict[str, tuple[np.ndarray, np.ndarray]], radius: int
-) -> None:
-    reached = [curve for curve in points.values() if radius < len(curve[0])]
-    if reached:
-        axes.scatter(
-            [recall[radius] for _, recall in reached],
-            [precision[radius] for precision, _ in reached],
-            s=90,
-            facecolors="none",
-            edgecolors="0.2",
-            clip_on=False,
-            zorder=3,
-            label=f"Hamming radius {radius}",
-        )
 
 
 def plot_retrieval(
@@ -169,7 +96,7 @@ def _new_gallery(
     pitch, gap, margin, title = 1.08, 0.25, 0.12, 0.35  # in sizes of an image
     width = max(2 * margin + gap + num_columns * pitch + 1, 5.6)  # for the headings
     height = title + num_rows * (pitch + caption) + margin
-    figure = _new_figure(width * INCHES_OF_AN_IMAGE, height * INCHES_OF_AN_IMAGE)
+    figure = new_figure(width * INCHES_OF_AN_IMAGE, height * INCHES_OF_AN_IMAGE)
     grid = []
     for row in range(num_rows):
         bottom = height - title - row * (pitch + caption) - 1
@@ -177,32 +104,6 @@ def _new_gallery(
         boxes = [(left / width, bottom / height, 1 / width, 1 / height) for left in lefts]
         grid.append([figure.add_axes(box) for box in boxes])
     return figure, grid
-
-
-def _new_figure(width: float, height: float) -> "Figure":
-    """Return a figure that no global state of pyplot knows, and that needs no display."""
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 (an extra)
-    except ImportError as error:
-        raise ImportError('Figures need matplotlib: pip install "pml-hashing[examples]"') from error
-    return Figure(figsize=(width, height), dpi=150)
-
-
-def _to_curve(name: str, precision: Any, recall: Any) -> tuple[np.ndarray, np.ndarray]:
-    curves = [torch.as_tensor(values).detach().cpu().double() for values in (precision, recall)]
-    shapes = [tuple(curve.shape) for curve in curves]
-    if shapes[0] != shapes[1] or len(shapes[0]) != 1 or 0 in shapes[0]:
-        raise ValueError(
-            f"Expected precision and recall of {name!r} in `curves` of one shape (num_radii,), not "
-            f"empty, got {shapes[0]} and {shapes[1]}."
-        )
-    both = torch.stack(curves)
-    if not ((both >= 0) & (both <= 1)).all():  # false for NaN
-        raise ValueError(
-            f"Expected precision and recall of {name!r} in `curves` from 0 to 1, "
-            f"got {both.min().item()} to {both.max().item()}."
-        )
-    return both[0].numpy(), both[1].numpy()
 
 
 def _check_gallery(relevant: Tensor, distances: Tensor | None, **per_query: Any) -> None:
