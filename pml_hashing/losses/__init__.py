@@ -6,6 +6,7 @@ from pml_hashing.losses.csq import CSQLoss
 from pml_hashing.losses.dadh import DADHLoss
 from pml_hashing.losses.daph import DAPHLoss
 from pml_hashing.losses.dcwh import DCWHLoss, DCWHSchedule
+from pml_hashing.losses.dfh import DFHLoss
 from pml_hashing.losses.dhn import DHNLoss
 from pml_hashing.losses.dnnh import DNNHLoss
 from pml_hashing.losses.dpsh import DPSHLoss
@@ -34,6 +35,7 @@ __all__ = [
     "DAPHLoss",
     "DCWHLoss",
     "DCWHSchedule",
+    "DFHLoss",
     "DHNLoss",
     "DNNHLoss",
     "DPSHLoss",

@@ -98,6 +98,15 @@ def test_the_wrong_bit_is_always_corrected(scale):
     assert (codes.grad * loss_func.hash_centers < 0).all()
 
 
+def test_a_code_beyond_its_center_is_right():
+    loss_func = CSQLoss(3, 8, quantization_weight=0)
+    codes = (3 * loss_func.hash_centers).requires_grad_()
+    loss = loss_func(codes, torch.arange(3))
+    loss.backward()
+    assert loss == 0
+    assert (codes.grad == 0).all()
+
+
 def test_a_sample_without_labels_is_only_quantized():
     codes, none = make_codes(), torch.zeros(6, 3)
     assert CSQLoss(3, 8, quantization_weight=0)(codes, none) == 0
