@@ -144,7 +144,8 @@ def make_loss(images: ImageSet, args: Namespace) -> nn.Module:
     num_classes, code_length = len(images.classes), args.code_length
     if args.loss == "dsah":
         bank = CodeBank(images.labels, code_length, num_classes=num_classes).to(args.device)
-        return DSAHLoss(num_classes, code_length, code_bank=bank).to(args.device)
+        loss_func = DSAHLoss(num_classes, code_length, code_bank=bank, collect_stats=True)
+        return loss_func.to(args.device)
     if images.labels.ndim == 2:
         raise ValueError("Expected --loss dsah for images of several labels, which PML's refuse.")
     distance = HammingDistance(binarize=False)  # bits have no gradient, their relaxation has

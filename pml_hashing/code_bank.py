@@ -210,7 +210,8 @@ class CodeBank(nn.Module):
     def row_blocks(self, progress: bool = False) -> Iterator[slice]:
         """Yield slices that cover all samples, with a progress bar if asked."""
         starts = range(0, len(self), ROWS_OF_A_BLOCK)
-        for start in tqdm(starts, desc="updating codes", disable=not progress or len(starts) == 1, leave=False):
+        silent = not progress or len(starts) == 1
+        for start in tqdm(starts, desc="updating codes", disable=silent, leave=False):
             yield slice(start, start + ROWS_OF_A_BLOCK)
 
     def row_average(self, sums: Tensor, labels: Tensor) -> Tensor:
