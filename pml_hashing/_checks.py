@@ -71,6 +71,21 @@ def require_labels(labels: Tensor | None, name: str = "labels") -> Tensor:
     return labels
 
 
+def check_labels_of_bank(labels: Tensor, of_bank: Tensor) -> None:
+    """Raise if labels of a batch are not those that a code bank has for the same samples.
+
+    Labels of two kinds are not compared, nor labels on a GPU: reading values back would stop it.
+    """
+    if labels.is_cuda or labels.shape != of_bank.shape:
+        return
+    wrong = (labels.long() != of_bank.long()).view(len(labels), -1).any(dim=1)
+    if wrong.any():
+        raise ValueError(
+            "Expected `labels` of the samples at `sample_indices` as the code bank has them, got "
+            f"others for {wrong.sum()} of {len(labels)}: is the data set in the bank's order?"
+        )
+
+
 def require_sample_indices(sample_indices: Tensor | None, size: int, bank_size: int) -> Tensor:
     """Return `sample_indices` as int64, or raise unless they place `size` samples in a bank."""
     if sample_indices is not None and not isinstance(sample_indices, Tensor):

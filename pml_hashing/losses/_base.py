@@ -12,6 +12,7 @@ from pml_hashing._checks import (
     check_codes,
     check_label_values,
     check_labels,
+    check_labels_of_bank,
     require_labels,
     require_sample_indices,
 )
@@ -257,7 +258,10 @@ class BaseDiscreteLoss(BaseHashingLoss):
                     f"got {tuple(of_network.shape)}."
                 )
         if self.code_bank is not None:
-            return self._rows_of_bank(self.code_bank, codes, sample_indices)
+            bank, rows = self._rows_of_bank(self.code_bank, codes, sample_indices)
+            if labels is not None:
+                check_labels_of_bank(labels, bank.labels_of(rows))
+            return bank, rows
         if sample_indices is not None:
             raise ValueError("Expected no `sample_indices` without a code bank, got some.")
         labels = require_labels(labels)

@@ -10,7 +10,7 @@ from pytorch_metric_learning.reducers import DoNothingReducer, SumReducer
 from pytorch_metric_learning.regularizers import LpRegularizer
 from torch.testing import assert_close
 
-from pml_hashing import CodeBank
+from pml_hashing import CodeBank, DSAHLoss
 from pml_hashing.codes import binarize
 from pml_hashing.losses import BaseDiscreteLoss, BaseHashingLoss, CodeUpdate
 
@@ -315,3 +315,13 @@ def test_bank_is_of_the_classes_bits_and_device_of_the_loss():
 def test_sizes_are_checked(num_classes, code_length):
     with pytest.raises(ValueError, match=r"Expected `(num_classes|code_length)` of at least"):
         SignLoss(num_classes, code_length)
+
+
+@pytest.mark.parametrize("multi_hot", [False, True])
+def test_labels_in_another_order_than_the_bank_are_refused(multi_hot):
+    labels = torch.eye(3, dtype=torch.int64) if multi_hot else torch.arange(3)
+    loss_func = DSAHLoss(3, 8, code_bank=CodeBank(labels, 8))
+    codes, rows = torch.zeros(3, 8), torch.tensor([2, 0, 1])
+    loss_func(codes, labels[rows], sample_indices=rows)
+    with pytest.raises(ValueError, match="as the code bank has them, got others for 3 of 3"):
+        loss_func(codes, labels, sample_indices=rows)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from pml_hashing import CodeBank, DSAHLoss
+from pml_hashing import CodeBank, DSAHLoss, code_bank
 from pml_hashing.losses import (
     AffinityGraphLoss,
     ClassStructureQuantizationLoss,
@@ -471,8 +471,10 @@ def test_a_restored_bank_goes_on_as_the_old_one(labels, num_networks):
         assert name.endswith("extra_state") or torch.equal(value, restored.state_dict()[name])
 
 
-def test_progress_bar(labels, capsys):
+def test_progress_bar(labels, capsys, monkeypatch):
     loss_func, _ = make_bank(labels)
+    loss_func.update_codes(progress=True)  # a single block needs no bar
+    monkeypatch.setattr(code_bank, "ROWS_OF_A_BLOCK", 2)
     loss_func.update_codes()
     assert capsys.readouterr().err == ""
     loss_func.update_codes(progress=True)
