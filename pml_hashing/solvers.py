@@ -70,18 +70,18 @@ def dcc(binary_codes: Tensor, gram: Tensor, target: Tensor, sweeps: int = 1) -> 
     for start in range(0, len(target), max(rows, 1)):
         block = slice(start, start + rows)
         # Bits are rows here: each update reads and writes contiguous memory.
-        bits, wanted = binary_codes[block].T.to(target.dtype), target[block].T.contiguous()
-        improved[block] = _sweep(bits.contiguous(), coupling, wanted, sweeps).T.to(improved.dtype)
+        bits = binary_codes[block].T.clone(memory_format=torch.contiguous_format).to(target.dtype)
+        _sweep(bits, coupling, target[block].T.contiguous(), sweeps)
+        improved[block] = bits.T.to(improved.dtype)
     return improved
 
 
-def _sweep(bits: Tensor, coupling: Tensor, target: Tensor, sweeps: int) -> Tensor:
-    bits = bits.clone()
+def _sweep(bits: Tensor, coupling: Tensor, target: Tensor, sweeps: int) -> None:
+    """Improve `bits` in place, `(code_length, rows)`."""
     for _ in range(sweeps):
         for bit, weights, wanted in zip(bits, coupling, target, strict=True):
             pull = torch.addmv(wanted, bits.T, weights, alpha=-1)
             bit.copy_(torch.where(pull == 0, bit, binarize(pull)))
-    return bits
 
 
 def dcc_objective(binary_codes: Tensor, gram: Tensor, target: Tensor) -> Tensor:

@@ -244,7 +244,7 @@ class BaseDiscreteLoss(BaseHashingLoss):
     def bank_of(
         self, codes: list[Tensor], labels: Tensor | None, sample_indices: Tensor | None
     ) -> tuple[CodeBank, Tensor]:
-        """Return the code bank of this call and the rows of the batch in it.
+        """Return the code bank of this call, which knows its codes, and the rows of the batch.
 
         Args:
             codes: Codes of the batch by each network.
@@ -261,6 +261,8 @@ class BaseDiscreteLoss(BaseHashingLoss):
             bank, rows = self._rows_of_bank(self.code_bank, codes, sample_indices)
             if labels is not None:
                 check_labels_of_bank(labels, bank.labels_of(rows))
+            if self.training:  # first, so that sums over the bank count the batch as it is now
+                bank.store(rows, *(network.detach() for network in codes))
             return bank, rows
         if sample_indices is not None:
             raise ValueError("Expected no `sample_indices` without a code bank, got some.")

@@ -115,8 +115,6 @@ class ADSHLoss(BaseDiscreteLoss):
     ) -> LossDict:
         codes = of_networks(embeddings, ref_emb)
         bank, rows = self.bank_of(codes, labels, sample_indices)
-        if bank is self.code_bank and self.training:
-            bank.store(rows, *(network.detach() for network in codes))
         losses = self._terms(bank, rows, codes)
         return {name: self.element_loss(losses[name]) for name in self._sub_loss_names()}
 

@@ -139,8 +139,6 @@ class DADHLoss(BaseDiscreteLoss):
     ) -> LossDict:
         codes = of_networks(embeddings, ref_emb)
         bank, rows = self.bank_of(codes, labels, sample_indices)
-        if bank is self.code_bank and self.training:  # before the balance counts the batch
-            bank.store(rows, *(network.detach() for network in codes))
         samples = self.bank_samples if bank is self.code_bank else 0
         losses = self._discrete_terms(bank, rows, codes)
         losses["likelihood_loss"] = likelihood(codes, bank, rows, samples, indices_tuple)

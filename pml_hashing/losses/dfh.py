@@ -122,8 +122,6 @@ class DFHLoss(BaseDiscreteLoss):
     ) -> LossDict:
         codes = of_networks(embeddings, ref_emb)
         bank, rows = self.bank_of(codes, labels, sample_indices)
-        if bank is self.code_bank and self.training:
-            bank.store(rows, *(network.detach() for network in codes))
         labels = bank.labels_of(rows)
         # Views, since the same object is taken for a batch paired with itself.
         pairs = to_pairs(indices_tuple, labels, labels if len(codes) == 1 else labels[:])

@@ -8,7 +8,7 @@ from torch import Tensor
 from pml_hashing._checks import check_at_least
 from pml_hashing.code_bank import CodeBank, Rows, moments, spread
 from pml_hashing.losses._base import BaseDiscreteLoss, LossDict
-from pml_hashing.losses._discrete import set_class_codes, solve_codes
+from pml_hashing.losses._discrete import mean_over_bank, set_class_codes, solve_codes
 from pml_hashing.losses._dual_regression import DualRegression, InterLabel, Regression
 from pml_hashing.losses._inner_product import (
     inner_product_losses,
@@ -149,8 +149,6 @@ class DSAHLoss(BaseDiscreteLoss):
     ) -> LossDict:
         codes = of_networks(embeddings, ref_emb)
         bank, rows = self.bank_of(codes, labels, sample_indices)
-        if bank is self.code_bank and self.training:  # before the graph sees the batch in the bank
-            bank.store(rows, *(network.detach() for network in codes))
         if indices_tuple is None:
             graph = self._graph(bank, rows, codes)
         else:
@@ -231,11 +229,10 @@ class DSAHLoss(BaseDiscreteLoss):
         bank.class_weights.copy_(weights)
 
     def objective(self, bank: CodeBank) -> Tensor:
-        total = bank.code_sums.new_zeros((), dtype=torch.float64)
-        for block in bank.row_blocks():
-            codes = [codes[block] for codes, _ in bank.networks]
-            sums = bank.row_average(bank.networks[-1][1][0], bank.labels_of(block))
-            total += self.lambda_ * spread(codes[0], sums).double().sum() / self.code_length
-            for losses in self._discrete_terms(bank, block, codes).values():
-                total += losses.double().sum()
-        return total / len(bank)
+        return mean_over_bank(bank, self._terms)
+
+    def _terms(self, bank: CodeBank, rows: Rows, codes: list[Tensor]) -> dict[str, Tensor]:
+        """Return all terms of some samples, for the codes that the bank remembers."""
+        sums = bank.row_average(bank.networks[-1][1][0], bank.labels_of(rows))
+        graph = {"graph_loss": self.lambda_ * spread(codes[0], sums) / self.code_length}
+        return graph | self._discrete_terms(bank, rows, codes)
