@@ -3,11 +3,11 @@
     python benchmarks/retrieval.py --features FEATURES.npz  # of benchmarks/cifar10_features.py
     python benchmarks/tables.py
 
-It is `examples/compare_methods.py` with the arguments below; those of the command line go first.
+It is `examples/compare_methods.py` with the arguments below; further ones override them.
 Stop it and run it again as you like: what is in the file of the results is not computed anew.
 """
 
-import subprocess
+import os
 import sys
 from pathlib import Path
 
@@ -20,7 +20,7 @@ GRID += ["--output", str(ROOT / "benchmarks" / "results" / "retrieval.jsonl")]
 
 def main() -> None:
     script = ROOT / "examples" / "compare_methods.py"
-    sys.exit(subprocess.call([sys.executable, str(script), *GRID, *sys.argv[1:]]))
+    os.execv(sys.executable, [sys.executable, str(script), *GRID, *sys.argv[1:]])
 
 
 if __name__ == "__main__":

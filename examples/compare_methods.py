@@ -22,10 +22,11 @@ from pathlib import Path
 os.environ.setdefault("TQDM_DISABLE", "1")  # a bar for each of a thousand rounds
 
 from comparison.cells import Cell, run_cell
-from comparison.methods import FLOAT_FEATURES, METHODS, Budget
+from comparison.methods import FLOAT_FEATURES, METHODS
 from comparison.protocols import PROTOCOLS
 from comparison.results import append_record, drop_torn_line, read_records
 from comparison.sources import Source
+from comparison.task import Budget
 
 
 def parse_args() -> Namespace:
@@ -88,20 +89,11 @@ def make_grid(args: Namespace) -> list[Cell]:
     protocol = args.protocol or (
         "1k/59k" if args.dataset in {"cifar10", "fashion-mnist"} else "10%/90%"
     )
-    cells = [
-        Cell(
-            args.dataset,
-            protocol,
-            args.backbone,
-            args.img_size,
-            args.end_to_end,
-            method,
-            None if method == FLOAT_FEATURES else code_length,
-            seed,
-            Budget(epochs=args.epochs),
-        )
-        for seed, code_length, method in product(range(args.seeds), args.code_lengths, args.methods)
-    ]
+    shared = (args.dataset, protocol, args.backbone, args.img_size, args.end_to_end)
+    budget, cells = Budget(epochs=args.epochs), []
+    for seed, code_length, method in product(range(args.seeds), args.code_lengths, args.methods):
+        length = None if method == FLOAT_FEATURES else code_length
+        cells.append(Cell(*shared, method, length, seed, budget))
     return list(dict.fromkeys(cells))
 
 

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from comparison.methods import FLOAT_FEATURES, METHODS, Budget, Learned, Task
+from comparison.methods import FLOAT_FEATURES, METHODS
 from comparison.protocols import PROTOCOLS, Split
 from comparison.sources import Source
+from comparison.task import Budget, Learned, Task
 from pml_hashing import __version__
 from pml_hashing.evaluation import HammingRanking
 from pml_hashing.pairs import similarity

@@ -1,7 +1,7 @@
 """Images and labels: CIFAR-10, Fashion-MNIST, a folder of classes, images of several labels."""
 
 import gzip
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +18,7 @@ from torchvision import datasets
 class Images(NamedTuple):
     """Images (arrays, PIL images or paths), their labels, and how many of the last are for test."""
 
-    images: Sequence[Any]
+    images: Any
     labels: Tensor
     num_test: int
 
