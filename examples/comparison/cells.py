@@ -6,13 +6,13 @@ import resource
 import sys
 import time
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from comparison.methods import FLOAT_FEATURES, METHODS
 from comparison.protocols import PROTOCOLS, Split
+from comparison.results import Record
 from comparison.sources import Source
 from comparison.task import Budget, Learned, Task
 from pml_hashing import __version__
@@ -36,8 +36,15 @@ class Cell:
     seed: int
     budget: Budget
 
+    @classmethod
+    def of(cls, record: Record) -> "Cell":
+        """Return the cell that a record is of."""
+        values: Record = {name: record[name] for name in cls.__dataclass_fields__}
+        values["budget"] = Budget(**values["budget"])
+        return cls(**values)
 
-def run_cell(cell: Cell, source: Source) -> dict[str, Any]:
+
+def run_cell(cell: Cell, source: Source) -> Record:
     """Return the record of a cell: the cell itself, its scores and its costs."""
     torch.manual_seed(cell.seed)
     data = source.load()

@@ -39,13 +39,25 @@ class Source:
     device: str
     workers: int
 
+    @property
+    def weights(self) -> str:
+        """What the backbone is called in results: its name, and its weights if not timm's."""
+        if self.checkpoint is None:
+            return self.backbone
+        return f"{self.backbone} ({self.checkpoint.name})"
+
+    @property
+    def description(self) -> str:
+        """What features are of, which is kept with them."""
+        return f"{self.dataset}, {self.weights}, {self.img_size or 'own'} px"
+
     def load(self) -> "Features | Pixels":
-        """Return the data."""
+        """Return the data. Features are extracted where there are none yet."""
         if self.features is None:
             return Pixels(self, load_images(self.dataset, self.root))
         if not self.features.exists():
-            extract(self)
-        return Features.load(self.features)
+            extract(self, self.features)
+        return Features.load(self.features, self.description)
 
     def model(self, code_length: int, **options: Any) -> HashingModel:
         """Return the backbone with a hash layer."""
@@ -90,11 +102,19 @@ class Features:
     workers: int = 0
 
     @classmethod
-    def load(cls, path: Path) -> "Features":
+    def load(cls, path: Path, description: str) -> "Features":
+        """Return the features of a file.
+
+        Raises:
+            ValueError: If they are not what they should be of.
+        """
         with np.load(path) as file:
             features, labels = (torch.from_numpy(file[name]) for name in ("features", "labels"))
-            # A file of benchmarks/cifar10_features.py does not say it.
+            # A file of benchmarks/cifar10_features.py does not say what it is.
             num_test = int(file["num_test"]) if "num_test" in file else 10_000
+            of = str(file["description"]) if "description" in file else description
+        if of != description:
+            raise ValueError(f"Expected features of {description} in {path}, got those of {of}.")
         return cls(features, labels, num_test)
 
     def model(self, code_length: int, training: Tensor, **options: Any) -> HashingModel:
@@ -142,8 +162,8 @@ Data = Features | Pixels
 
 
 @torch.inference_mode()
-def extract(source: Source) -> None:
-    """Write the features of all images: arrays `features` (float16), `labels`, `num_test`."""
+def extract(source: Source, path: Path) -> None:
+    """Write the features of all images (float16), their labels, and what they are of."""
     images = load_images(source.dataset, source.root)
     model = source.model(code_length=1).to(source.device).eval()
     dataset = ImageSet(images, torch.arange(len(images.labels)), model.transform())
@@ -151,11 +171,15 @@ def extract(source: Source) -> None:
         model.trunk(batch.to(source.device)).half().cpu().numpy()
         for batch, _ in tqdm(source.loader(dataset), desc="extracting features", disable=False)
     ]
+    arrays: dict[str, Any] = {
+        "features": np.concatenate(features),
+        "labels": images.labels.numpy(),
+        "num_test": np.array(images.num_test),
+        "description": np.array(source.description),
+    }
 
-    def write(path: Path) -> None:
-        arrays = {"labels": images.labels.numpy(), "num_test": images.num_test}
-        with path.open("wb") as file:
-            np.savez(file, features=np.concatenate(features), **arrays)
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez(file, **arrays)
 
-    assert source.features is not None
-    write_atomically(source.features, write)
+    write_atomically(path, write)
