@@ -18,8 +18,6 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptio
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-os.environ.setdefault("TQDM_DISABLE", "1")  # else a bar for each of a thousand rounds
-
 from comparison.cells import Cell, run_cell
 from comparison.data import DATASETS
 from comparison.methods import FLOAT_FEATURES, METHODS
@@ -141,6 +139,7 @@ def run_missing(cells: list[Cell], source: Source, output: Path) -> int:
 
 def main() -> None:
     args = parse_args()
+    os.environ.setdefault("TQDM_DISABLE", "1")  # no bar for each of a thousand rounds
     source = make_source(args)
     cells = make_grid(args, source)
     try:

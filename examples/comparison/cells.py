@@ -19,7 +19,7 @@ from pml_hashing import __version__
 from pml_hashing.evaluation import HammingRanking
 from pml_hashing.pairs import similarity
 
-MEBIBYTE = 2**20
+MEBIBYTE, TOP_K = 2**20, 5000
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,6 @@ class Cell:
 
 def run_cell(cell: Cell, source: Source) -> Record:
     """Return the record of a cell: the cell itself, its scores and its costs."""
-    torch.manual_seed(cell.seed)
     data = source.load()
     split = PROTOCOLS[cell.protocol].split(data.labels, data.num_test, cell.seed)
     task = Task(data, split, cell.code_length or 0, cell.seed, cell.budget, source.device)
@@ -73,7 +72,7 @@ def hamming_scores(learned: Learned, labels: Tensor, split: Split) -> dict[str, 
     )
     metrics = {
         "mean_average_precision": lambda s: s.average_precision(),
-        "mean_average_precision_at_5000": lambda s: s.average_precision(5000),
+        "mean_average_precision_at_5000": lambda s: s.average_precision(TOP_K),
     }
     scores = {name: x.mean().item() for name, x in ranking.score(metrics).items()}
     within_2 = ranking.precision_by_radius()[:, :3][:, -1]
@@ -92,7 +91,7 @@ def cosine_scores(learned: Learned, labels: Tensor, split: Split) -> dict[str, f
         relevant = similarity(label[None], item_labels)[0][order]
         ranks = relevant.nonzero().flatten() + 1
         precisions = torch.arange(1, len(ranks) + 1) / ranks.double()
-        for place, part in enumerate((precisions, precisions[ranks <= 5000])):
+        for place, part in enumerate((precisions, precisions[ranks <= TOP_K])):
             totals[place] += part.sum() / max(1, len(part))
     all_, at_5000 = (totals / len(queries)).tolist()
     return {"mean_average_precision": all_, "mean_average_precision_at_5000": at_5000}

@@ -86,6 +86,7 @@ RECIPES = {
 
 def train_networks(loss_class: Any, recipe: Recipe, task: Task) -> Learned:
     """Train one or two networks with a loss. The budget and the loop are the same for all."""
+    torch.manual_seed(task.seed)
     budget, training = task.budget, task.split.training
     networks = [make_network(task, recipe) for _ in range(recipe.networks)]
     dataset = task.data.training_set(networks[0], training)
