@@ -72,6 +72,7 @@ class Recipe:
 
 
 RECIPES = {
+    "ADSQ": Recipe(networks=2),
     "DADH": Recipe(networks=2),
     "DAPH": Recipe(networks=2, sum_codes=False, bank={"query_binary_codes": True}),
     "DCWH": Recipe(bound="none", schedules=_dcwh_stages),
