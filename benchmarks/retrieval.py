@@ -6,7 +6,8 @@
     python benchmarks/tables.py
 
 It is `examples/compare_methods.py` with the arguments below; further ones override them. Stop it
-and run it again as you like: what is in the file of the results is not computed anew.
+and run it again as you like: what is in the file of the results is not computed anew. It is not
+after a change of the code either: delete the lines of a method that has changed.
 """
 
 import os
