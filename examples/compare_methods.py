@@ -43,6 +43,7 @@ def parse_args() -> Namespace:
     add("--code-lengths", type=positive, nargs="+", default=[12, 24, 32, 48])
     add("--seeds", type=positive, default=3, help="number of seeds (3)")
     add("--epochs", type=positive, default=Budget.epochs, help=f"({Budget.epochs})")
+    add("--batch-size", type=positive, default=Budget.batch_size, help=f"({Budget.batch_size})")
     add("--backbone", default="resnet18", help="any name of timm.list_models() (resnet18)")
     add("--checkpoint", type=Path, help="weights of the backbone (timm's, from its hub)")
     add("--img-size", type=positive, help="height and width for the backbone (its own)")
@@ -99,7 +100,7 @@ def make_source(args: Namespace) -> Source:
 def make_grid(args: Namespace, source: Source) -> list[Cell]:
     """Return all cells, seed by seed, so that a part of the grid is a comparison too."""
     shared = (args.dataset, args.protocol, source.weights, args.img_size, args.end_to_end)
-    budget = Budget(epochs=args.epochs)
+    budget = Budget(args.epochs, args.batch_size)
     cells = [
         Cell(*shared, method, None if method == FLOAT_FEATURES else code_length, seed, budget)
         for seed in range(args.seeds)

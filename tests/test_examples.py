@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-SHORT = sorted({path.stem for path in EXAMPLES.glob("*.py")} - {"compare_methods", "figures", "quickstart"})
+LONG = {"compare_methods", "figures", "quickstart"}  # compare_methods: see tests/comparison
+SHORT = sorted({path.stem for path in EXAMPLES.glob("*.py")} - LONG)
 
 
 def run(name, folder, *arguments):

@@ -38,9 +38,16 @@ class Cell:
 
     @classmethod
     def of(cls, record: Record) -> "Cell":
-        """Return the cell that a record is of."""
-        values: Record = {name: record[name] for name in cls.__dataclass_fields__}
-        values["budget"] = Budget(**values["budget"])
+        """Return the cell that a record is of.
+
+        Raises:
+            ValueError: If it is a record of something else.
+        """
+        try:
+            values: Record = {name: record[name] for name in cls.__dataclass_fields__}
+            values["budget"] = Budget(**values["budget"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"Expected a record of a cell, got {str(record)[:80]}.") from error
         return cls(**values)
 
 
@@ -52,6 +59,8 @@ def run_cell(cell: Cell, source: Source) -> Record:
     before = peak_memory(source.device)
     wall, cpu = time.perf_counter(), time.process_time()
     learned = METHODS[cell.method](task)
+    if torch.device(source.device).type == "cuda":
+        torch.cuda.synchronize()
     costs = {
         "train_seconds": time.perf_counter() - wall,
         "train_cpu_seconds": time.process_time() - cpu,

@@ -149,6 +149,7 @@ def plot(cells: Cells, name: str = MEAN_AP) -> "Figure":
         axes.errorbar(lengths, means, deviations, label=method, capsize=2, **style)
     axes.set_xticks([length for length in cells.code_lengths if length is not None])
     figure.legend(loc="outside right upper", frameon=False)
+    figure.set_figheight(max(4.0, 0.5 + 0.22 * len(cells.methods)))  # inches, for the legend
     return figure
 
 

@@ -26,10 +26,10 @@ LABELS = {
 }
 
 
-def make_task(labels=CLASS_IDS, *, epochs):
+def make_task(labels=CLASS_IDS, *, epochs=1, noise=1.0):
     """A task that can be learned: features are far apart by class."""
     class_ids = CLASS_IDS[: len(labels)]
-    features = (torch.randn(4, 16)[class_ids] * 3 + torch.randn(len(labels), 16)).half()
+    features = (torch.randn(4, 16)[class_ids] * 3 + noise * torch.randn(len(labels), 16)).half()
     data = Features(features, labels, num_test=0)
     split = PROTOCOLS["10%/90%"].split(labels, 0, seed=0)
     return Task(data, split, 8, 0, Budget(epochs, 32, lr=1e-2, drop_rate=0.0), "cpu")
@@ -56,7 +56,7 @@ def test_every_method_learns(name, labels):
 
 @pytest.mark.parametrize("name", ["CSQ", "DADH"])
 def test_a_seed_is_a_result(name):
-    codes = [METHODS[name](task).query(task.split.query) for task in [make_task(epochs=1)] * 2]
+    codes = [METHODS[name](task).query(task.split.query) for task in [make_task()] * 2]
     assert torch.equal(*codes)
 
 
@@ -96,7 +96,7 @@ def test_dcwh_ends_in_its_second_stage_with_the_means_of_classes(monkeypatch):
 @pytest.mark.parametrize(("sum_codes", "encoder"), [(True, "sum"), (False, "second")])
 def test_what_encodes_with_two_networks(sum_codes, encoder, monkeypatch):
     made = spy_on_trainer(monkeypatch)
-    task = make_task(epochs=1)
+    task = make_task()
     learned = train_networks(losses.DADHLoss, Recipe(networks=2, sum_codes=sum_codes), task)
     models = {name: model.eval() for name, model in made[0].models.items()}
     features = task.data.features[task.split.query]
@@ -110,7 +110,7 @@ def test_what_encodes_with_two_networks(sum_codes, encoder, monkeypatch):
 
 def test_parameters_of_a_loss_are_trained(monkeypatch):
     made = spy_on_trainer(monkeypatch)
-    METHODS["HyP2"](make_task(epochs=1))
+    METHODS["HyP2"](make_task())
     optimizers, (proxies,) = made[0].optimizers, made[0].loss_funcs["metric_loss"].parameters()
     assert set(optimizers) == {"embedder_optimizer", "metric_loss_optimizer"}
     assert optimizers["metric_loss_optimizer"].state[proxies]["step"] == 5
@@ -150,7 +150,7 @@ def average_precision_reference(match, top_k):
 @pytest.mark.parametrize("labels", LABELS)
 def test_cosine_scores_equal_loops(labels, monkeypatch):
     monkeypatch.setattr("comparison.cells.TOP_K", 20)
-    task = make_task(LABELS[labels], epochs=8)
+    task = make_task(LABELS[labels], noise=9.0)
     scores = cosine_scores(float_features(task), task.data.labels, task.split)
     training, labels = task.data.features[task.split.training].double(), LABELS[labels]
     vectors = (task.data.features.double() - training.mean(dim=0)) / training.std(dim=0)
@@ -169,7 +169,7 @@ def test_cosine_scores_equal_loops(labels, monkeypatch):
 
 
 def test_no_method_without_a_network_on_images():
-    task = make_task(epochs=1)._replace(data=Pixels(None, None))
+    task = make_task()._replace(data=Pixels(None, None))
     for method in (METHODS[FLOAT_FEATURES], METHODS["ITQ"]):
         with pytest.raises(ValueError, match="frozen features for a `method` without a network"):
             partial(method, task)()
