@@ -187,7 +187,9 @@ def make_training(loss_func, images, labels):
     optimizers = {
         f"{k}_optimizer": torch.optim.Adam(m.parameters(), 0.01) for k, m in models.items()
     }
+    # --8<-- [start:optimizer]
     optimizers["metric_loss_optimizer"] = torch.optim.Adam(loss_func.parameters(), 1e-3)
+    # --8<-- [end:optimizer]
     trainer_class = MetricLossOnly
     if loss_func.code_bank is not None:
         models["code_bank"], trainer_class = loss_func.code_bank, AsymmetricTrainer
