@@ -33,7 +33,7 @@ from pml_hashing import CodeBank, losses
 FILES = {
     path.stem[5:]: path.read_text() for path in sorted(Path(__file__).parent.glob("test_*.py"))
 }
-PAPERS = [paper for paper, text in FILES.items() if "\ndef learned_of(" in text]
+PAPERS = [paper for paper, text in FILES.items() if "\nCHOICES = " in text]
 PAIRED = [paper for paper in PAPERS if "\nLIKELIHOOD_WEIGHT = " in FILES[paper]]
 SOFT = [paper for paper in PAPERS if "soft_similarity" in FILES[paper]]
 FIVE = [torch.arange(i, i + 5) % 6 for i in range(6)]
