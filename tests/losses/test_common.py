@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 NAMES = sorted(
     set(losses.__all__) - {"BaseHashingLoss", "BaseDiscreteLoss", "CodeUpdate", "DCWHSchedule"}
 )
-SIZES = {"num_classes": 3, "code_length": 16}
+SIZES = {"num_classes": 3, "code_length": 16, "label_widths": (24, 12)}
 LABELS = {
     "class_ids": torch.tensor([0, 1, 2, 1, 0, 2, 2, 1]),
     "multi_hot": torch.tensor(

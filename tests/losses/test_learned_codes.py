@@ -5,6 +5,8 @@ import inspect
 import pytest
 import torch
 from pytorch_metric_learning.trainers import MetricLossOnly
+from pytorch_metric_learning.utils import common_functions
+from record_keeper import RecordKeeper
 from torch import nn
 from torch.testing import assert_close
 from torch.utils.data import TensorDataset
@@ -20,6 +22,9 @@ NAMES = [
     if "code_bank" in inspect.signature(getattr(losses, name)).parameters
     and name != "BaseDiscreteLoss"
 ]
+LED_BY_LABELS = [
+    name for name in NAMES if "label_widths" in inspect.signature(getattr(losses, name)).parameters
+]
 CLASS_IDS = torch.arange(34) % 3
 LABELS = {
     "class_ids": CLASS_IDS,
@@ -32,9 +37,16 @@ def labels(request):
     return LABELS[request.param]
 
 
-def make_loss(name, labels, num_networks=1):
-    bank = CodeBank(labels, 8, num_networks=num_networks, query_binary_codes=num_networks == 2)
-    return getattr(losses, name)(num_classes=3, code_length=8, code_bank=bank)
+def make_loss(name, labels=None, num_networks=1):
+    """Return a loss by its defaults, with a bank where there are labels."""
+    loss_class, options = getattr(losses, name), {}
+    if name in LED_BY_LABELS:
+        options["label_widths"] = (24, 12)
+    if labels is not None:
+        options["code_bank"] = CodeBank(
+            labels, 8, num_networks=num_networks, query_binary_codes=num_networks == 2
+        )
+    return loss_class(num_classes=3, code_length=8, **options)
 
 
 def as_arguments(codes):
@@ -54,7 +66,7 @@ def make_images():
     return torch.randn(34, 5) + 3 * nn.functional.one_hot(CLASS_IDS, 5)
 
 
-def train(loss_func, labels, num_networks=1, num_epochs=12):
+def train(loss_func, labels, num_networks=1, num_epochs=12, **more_optimizers):
     images, bank = make_images(), loss_func.code_bank
     models = dict(zip(("trunk", "embedder"), make_network(images), strict=True))
     if num_networks == 2:
@@ -65,7 +77,7 @@ def train(loss_func, labels, num_networks=1, num_epochs=12):
     }
     AsymmetricTrainer(
         models=models | {"code_bank": bank},
-        optimizers=optimizers,
+        optimizers=optimizers | more_optimizers,
         loss_funcs={"metric_loss": loss_func},
         batch_size=17,
         dataset=TensorDataset(images, labels),
@@ -92,7 +104,7 @@ def test_learns_codes_in_the_asymmetric_trainer(name, labels, num_networks):
 @pytest.mark.parametrize("name", NAMES)
 def test_works_in_the_trainer_of_pml(name):
     images = make_images()
-    loss_func = getattr(losses, name)(num_classes=3, code_length=8)
+    loss_func = make_loss(name)
     trunk, embedder = make_network(images)
     first = loss_func(embedder(trunk(images)), CLASS_IDS).item()
     MetricLossOnly(
@@ -125,6 +137,23 @@ def test_a_restored_bank_goes_on_as_the_old_one(name, labels, num_networks):
     assert loss_func.update_codes() == other.update_codes()
     for key, value in loss_func.code_bank.state_dict().items():
         assert key.endswith("extra_state") or torch.equal(value, other.code_bank.state_dict()[key])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_hooks_do_not_record_the_bank(name):
+    """Record-keeper makes a list of every tensor it finds, at every logged step."""
+
+    class Writer:
+        def append(self, group_name, series_name, value, iteration):
+            seen.append((group_name, getattr(value, "shape", ())))
+
+    seen, loss_func = [], make_loss(name, CLASS_IDS)
+    keeper = RecordKeeper(
+        None, Writer(), common_functions.list_of_recordable_attributes_list_names()
+    )
+    keeper.update_records({"metric_loss": loss_func}, 0, recursive_types=[nn.Module, dict])
+    assert [group for group, _ in seen if name in group]
+    assert not [group for group, shape in seen if "CodeBank" in group or 34 in shape]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -5,11 +5,13 @@ The file of a loss has its reference and, for this one:
 - `learned_of`, what stands in the objective beside the networks' codes; the binary codes first;
 - `WEIGHTS` of the objective, and `CHOICES` of them for the discrete step;
 - `OPTIONS`, if any, of the loss alone;
+- `LIKELIHOOD_WEIGHT`, that of the pairs, where the objective has some;
 - `CONTINUOUS`, if not the likelihood alone: terms in which no binary code stands.
 """
 
 import importlib
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
@@ -28,8 +30,12 @@ from torch.testing import assert_close
 
 from pml_hashing import CodeBank, losses
 
-PAPERS = ["adsh", "adsq", "dadh", "daph", "dsaha", "dsdh"]
-PAIRED = ["adsq", "dadh", "daph", "dsdh"]
+FILES = {
+    path.stem[5:]: path.read_text() for path in sorted(Path(__file__).parent.glob("test_*.py"))
+}
+PAPERS = [paper for paper, text in FILES.items() if "\nCHOICES = " in text]
+PAIRED = [paper for paper in PAPERS if "\nLIKELIHOOD_WEIGHT = " in FILES[paper]]
+SOFT = [paper for paper in PAPERS if "soft_similarity" in FILES[paper]]
 FIVE = [torch.arange(i, i + 5) % 6 for i in range(6)]
 """Batches of five of six samples, with every sample in five of them."""
 
@@ -224,7 +230,7 @@ def test_some_samples_of_the_bank_stand_for_all(paper, labels):
     assert sum(values[3]) / 300 == pytest.approx(values[6][0], rel=0.05)
 
 
-@pytest.mark.parametrize("paper", ["adsh", "adsq", "dadh", "dsaha"])
+@pytest.mark.parametrize("paper", SOFT)
 def test_hard_similarity_is_a_flag(paper, labels):
     case, codes = Case(paper), make_codes(num_networks=2)
     options = {**case.weights, "soft_similarity": False}
