@@ -36,6 +36,11 @@ def check_positive(value: float, name: str) -> None:
         raise ValueError(f"Expected `{name}` to be a positive number, got {value}.")
 
 
+def signs(values: np.ndarray) -> np.ndarray:
+    """Return -1.0 or 1.0 for every value. Zero becomes 1."""
+    return binarize(torch.from_numpy(values)).numpy()
+
+
 def encode_labels(y: ArrayLike) -> np.ndarray:
     """Return class ids as int64 from 0 to `num_classes - 1`, multi-hot rows as uint8.
 
@@ -77,6 +82,7 @@ class BaseShallowHasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         """
         check_count(self.code_length, "code_length")
         options: Any = {"X": X, "dtype": FLOATS, "ensure_min_samples": 2}
+        features: Any
         labels = None
         if self.__sklearn_tags__().target_tags.required:
             features, classes = validate_data(self, **options | {"y": y, "multi_output": True})
@@ -106,7 +112,7 @@ class BaseShallowHasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         features: Any = validate_data(self, **options)
         binary_codes = np.empty((len(features), self._n_features_out), dtype=np.int8)
         for rows in gen_batches(len(features), ROWS):
-            binary_codes[rows] = binarize(torch.from_numpy(self._codes(features[rows]))).numpy()
+            binary_codes[rows] = signs(self._codes(features[rows]))
         return binary_codes
 
     def __sklearn_tags__(self) -> Tags:

@@ -10,7 +10,7 @@ from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 from scipy.sparse.linalg import LinearOperator, eigsh
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from pml_hashing.baselines._base import BaseShallowHasher, check_count, check_positive
+from pml_hashing.baselines._base import BaseShallowHasher, check_count, check_positive, signs
 from pml_hashing.baselines._residue import SimilarityResidue
 
 
@@ -134,7 +134,7 @@ def spectral_bit(residue: SimilarityResidue, random_state: RandomState) -> np.nd
     operator: Any = LinearOperator((n, n), matvec=residue.times, dtype=float)  # pyright: ignore
     options: Any = {"tol": 1e-3, "v0": random_state.standard_normal(n)}  # only a start
     _, vectors = eigsh(operator, k=1, which="LA", **options)
-    return np.where(vectors[:, 0] >= 0, 1.0, -1.0)
+    return signs(vectors[:, 0])
 
 
 def best_block(bit: np.ndarray, residue: SimilarityResidue, block: np.ndarray) -> np.ndarray:

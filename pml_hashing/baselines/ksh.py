@@ -7,7 +7,7 @@ from numpy.random import RandomState
 from scipy.linalg import eigh
 from scipy.optimize import minimize
 
-from pml_hashing.baselines._base import BaseShallowHasher, check_count
+from pml_hashing.baselines._base import BaseShallowHasher, check_count, signs
 from pml_hashing.baselines._kernel import AnchorKernel
 from pml_hashing.baselines._residue import SimilarityResidue
 
@@ -109,11 +109,6 @@ class KSH(BaseShallowHasher):
         return self.kernel_(features) @ self.weights_ + self.intercept_
 
 
-def signs(values: np.ndarray) -> np.ndarray:
-    """Return -1.0 or 1.0, which is also that of 0."""
-    return np.where(values >= 0, 1.0, -1.0)
-
-
 def whitening(values: np.ndarray) -> np.ndarray:
     """Return the matrix that makes the columns of `values` orthonormal, without empty directions.
 
@@ -137,23 +132,26 @@ def top_eigenvector(matrix: np.ndarray) -> np.ndarray:
     return eigh(matrix, subset_by_index=(last, last))[1][:, 0]
 
 
+def smooth_objective(
+    weights: np.ndarray, inputs: np.ndarray, residue: SimilarityResidue
+) -> tuple[float, np.ndarray]:
+    r"""Return $-s^\top R\, s$ and its gradient, where $s = \varphi$(inputs @ weights)."""
+    smooth = np.tanh(inputs @ weights / 2)  # = 2 / (1 + exp(-t)) - 1
+    image = residue.times(smooth)
+    # d(s' R s) = 2 (R s)' ds, and ds/dt = (1 - s^2) / 2
+    return -float(smooth @ image), -inputs.T @ (image * (1 - smooth**2))
+
+
 def refine(
     inputs: np.ndarray, residue: SimilarityResidue, direction: np.ndarray, max_iter: int
 ) -> tuple[np.ndarray, int]:
     """Return a direction whose bit explains no less of the residue, and the iterations made."""
 
-    def negated(weights: np.ndarray) -> tuple[float, np.ndarray]:
-        smooth = np.tanh(inputs @ weights / 2)  # = 2 / (1 + exp(-t)) - 1
-        image = residue.times(smooth)
-        # d(s' R s) = 2 (R s)' ds, and ds/dt = (1 - s^2) / 2
-        gradient = inputs.T @ (image * (1 - smooth**2))
-        return -float(smooth @ image), -gradient
-
     def explained(weights: np.ndarray) -> float:
         bit = signs(inputs @ weights)
         return float(bit @ residue.times(bit))
 
-    options: Any = {"maxiter": max_iter}
-    found = minimize(negated, direction, jac=True, method="L-BFGS-B", options=options)
+    options: Any = {"args": (inputs, residue), "options": {"maxiter": max_iter}}
+    found = minimize(smooth_objective, direction, jac=True, method="L-BFGS-B", **options)
     better = explained(found.x) > explained(direction)
     return (found.x if better else direction), found.nit
