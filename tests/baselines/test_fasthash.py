@@ -72,6 +72,21 @@ def test_block_is_the_best_given_all_others(labels):
     assert values[-1] < values[0]
 
 
+@LABELS
+def test_blocks_from_many_starts(labels):
+    """The same, by the matrix: late bits, whose blocks pull one another less than the rest does."""
+    for _ in range(30):
+        residue = SimilarityResidue(labels, 6)
+        for bit in RNG.choice([-1.0, 1.0], (5, 20)):
+            residue.subtract(bit)
+        dense, bit = residue.block(np.arange(20)), RNG.choice([-1.0, 1.0], 20)
+        for block in similar_blocks(labels, 6):
+            every = np.tile(bit, (2 ** len(block), 1))
+            every[:, block] = list(itertools.product((-1.0, 1.0), repeat=len(block)))
+            bit[block] = best_block(bit, residue, block)
+            assert bit @ dense @ bit == ((every @ dense) * every).sum(axis=1).max()
+
+
 def test_blocks_cover_all_and_share_a_label():
     blocks = list(similar_blocks(IDS, 4))
     assert sorted(np.concatenate(blocks)) == list(range(20))
