@@ -20,7 +20,7 @@ def set_class_codes(bank: CodeBank, class_codes: Tensor) -> None:
     class_codes = class_codes.to(bank.code_sums)
     votes = label_sums(class_codes[:-1], bank.group_labels) + class_codes[-1] / 2
     bank.binary_codes.copy_(binarize(votes)[bank.groups])
-    bank.refresh()
+    bank.refresh_binary_codes()
 
 
 def solve_codes(

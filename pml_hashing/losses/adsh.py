@@ -137,7 +137,7 @@ class ADSHLoss(BaseDiscreteLoss):
     def solve_batch(self, bank: CodeBank) -> None:
         self.start_codes(bank)
         self.discrete_step(bank)
-        bank.refresh()
+        bank.refresh_binary_codes()
 
     def discrete_step(self, bank: CodeBank, progress: bool = False) -> None:
         gram, targets = inner_product_step(bank, self.soft_similarity)
