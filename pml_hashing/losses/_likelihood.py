@@ -126,14 +126,16 @@ def _mean_over_bank(
     """
     fixed, labels = codes.detach(), bank.labels_of(rows)
     total, slope = torch.zeros_like(fixed[:, 0]), torch.zeros_like(fixed)
-    count = len(drawn) - (rows[:, None] == drawn).sum(dim=1) * apart
+    count = torch.full_like(rows, len(drawn))
     pairs = PAIRS_OF_A_BLOCK if codes.device.type == "cpu" else 64 * PAIRS_OF_A_BLOCK
     for block in drawn.split(max(1, pairs // len(codes))):
         ref_codes = others[block].to(codes)
         signs = 0.5 - similarity(labels, bank.labels_of(block)).to(codes.dtype)
         logits = (fixed @ ref_codes.T).mul_(signs)  # as in `_of_products`
         if apart:
-            logits.masked_fill_(rows[:, None] == block, -torch.inf)  # neither loss nor slope
+            same = rows[:, None] == block
+            logits.masked_fill_(same, -torch.inf)  # neither loss nor slope
+            count -= same.sum(dim=1)
         total += softplus(logits).sum(dim=1)
         slope += logits.sigmoid_().mul_(signs) @ ref_codes
     return (total + ((codes - fixed) * slope).sum(dim=1)) / count.clamp(min=1)
