@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from pml_hashing._checks import check_at_least
-from pml_hashing.solvers import spread_codes
+from pml_hashing.solvers import farthest_apart
 
 
 def hash_centers(num_classes: int, code_length: int, seed: int = 0) -> Tensor:
@@ -47,12 +47,25 @@ def hash_centers(num_classes: int, code_length: int, seed: int = 0) -> Tensor:
     check_at_least(code_length, 1, "code_length")
     matrix = hadamard(code_length)
     if matrix is None or num_classes > 2 * code_length:
-        return spread_codes(num_classes, code_length, seed, balanced=True)
+        return _balanced_codes(num_classes, code_length, seed)
     generator = torch.Generator("cpu").manual_seed(seed)
     order = torch.randperm(code_length, generator=generator, device="cpu")
     signs = torch.randint(2, (code_length, 1), generator=generator, device="cpu") * 2 - 1
     rows = matrix[order] * signs
     return torch.cat([rows, -rows])[:num_classes].clone()
+
+
+def _balanced_codes(num_codes: int, code_length: int, seed: int) -> Tensor:
+    """Return random codes with half of the bits set: of 200 draws, the one farthest apart."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+
+    def draw() -> Tensor:  # of a random order of the bits, those in the first half are set
+        order = torch.rand(num_codes, code_length, generator=generator, device="cpu").argsort(dim=1)
+        return (order < code_length // 2).float() * 2 - 1
+
+    draws = min(200, 1 + 10**9 // (num_codes**2 * max(code_length, 64)))
+    # A single draw has no rival, and thousands of codes have too many distances to look at.
+    return draw() if draws == 1 else farthest_apart(draw() for _ in range(draws))
 
 
 def hadamard(order: int) -> Tensor | None:

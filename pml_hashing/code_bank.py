@@ -75,6 +75,8 @@ class CodeBank(nn.Module):
         query_binary_codes: Those of the first network, alike; `None` where there is one set.
         query_codes: Latest codes $U$ of the first network, float32 `(n, code_length)`.
         database_codes: Those of the second network, $V$; `None` with one network.
+        group_labels: The distinct labels; beside it `groups`, that of every sample, and
+            `group_sizes`, how many samples have each.
         code_sums: $Y^\top B$, `(num_classes, code_length)`; beside it `code_total`, $B^\top 1$, and
             `code_gram`, $B^\top B$.
         query_gram: $(1, U)^\top (1, U)$, `(1 + code_length, 1 + code_length)`: how many samples
@@ -99,6 +101,7 @@ class CodeBank(nn.Module):
 
     group_labels: Tensor
     groups: Tensor
+    group_sizes: Tensor
     class_counts: Tensor
     binary_codes: Tensor
     query_binary_codes: Tensor | None
@@ -166,7 +169,10 @@ class CodeBank(nn.Module):
         self.register_buffer("query_codes", codes[0])
         self.register_buffer("database_codes", codes[1] if len(codes) == 2 else None)
         zeros = codes[0].new_zeros
-        self.register_buffer("class_counts", self.class_sums(zeros(len(self), 1) + 1).flatten())
+        sizes = self.group_sums(zeros(len(self), 1) + 1)
+        self.register_buffer("group_sizes", sizes.flatten())
+        counts = class_sums(sizes, self.group_labels, num_classes)
+        self.register_buffer("class_counts", counts.flatten())
         self.register_buffer("code_sums", zeros(num_classes, code_length))
         self.register_buffer("code_total", zeros(code_length))
         self.register_buffer("code_gram", zeros(code_length, code_length))
@@ -228,9 +234,8 @@ class CodeBank(nn.Module):
         r"""Return $Y^\top Y$, how often two classes occur together."""
         if self.group_labels.ndim == 1:
             return self.class_counts.diag()
-        sizes = self.groups.bincount(minlength=len(self.group_labels)).to(self.class_counts)
-        labels = self.group_labels.to(sizes.dtype)
-        return labels.T @ (labels * sizes[:, None])
+        labels = self.group_labels.to(self.group_sizes)
+        return labels.T @ (labels * self.group_sizes[:, None])
 
     def graph_sums(self, values: Tensor, groups: Tensor | None = None) -> Tensor:
         r"""Return the class sums of `moments` for the rows of $Q$, and those for its columns."""

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
+from pml_hashing import centers
 from pml_hashing.centers import hadamard, hash_centers
-from pml_hashing.solvers import spread_codes
 
 ORDERS = [1, 2, 4, 8, 12, 16, 20, 24, 32, 40, 44, 48, 60, 64, 68]
 
@@ -47,8 +47,16 @@ def test_centers_are_orthogonal_or_opposite(code_length, num_classes, seed):
 def test_other_centers_are_balanced_and_far_apart(num_classes, code_length):
     codes = hash_centers(num_classes, code_length)
     assert (codes == 1).sum(dim=1).tolist() == [code_length // 2] * num_classes
-    single = spread_codes(num_classes, code_length, draws=1, balanced=True)
+    generator = torch.Generator().manual_seed(0)
+    order = torch.rand(num_classes, code_length, generator=generator).argsort(dim=1)
+    single = (order < code_length // 2).float() * 2 - 1  # the first of the draws
     assert min(distances(codes)) >= min(distances(single))
+
+
+def test_centers_of_many_classes_are_drawn_once(monkeypatch):
+    monkeypatch.setattr(centers, "farthest_apart", None)  # the distances would be 40 GB
+    codes = hash_centers(100_000, 16)
+    assert codes.sum(dim=1).eq(0).all()
 
 
 def test_no_bit_is_the_same_for_all_classes():

@@ -2,6 +2,7 @@
 
 from pml_hashing.losses._base import BaseDiscreteLoss, BaseHashingLoss, CodeUpdate
 from pml_hashing.losses.adsh import ADSHLoss
+from pml_hashing.losses.adsq import ADSQLoss
 from pml_hashing.losses.csq import CSQLoss
 from pml_hashing.losses.dadh import DADHLoss
 from pml_hashing.losses.daph import DAPHLoss
@@ -16,6 +17,7 @@ from pml_hashing.losses.dsah_terms import (
     ClassStructureQuantizationLoss,
     DualSemanticRegressionLoss,
 )
+from pml_hashing.losses.dsaha import DSAHALoss
 from pml_hashing.losses.dsdh import DSDHLoss
 from pml_hashing.losses.dtsh import DTSHLoss
 from pml_hashing.losses.greedyhash import GreedyHashLoss
@@ -25,6 +27,7 @@ from pml_hashing.losses.orthohash import OrthoHashLoss
 
 __all__ = [
     "ADSHLoss",
+    "ADSQLoss",
     "AffinityGraphLoss",
     "BaseDiscreteLoss",
     "BaseHashingLoss",
@@ -39,6 +42,7 @@ __all__ = [
     "DHNLoss",
     "DNNHLoss",
     "DPSHLoss",
+    "DSAHALoss",
     "DSAHLoss",
     "DSDHLoss",
     "DTSHLoss",

@@ -1,5 +1,6 @@
 """The bases of all losses: PML losses that take multi-hot labels, and discrete variables."""
 
+from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -155,13 +156,13 @@ class BaseDiscreteLoss(BaseHashingLoss):
         self.add_to_recordable_attributes(name="objective_value", is_stat=False)
         if code_bank is not None:
             self._check_bank(code_bank)
-        # In a tuple, which torch does not register: the bank belongs to the trainer's models.
-        self._code_bank = (code_bank,)
+        # The trainer saves it. Here, neither torch nor record-keeper (which logs tuples) finds it.
+        self._held = SimpleNamespace(code_bank=code_bank)
 
     @property
     def code_bank(self) -> CodeBank | None:
         """The bank of data-set mode, `None` in mini-batch mode."""
-        return self._code_bank[0]
+        return self._held.code_bank
 
     def start_codes(self, bank: CodeBank) -> None:
         """Set the binary codes of a data set that nothing has been learned of yet."""
@@ -266,8 +267,7 @@ class BaseDiscreteLoss(BaseHashingLoss):
             return bank, rows
         if sample_indices is not None:
             raise ValueError("Expected no `sample_indices` without a code bank, got some.")
-        labels = require_labels(labels)
-        if not labels.is_cuda:  # reading values back from a GPU would stop it
+        if not (labels := require_labels(labels)).is_cuda:  # to read values back would stop a GPU
             check_label_values(labels, self.num_classes, "labels")
         with torch.no_grad():
             bank = CodeBank.of_batch(labels, self.num_classes, *(c.detach() for c in codes))

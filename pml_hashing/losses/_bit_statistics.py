@@ -8,6 +8,8 @@ all samples is the term; its gradient is that of the whole, in which it occurs t
 import torch
 from torch import Tensor
 
+from pml_hashing.code_bank import CodeBank
+
 
 def balance_losses(codes: Tensor, gram: Tensor) -> Tensor:
     r"""Return the shares in $\lVert U^\top 1 / n \rVert^2$, `(batch_size,)`.
@@ -18,6 +20,12 @@ def balance_losses(codes: Tensor, gram: Tensor) -> Tensor:
     """
     share = codes @ (gram[0, 1:] / gram[0, 0]).to(codes)
     return 2 * share - share.detach()
+
+
+def balance_of_networks(bank: CodeBank, codes: list[Tensor]) -> Tensor:
+    """Return the shares of some samples of a bank, summed over their codes by each network."""
+    pairs = zip(codes, bank.network_grams, strict=True)
+    return torch.stack([balance_losses(u, gram) for u, gram in pairs]).sum(dim=0)
 
 
 def independence_losses(codes: Tensor, gram: Tensor) -> Tensor:

@@ -18,8 +18,12 @@ def set_class_codes(bank: CodeBank, class_codes: Tensor) -> None:
         class_codes: A code a class, and a last one that breaks ties, `(num_classes + 1, K)`.
     """
     class_codes = class_codes.to(bank.code_sums)
-    votes = label_sums(class_codes[:-1], bank.group_labels) + class_codes[-1] / 2
-    bank.binary_codes.copy_(binarize(votes)[bank.groups])
+    set_group_codes(bank, label_sums(class_codes[:-1], bank.group_labels) + class_codes[-1] / 2)
+
+
+def set_group_codes(bank: CodeBank, codes: Tensor) -> None:
+    """Give every sample the signs of one of `codes`, which has a row a group of equal labels."""
+    bank.binary_codes.copy_(binarize(codes)[bank.groups])
     bank.refresh_binary_codes()
 
 

@@ -11,7 +11,8 @@ The sum over $j$ comes from $B^\top B$ and $S B$, and $S B$ from sums of $B$ ove
 import torch
 from torch import Tensor
 
-from pml_hashing.code_bank import CodeBank
+from pml_hashing.code_bank import CodeBank, Rows
+from pml_hashing.losses._discrete import set_group_codes, solve_codes
 from pml_hashing.pairs import similar_sums
 
 
@@ -52,6 +53,12 @@ def inner_product_losses(codes: Tensor, bank: CodeBank, target: Tensor) -> Tenso
     return (squares - 2 * products + target[:, -1]) / len(bank)
 
 
+def inner_products_of_networks(bank: CodeBank, rows: Rows, codes: list[Tensor]) -> Tensor:
+    """Return the term of some samples of a bank, summed over their codes by each network."""
+    target = bank.similar_sums[bank.groups[rows]]
+    return torch.stack([inner_product_losses(u, bank, target) for u in codes]).sum(dim=0)
+
+
 def inner_product_step(bank: CodeBank, soft: bool = True) -> tuple[Tensor, Tensor]:
     """Return the parts $G$ and $P$, one row a group, that the term adds to the discrete step."""
     codes = torch.stack([codes for codes, _ in bank.networks]).sum(dim=0)
@@ -63,3 +70,34 @@ def inner_product_step(bank: CodeBank, soft: bool = True) -> tuple[Tensor, Tenso
 def remember_similar_sums(bank: CodeBank, soft: bool = True) -> None:
     """Keep the sums of the binary codes that `inner_product_losses` takes, after they changed."""
     bank.similar_sums.copy_(similarity_sums(bank, bank.binary_codes.to(bank.code_sums), soft))
+
+
+def start_from(bank: CodeBank, codes: Tensor, soft: bool) -> None:
+    """Start the binary codes from the signs of `codes`, one row a group of equal labels."""
+    set_group_codes(bank, codes)
+    remember_similar_sums(bank, soft)
+
+
+def improve_codes(
+    bank: CodeBank,
+    own_weight: float,
+    *,
+    soft: bool,
+    sweeps: int,
+    progress: bool = False,
+    pull: Tensor | None = None,
+) -> None:
+    """Make the discrete step of the term, of quantization, and of a pull to codes of labels.
+
+    Args:
+        bank: The bank whose binary codes are improved.
+        own_weight: The weight in $P$ of a sample's own codes, by each network.
+        soft: Dissimilar pairs have $-r$, -1 if `False`.
+        sweeps: Sweeps over the bits.
+        progress: Show a progress bar.
+        pull: What else stands in $P$, one row a group of equal labels. Nothing if `None`.
+    """
+    gram, targets = inner_product_step(bank, soft)
+    targets = targets if pull is None else targets + pull
+    solve_codes(bank, gram, targets, own_weight, sweeps, progress)
+    remember_similar_sums(bank, soft)

@@ -33,7 +33,7 @@ def pair_likelihood(
         codes: Codes, `(n, code_length)`.
         ref_codes: Codes they are paired with, `(m, code_length)`.
         similar: Which pairs are similar, `(n, m)`.
-        counted: Which pairs count, `(n, m)`. All if `None`.
+        counted: Which pairs count, or how often, `(n, m)` or `(1, m)`. All once if `None`.
     """
     losses = _of_products(codes @ ref_codes.T, similar)
     if counted is None:

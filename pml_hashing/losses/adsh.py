@@ -2,21 +2,15 @@ r"""ADSH (Jiang and Li, 2018): network codes against learned codes of the whole 
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pml_hashing._checks import check_at_least
 from pml_hashing.code_bank import CodeBank, Rows
 from pml_hashing.losses._base import BaseDiscreteLoss, LossDict
-from pml_hashing.losses._discrete import (
-    mean_over_bank,
-    own_quantization,
-    set_class_codes,
-    solve_codes,
-)
+from pml_hashing.losses._discrete import mean_over_bank, own_quantization, set_class_codes
 from pml_hashing.losses._inner_product import (
-    inner_product_losses,
-    inner_product_step,
+    improve_codes,
+    inner_products_of_networks,
     remember_similar_sums,
 )
 from pml_hashing.losses.dsah_terms import of_networks
@@ -122,11 +116,9 @@ class ADSHLoss(BaseDiscreteLoss):
         return ["inner_product_loss", "quantization_loss"]
 
     def _terms(self, bank: CodeBank, rows: Rows, codes: list[Tensor]) -> dict[str, Tensor]:
-        target = bank.similar_sums[bank.groups[rows]]
-        products = [inner_product_losses(network, bank, target) for network in codes]
         quantization = own_quantization(bank, rows, codes)
         return {
-            "inner_product_loss": torch.stack(products).sum(dim=0),
+            "inner_product_loss": inner_products_of_networks(bank, rows, codes),
             "quantization_loss": self.gamma * quantization / self.code_length**2,
         }
 
@@ -140,10 +132,8 @@ class ADSHLoss(BaseDiscreteLoss):
         bank.refresh_binary_codes()
 
     def discrete_step(self, bank: CodeBank, progress: bool = False) -> None:
-        gram, targets = inner_product_step(bank, self.soft_similarity)
-        own_weight = self.gamma / self.code_length**2
-        solve_codes(bank, gram, targets, own_weight, self.sweeps, progress)
-        remember_similar_sums(bank, self.soft_similarity)
+        soft, own_weight = self.soft_similarity, self.gamma / self.code_length**2
+        improve_codes(bank, own_weight, soft=soft, sweeps=self.sweeps, progress=progress)
 
     def objective(self, bank: CodeBank) -> Tensor:
         return mean_over_bank(bank, self._terms)

@@ -2,22 +2,16 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pml_hashing._checks import check_at_least
 from pml_hashing.code_bank import CodeBank, Rows
 from pml_hashing.losses._base import BaseDiscreteLoss, LossDict
-from pml_hashing.losses._bit_statistics import balance_losses
-from pml_hashing.losses._discrete import (
-    mean_over_bank,
-    own_quantization,
-    set_class_codes,
-    solve_codes,
-)
+from pml_hashing.losses._bit_statistics import balance_of_networks
+from pml_hashing.losses._discrete import mean_over_bank, own_quantization, set_class_codes
 from pml_hashing.losses._inner_product import (
-    inner_product_losses,
-    inner_product_step,
+    improve_codes,
+    inner_products_of_networks,
     remember_similar_sums,
 )
 from pml_hashing.losses._likelihood import likelihood
@@ -150,14 +144,11 @@ class DADHLoss(BaseDiscreteLoss):
 
     def _discrete_terms(self, bank: CodeBank, rows: Rows, codes: list[Tensor]) -> dict[str, Tensor]:
         """Return all terms but the likelihood, of every sample."""
-        target, scale = bank.similar_sums[bank.groups[rows]], self.code_length**-2
-        products = [inner_product_losses(network, bank, target) for network in codes]
-        pairs = zip(codes, bank.network_grams, strict=True)
-        balance = [balance_losses(network, gram) for network, gram in pairs]
+        scale = self.code_length**-2
         return {
-            "inner_product_loss": torch.stack(products).sum(dim=0),
+            "inner_product_loss": inner_products_of_networks(bank, rows, codes),
             "quantization_loss": self.gamma * scale * own_quantization(bank, rows, codes),
-            "balance_loss": self.eta * scale * torch.stack(balance).sum(dim=0),
+            "balance_loss": self.eta * scale * balance_of_networks(bank, codes),
         }
 
     def start_codes(self, bank: CodeBank) -> None:
@@ -170,10 +161,8 @@ class DADHLoss(BaseDiscreteLoss):
         bank.refresh_binary_codes()
 
     def discrete_step(self, bank: CodeBank, progress: bool = False) -> None:
-        gram, targets = inner_product_step(bank, self.soft_similarity)
-        own_weight = self.gamma / self.code_length**2
-        solve_codes(bank, gram, targets, own_weight, self.sweeps, progress)
-        remember_similar_sums(bank, self.soft_similarity)
+        soft, own_weight = self.soft_similarity, self.gamma / self.code_length**2
+        improve_codes(bank, own_weight, soft=soft, sweeps=self.sweeps, progress=progress)
 
     def objective(self, bank: CodeBank) -> Tensor:
         return mean_over_bank(bank, self._discrete_terms)

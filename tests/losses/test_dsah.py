@@ -348,11 +348,11 @@ def test_start_depends_on_labels_alone():
 
 
 def test_warm_start_is_so_many_discrete_steps():
-    labels = torch.randint(2, (20, 6))
+    labels = torch.randint(2, (60, 12))
 
     def weights_after(warm_start, steps):
-        bank = CodeBank(labels, 8)
-        loss_func = DSAHLoss(6, 8, code_bank=bank, warm_start=warm_start, sweeps=1, kappa=1.0)
+        bank = CodeBank(labels, 16)
+        loss_func = DSAHLoss(12, 16, code_bank=bank, warm_start=warm_start, sweeps=1, kappa=1.0)
         for _ in range(steps):
             loss_func.update_codes()
         return bank.class_weights
@@ -366,6 +366,7 @@ def test_more_sweeps_leave_no_bit_whose_flip_helps(sweeps, best):
     labels = torch.randint(2, (6, 4))
     loss_func, _ = make_bank(labels, 1, 8, 4, sweeps=sweeps, warm_start=0, kappa=3.0)
     bank = loss_func.code_bank
+    bank.binary_codes.copy_(torch.randint(2, (6, 8)) * 2 - 1)
     _, after = loss_func.update_codes()
     flipped = []
     for place in itertools.product(range(6), range(8)):

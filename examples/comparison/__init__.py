@@ -1,0 +1,1 @@
+"""What `compare_methods.py` is made of: data, protocols, methods, cells, results, tables."""

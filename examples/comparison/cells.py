@@ -1,0 +1,118 @@
+"""One cell of a comparison: one method, code length and seed, trained and scored."""
+
+import os
+import platform
+import resource
+import sys
+import time
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from comparison.methods import FLOAT_FEATURES, METHODS
+from comparison.protocols import PROTOCOLS, Split
+from comparison.results import Record
+from comparison.sources import Source
+from comparison.task import Budget, Learned, Task
+from pml_hashing import __version__
+from pml_hashing.evaluation import HammingRanking
+from pml_hashing.pairs import similarity
+
+MEBIBYTE, TOP_K = 2**20, 5000
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a result depends on. Two results of equal cells are the same result."""
+
+    dataset: str
+    protocol: str
+    backbone: str
+    img_size: int | None
+    end_to_end: bool
+    method: str
+    code_length: int | None
+    seed: int
+    budget: Budget
+
+    @classmethod
+    def of(cls, record: Record) -> "Cell":
+        """Return the cell that a record is of."""
+        values: Record = {name: record[name] for name in cls.__dataclass_fields__}
+        values["budget"] = Budget(**values["budget"])
+        return cls(**values)
+
+
+def run_cell(cell: Cell, source: Source) -> Record:
+    """Return the record of a cell: the cell itself, its scores and its costs."""
+    data = source.load()
+    split = PROTOCOLS[cell.protocol].split(data.labels, data.num_test, cell.seed)
+    task = Task(data, split, cell.code_length or 0, cell.seed, cell.budget, source.device)
+    before = peak_memory(source.device)
+    wall, cpu = time.perf_counter(), time.process_time()
+    learned = METHODS[cell.method](task)
+    costs = {
+        "train_seconds": time.perf_counter() - wall,
+        "train_cpu_seconds": time.process_time() - cpu,
+        "train_memory_mib": (peak_memory(source.device) - before) / MEBIBYTE,
+    }
+    score = cosine_scores if cell.method == FLOAT_FEATURES else hamming_scores
+    scores = score(learned, data.labels, split)
+    return asdict(cell) | scores | costs | versions(source.device)
+
+
+def hamming_scores(learned: Learned, labels: Tensor, split: Split) -> dict[str, float]:
+    """Return the scores of codes, ties `expected`."""
+    ranking = HammingRanking(
+        learned.query(split.query),
+        labels[split.query],
+        learned.database(split.database),
+        labels[split.database],
+    )
+    metrics = {
+        "mean_average_precision": lambda s: s.average_precision(),
+        "mean_average_precision_at_5000": lambda s: s.average_precision(TOP_K),
+    }
+    scores = {name: x.mean().item() for name, x in ranking.score(metrics).items()}
+    within_2 = ranking.precision_by_radius()[:, :3][:, -1]
+    return scores | {"precision_within_radius_2": within_2.mean().item()}
+
+
+def cosine_scores(learned: Learned, labels: Tensor, split: Split) -> dict[str, float]:
+    """Return the scores of real vectors by cosine, as far as they are defined without bits."""
+    queries, items = (
+        nn.functional.normalize(encode(indices))
+        for encode, indices in ((learned.query, split.query), (learned.database, split.database))
+    )
+    item_labels, totals = labels[split.database], torch.zeros(2, dtype=torch.float64)
+    for query, label in zip(queries, labels[split.query], strict=True):
+        order = (items @ query).argsort(descending=True)
+        relevant = similarity(label[None], item_labels)[0][order]
+        ranks = relevant.nonzero().flatten() + 1
+        precisions = torch.arange(1, len(ranks) + 1) / ranks.double()
+        for place, part in enumerate((precisions, precisions[ranks <= TOP_K])):
+            totals[place] += part.sum() / max(1, len(part))
+    all_, at_5000 = (totals / len(queries)).tolist()
+    return {"mean_average_precision": all_, "mean_average_precision_at_5000": at_5000}
+
+
+def peak_memory(device: str) -> int:
+    """Return the most bytes held so far: by torch on a GPU, else by this process."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def versions(device: str) -> dict[str, str | int]:
+    """Return what the costs depend on."""
+    is_cuda = torch.device(device).type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name() if is_cuda else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "cpus": os.cpu_count() or 1,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "pml_hashing": __version__,
+    }

@@ -1,0 +1,105 @@
+"""Images and labels: CIFAR-10, Fashion-MNIST, a folder of classes, images of several labels."""
+
+import gzip
+from collections.abc import Callable
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision import datasets
+
+
+class Images(NamedTuple):
+    """Images (arrays, PIL images or paths), their labels, and how many of the last are for test."""
+
+    images: Any
+    labels: Tensor
+    num_test: int
+
+
+class ImageSet(Dataset[tuple[Any, Tensor]]):
+    """Some images of `Images`, transformed."""
+
+    def __init__(self, images: Images, indices: Tensor, transform: Callable[[Any], Any]) -> None:
+        self.images, self.indices, self.transform = images, indices.tolist(), transform
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> tuple[Any, Tensor]:
+        place = self.indices[index]
+        image = self.images.images[place]
+        if isinstance(image, str):
+            image = datasets.folder.default_loader(image)
+        elif isinstance(image, np.ndarray):
+            image = Image.fromarray(image)
+        return self.transform(image.convert("RGB")), self.images.labels[place]
+
+
+def load_images(dataset: str, root: Path) -> Images:
+    """Return the images of a data set by name, found below `root`, or of a folder of classes."""
+    if dataset in DATASETS:
+        return DATASETS[dataset](root)
+    if not Path(dataset).is_dir():
+        raise ValueError(
+            f"Expected `dataset` to be {', '.join(DATASETS)} or a folder with a sub-folder for "
+            f"each class, got {dataset!r}."
+        )
+    folder = datasets.ImageFolder(dataset)
+    paths, labels = zip(*folder.samples, strict=True)
+    return Images(paths, torch.tensor(labels), 0)
+
+
+def cifar10(root: Path) -> Images:
+    if (root / "load_assets.py").exists():
+        images, labels = _load_assets(root).cifar10("all")
+        return Images(images, torch.from_numpy(labels), 10_000)
+    halves = [datasets.CIFAR10(root, train) for train in (True, False)]
+    labels = [label for half in halves for label in half.targets]
+    return Images(np.concatenate([half.data for half in halves]), torch.tensor(labels), 10_000)
+
+
+def fashion_mnist(root: Path) -> Images:
+    names = [
+        f"{half}-{kind}" for kind in ("images-idx3", "labels-idx1") for half in ("train", "t10k")
+    ]
+    train_images, test_images, train_labels, test_labels = (_read_idx(root, name) for name in names)
+    labels = np.concatenate([train_labels, test_labels]).astype(np.int64)
+    images = np.concatenate([train_images, test_images])
+    return Images(images, torch.from_numpy(labels), len(test_labels))
+
+
+def miml(root: Path) -> Images:
+    images, labels, _, _ = _load_assets(root).jpeg_pack(root / "miml2000" / "miml2000.npz")
+    return Images(images, torch.from_numpy(labels.astype(np.int64)), 0)
+
+
+DATASETS: dict[str, Callable[[Path], Images]] = {
+    "cifar10": cifar10,
+    "fashion-mnist": fashion_mnist,
+    "miml": miml,
+}
+
+
+def _read_idx(root: Path, name: str) -> np.ndarray:
+    """Return the array of an idx file: a header of 4 bytes a dimension and 4 more, then uint8."""
+    path = next(root.glob(f"[Ff]ashion*/**/{name}-ubyte*"), None)
+    if path is None:
+        raise FileNotFoundError(f"Expected {name}-ubyte in a folder fashion-mnist of {root}.")
+    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    shape = np.frombuffer(content, ">i4", count=content[3], offset=4)
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * content[3]).reshape(shape)
+
+
+def _load_assets(root: Path) -> ModuleType:
+    loader = SourceFileLoader("load_assets", str(root / "load_assets.py"))
+    module = ModuleType(loader.name)
+    module.__file__ = loader.path
+    loader.exec_module(module)
+    return module

@@ -1,0 +1,181 @@
+"""Training networks with any loss: the recipes, and the one loop for all."""
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch.utils.data import DataLoader
+
+from comparison.sources import Data
+from comparison.task import Budget, Learned, Task
+from pml_hashing import AsymmetricTrainer, CodeBank, HashingModel
+from pml_hashing.losses import BaseDiscreteLoss, DCWHSchedule
+from pml_hashing.models import TanhContinuation, encoding
+from pml_hashing.models.hash_layer import Bound
+
+
+class Training(NamedTuple):
+    """What a schedule may act on."""
+
+    model: HashingModel
+    loss_func: Any
+    dataset: Any
+    epochs: int
+    steps: int
+
+
+def _no_schedules(training: Training) -> dict[str, Any]:
+    return {}
+
+
+def _continuation(training: Training) -> dict[str, Any]:
+    """HashNet's slope, which reaches the authors' √51 at the end, in as many changes as theirs."""
+    changes, gamma = 50, 50 / training.steps
+    step_size = max(1, training.steps // changes)
+    bound = training.model.embedder.bound
+    continuation = TanhContinuation(bound, gamma=gamma, step_size=step_size)
+    return {"embedder_scheduler_by_iteration": continuation}
+
+
+def _dcwh_stages(training: Training) -> dict[str, Any]:
+    """DCWH's two stages, half of all epochs each, and its centers after every epoch."""
+    batches = DataLoader(training.dataset, 256)
+    schedule = DCWHSchedule(training.loss_func, training.epochs // 2, training.model, batches)
+    return {"metric_loss_scheduler_by_epoch": schedule}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a loss needs beside its defaults.
+
+    Attributes:
+        bound: What bounds the codes: see `HashLayer`. `"none"` where the paper has no tanh.
+        networks: 2 for a loss of two networks.
+        sum_codes: Of two networks, whether the sum of their codes encodes queries and database, or
+            the first the queries and the second the database.
+        bank: Further arguments of the code bank.
+        schedules: Makes what changes while training, by PML's names of schedulers.
+    """
+
+    bound: Bound = "tanh"
+    networks: int = 1
+    sum_codes: bool = True
+    bank: Mapping[str, Any] = field(default_factory=dict)
+    schedules: Callable[[Training], dict[str, Any]] = _no_schedules
+
+
+RECIPES = {
+    "ADSQ": Recipe(networks=2),
+    "DADH": Recipe(networks=2),
+    "DAPH": Recipe(networks=2, sum_codes=False, bank={"query_binary_codes": True}),
+    "DCWH": Recipe(bound="none", schedules=_dcwh_stages),
+    "DPSH": Recipe(bound="none"),
+    "DTSH": Recipe(bound="none"),
+    "GreedyHash": Recipe(bound="none"),
+    "HashNet": Recipe(bound="scaled_tanh", schedules=_continuation),
+    "OrthoHash": Recipe(bound="none"),
+}
+"""Losses that need more than the defaults. All others need no line here."""
+
+
+def train_networks(loss_class: Any, recipe: Recipe, task: Task) -> Learned:
+    """Train one or two networks with a loss. The budget and the loop are the same for all."""
+    torch.manual_seed(task.seed)
+    budget, training = task.budget, task.split.training
+    networks = [make_network(task, recipe) for _ in range(recipe.networks)]
+    dataset = task.data.training_set(networks[0], training)
+    loss_func = make_loss(loss_class, task, recipe)
+    models: dict[str, nn.Module] = {}
+    for prefix, network in zip(("", "database_"), networks, strict=False):
+        models |= {f"{prefix}trunk": network.trunk, f"{prefix}embedder": network.embedder}
+    optimizers = make_optimizers(models | {"metric_loss": loss_func}, budget)
+    steps = budget.epochs * math.ceil(len(training) / budget.batch_size)
+    schedules = recipe.schedules(Training(networks[0], loss_func, dataset, budget.epochs, steps))
+    if isinstance(loss_func, BaseDiscreteLoss) and loss_func.code_bank is not None:
+        models["code_bank"] = loss_func.code_bank
+    AsymmetricTrainer(
+        models,
+        optimizers,
+        budget.batch_size,
+        {"metric_loss": loss_func},
+        dataset,
+        lr_schedulers=cosine_schedules(optimizers, budget.epochs) | schedules,
+        data_device=torch.device(task.device),
+        dataloader_num_workers=task.data.workers,
+        seed=task.seed,
+    ).train(num_epochs=budget.epochs)
+    return encoders(networks, recipe, task.data)
+
+
+def make_network(task: Task, recipe: Recipe) -> HashingModel:
+    """Return an untrained network."""
+    budget = task.budget
+    options = {"bound": recipe.bound, "head": budget.head, "drop_rate": budget.drop_rate}
+    model = task.data.model(task.code_length, task.split.training, **options)
+    return model.to(task.device)
+
+
+def make_loss(loss_class: Any, task: Task, recipe: Recipe) -> nn.Module:
+    """Return the loss, with the sizes it asks for, and a code bank if it has discrete variables."""
+    labels, code_length = task.data.labels, task.code_length
+    num_classes = labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
+    offered: dict[str, Any] = {"num_classes": num_classes, "code_length": code_length}
+    offered["seed"] = task.seed
+    if issubclass(loss_class, BaseDiscreteLoss):
+        options = {"num_classes": num_classes, "num_networks": recipe.networks, **recipe.bank}
+        bank = CodeBank(labels[task.split.training], code_length, **options)
+        offered["code_bank"] = bank.to(task.device)
+    accepted = inspect.signature(loss_class).parameters
+    return loss_class(**{k: v for k, v in offered.items() if k in accepted}).to(task.device)
+
+
+def make_optimizers(parts: dict[str, nn.Module], budget: Budget) -> dict[str, Optimizer]:
+    """Return AdamW for all that has parameters. A trained backbone is to change little."""
+    return {
+        f"{name}_optimizer": AdamW(
+            part.parameters(),
+            lr=budget.lr * (0.1 if name.endswith("trunk") else 1),
+            weight_decay=budget.weight_decay,
+        )
+        for name, part in parts.items()
+        if any(True for _ in part.parameters())
+    }
+
+
+def cosine_schedules(optimizers: dict[str, Optimizer], epochs: int) -> dict[str, Any]:
+    """Return a schedule for each optimizer, by PML's names."""
+    return {
+        name.replace("_optimizer", "_scheduler_by_epoch"): CosineAnnealingLR(optimizer, epochs)
+        for name, optimizer in optimizers.items()
+    }
+
+
+class SumOfCodes(nn.Module):
+    """The sum of the codes of two networks."""
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.first(inputs) + self.second(inputs)
+
+
+def encoders(networks: list[HashingModel], recipe: Recipe, data: Data) -> Learned:
+    """Return the networks as encoders: everything is encoded, as in an index that is deployed."""
+
+    def encode(model: nn.Module, indices: Tensor) -> Tensor:
+        batches = data.batches(networks[0], indices)
+        return encoding.encode(model, batches, batch_size=1, device=None, amp=False, progress=False)
+
+    first, last = networks[0], networks[-1]
+    if len(networks) == 2 and recipe.sum_codes:
+        first = last = SumOfCodes(first, last)
+    return Learned(partial(encode, first), partial(encode, last))

@@ -1,0 +1,173 @@
+"""Tables and figures of the records of a comparison."""
+
+from collections.abc import Iterable
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, NamedTuple
+
+from comparison.results import Record
+from pml_hashing.visualize._style import COLORS, MARKERS, new_axes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MEAN_AP = "mean_average_precision"
+SCORES = {
+    MEAN_AP: "mAP@all",
+    "mean_average_precision_at_5000": "mAP@5000",
+    "precision_within_radius_2": "P@H≤2",
+}
+COSTS = {
+    "train_seconds": "Seconds of training",
+    "train_cpu_seconds": "CPU seconds",
+    "train_memory_mib": "Peak memory, MiB",
+}
+
+
+class Setting(NamedTuple):
+    """What the records of one table have in common."""
+
+    dataset: str
+    protocol: str
+    backbone: str
+    img_size: int | None
+    end_to_end: bool
+    epochs: int
+    budget: str
+
+    @classmethod
+    def of(cls, record: Record) -> "Setting":
+        """Return the setting of a record."""
+        budget = record["budget"]
+        shared = {name: record[name] for name in cls._fields[:-2]}
+        return cls(**shared, epochs=budget["epochs"], budget=str(sorted(budget.items())))
+
+    @property
+    def title(self) -> str:
+        """What a heading says."""
+        size = "" if self.img_size is None else f" at {self.img_size} px"
+        how = "trained end to end" if self.end_to_end else "frozen"
+        return (
+            f"{self.dataset}, {self.protocol}: {self.backbone}{size}, {how}, {self.epochs} epochs"
+        )
+
+    @property
+    def file_name(self) -> str:
+        """What a file is called."""
+        words = self.title.replace("%", "").replace("/", "-").replace(":", ",").split(",")
+        return "_".join("-".join(word.split()) for word in words)
+
+
+class Cells:
+    """The records of one setting, by method, code length and seed."""
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        # The later of two records of one cell.
+        self.records = {(r["method"], r["code_length"], r["seed"]): r for r in records}
+        lengths = {code_length for _, code_length, _ in self.records if code_length is not None}
+        self.code_lengths: list[int | None] = [*sorted(lengths)] or [None]
+        self.num_seeds = len({seed for _, _, seed in self.records})
+        self.methods = sorted(
+            {method for method, _, _ in self.records}, key=self._mean_over_lengths, reverse=True
+        )
+
+    def values(self, method: str, code_length: int | None, name: str) -> list[float]:
+        """Return one value a seed. A method without bits has the same at every code length."""
+        return [
+            record[name]
+            for (of, length, _), record in self.records.items()
+            if of == method and length in (code_length, None) and name in record
+        ]
+
+    def has_bits(self, method: str) -> bool:
+        """Return whether the method has codes at all."""
+        return any(of == method and length is not None for of, length, _ in self.records)
+
+    def _mean_over_lengths(self, method: str) -> tuple[float, str]:
+        every = [self.values(method, length, MEAN_AP) for length in self.code_lengths]
+        return fmean(map(fmean, filter(None, every))), method
+
+
+def by_setting(records: Iterable[Record]) -> dict[Setting, Cells]:
+    """Return the records of each setting, in the order in which settings first occur."""
+    grouped: dict[Setting, list[Record]] = {}
+    for record in records:
+        grouped.setdefault(Setting.of(record), []).append(record)
+    return {setting: Cells(of_setting) for setting, of_setting in grouped.items()}
+
+
+def to_markdown(records: Iterable[Record], images: str | None = None) -> str:
+    """Return the tables of all settings, as Markdown.
+
+    Args:
+        records: Of one file or of several.
+        images: The folder of the figures, as a page links it. No figures if `None`.
+    """
+    lines: list[str] = []
+    for setting, cells in by_setting(records).items():
+        lines += [f"### {setting.title}", ""]
+        if images is not None:
+            lines += [f"![mAP over code length]({images}/{setting.file_name}.png)", ""]
+        for name, title in SCORES.items():
+            lines += [f"{title}, {_seeds(cells)}:", "", *score_table(cells, name), ""]
+        lines += [f"Costs at {cells.code_lengths[-1]} bits:", "", *cost_table(cells), ""]
+    return "\n".join(lines)
+
+
+def score_table(cells: Cells, name: str) -> list[str]:
+    """Return a row for each method and a column for each code length, the best codes in bold."""
+    columns = []
+    for length in cells.code_lengths:
+        values = {method: cells.values(method, length, name) for method in cells.methods}
+        means = [fmean(v) for method, v in values.items() if v and cells.has_bits(method)]
+        columns.append([_cell(v, cells, max(means, default=None)) for v in values.values()])
+    rows = zip(cells.methods, *columns, strict=True)
+    return _table(["Method", *(f"{length} bits" for length in cells.code_lengths)], rows)
+
+
+def cost_table(cells: Cells) -> list[str]:
+    """Return the costs of each method at the largest code length."""
+    longest = cells.code_lengths[-1]
+    rows = [
+        [method, *(_cell(cells.values(method, longest, name), cells, None, 1) for name in COSTS)]
+        for method in cells.methods
+    ]
+    return _table(["Method", *COSTS.values()], rows)
+
+
+def plot(cells: Cells, name: str = MEAN_AP) -> "Figure":
+    """Return the figure of a score over the code length, mean and deviation."""
+    figure, axes = new_axes("Code length (bits)", SCORES[name])
+    for number, method in enumerate(cells.methods):
+        points = [
+            (length, fmean(values), stdev(values) if len(values) > 1 else 0.0)
+            for length in cells.code_lengths
+            if length is not None and (values := cells.values(method, length, name))
+        ]
+        lengths, means, deviations = zip(*points, strict=True) if points else ((), (), ())
+        marker = MARKERS[(number // len(COLORS)) % len(MARKERS)]
+        style = {"color": COLORS[number % len(COLORS)], "marker": marker, "markersize": 4}
+        axes.errorbar(lengths, means, deviations, label=method, capsize=2, **style)
+    axes.set_xticks([length for length in cells.code_lengths if length is not None])
+    figure.legend(loc="outside right upper", frameon=False)
+    return figure
+
+
+def _seeds(cells: Cells) -> str:
+    if cells.num_seeds == 1:
+        return "one seed"
+    return f"mean ± standard deviation over {cells.num_seeds} seeds († fewer)"
+
+
+def _cell(values: list[float], cells: Cells, best: float | None, digits: int = 3) -> str:
+    if not values:
+        return "-"
+    text = f"{fmean(values):.{digits}f}"
+    if len(values) > 1:
+        text += f" ± {stdev(values):.{digits}f}"
+    text = f"**{text}**" if best is not None and fmean(values) == best else text
+    return text if len(values) == cells.num_seeds else f"{text} †"
+
+
+def _table(header: list[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    lines = [header, ["---"] * len(header), *rows]
+    return [f"| {' | '.join(line)} |" for line in lines]

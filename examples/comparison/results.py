@@ -1,0 +1,43 @@
+"""One JSON line for each finished cell, in a file that survives being killed."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+Record = dict[str, Any]
+
+
+def read_records(path: Path) -> list[Record]:
+    """Return all records of a file, none if it does not exist. A torn last line does not count.
+
+    Raises:
+        ValueError: If another line is no JSON object.
+    """
+    if not path.exists():
+        return []
+    records = []
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            records.append(dict(json.loads(line)))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"Expected a JSON object in line {number} of {path}, got {line[:60]!r}."
+            ) from error
+    return records
+
+
+def drop_torn_line(path: Path) -> None:
+    """Cut off a last line without its end, which a process that was killed has left."""
+    if path.exists() and (content := path.read_bytes()) and not content.endswith(b"\n"):
+        with path.open("r+b") as file:
+            file.truncate(content.rfind(b"\n") + 1)
+
+
+def append_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Append one line, in a single write that is on the disk when this returns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab", buffering=0) as file:
+        file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+        os.fsync(file.fileno())

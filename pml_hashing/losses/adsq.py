@@ -1,0 +1,221 @@
+"""ADSQ (Yang et al., 2019): two networks and learned codes, led by a network of labels."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+from pml_hashing._checks import check_at_least
+from pml_hashing.code_bank import CodeBank, Rows
+from pml_hashing.losses._base import BaseDiscreteLoss, LossDict
+from pml_hashing.losses._bit_statistics import balance_of_networks
+from pml_hashing.losses._discrete import mean_over_bank, own_quantization
+from pml_hashing.losses._inner_product import (
+    improve_codes,
+    inner_products_of_networks,
+    start_from,
+)
+from pml_hashing.losses._label_networks import BatchLabels, LabelNetwork, codes_of_groups
+from pml_hashing.losses._likelihood import likelihood
+from pml_hashing.losses.dsah_terms import of_networks
+from pml_hashing.pairs import IndicesTuple
+
+
+class ADSQLoss(BaseDiscreteLoss):
+    r"""The terms of DADH, with both networks and the learned codes led by codes of the labels.
+
+    Reconstructed: a survey names the terms, the abstract the networks; formulas and weights are
+    those of [DADH](dadh.md) and, for the label network, of DSEH. The paper was not available to us.
+
+    $$
+    \begin{aligned}
+    J = {} & \frac{1}{n^2 K^2} \Big[ \lVert U B^\top - K S \rVert^2
+            + \lVert V B^\top - K S \rVert^2
+            + \tau \sum_{i, j} \ell_{ij}(u_i, v_j)
+            + \eta \lVert U^\top 1 \rVert^2 + \eta \lVert V^\top 1 \rVert^2
+            + \alpha \sum_{i, j} \left( \ell_{ij}(u_i, h_j) + \ell_{ij}(v_i, h_j) \right) \Big] \\
+        & + \frac{1}{n K^2} \left( \gamma \lVert U - B \rVert^2 + \gamma \lVert V - B \rVert^2
+            + \mu \lVert H - B \rVert^2 \right) \\
+        & + \frac{1}{n^2} \sum_{i, j} \ell_{ij}(h_i, h_j)
+            + \frac{0.005}{n K} \sum_{i, k} \bigl\lvert \lvert h_{ik} \rvert - 1 \bigr\rvert
+            + \frac{1}{n C} \lVert Y - H W - 1 c^\top \rVert^2
+    \end{aligned}
+    $$
+
+    with $\ell_{ij}(x, z) = \log(1 + e^{x^\top z / 2}) - s_{ij}\, x^\top z / 2$ and
+    $B \in \{-1, 1\}^{n \times K}$, where $U$ holds the codes $u_i = \tanh f(x_i)$ of the first
+    network, $V$ those of the second (`ref_emb`), $H$ the codes $h_i = g(y_i)$ of the label network,
+    $B$ the learned codes (`binary_codes` of the code bank), $s_{ij}$ is 1 for similar samples and
+    else 0, and $S_{ij}$ is 1 for similar samples and else $-r$, $r$ the number of similar pairs
+    over that of dissimilar pairs. With one network, the terms of $V$ are absent and the likelihood
+    is of all pairs of different samples of $U$.
+
+    The label network is `label_network`, a module of the loss with the decoder $W, c$. Its
+    parameters are variables of $J$, for an optimizer of the loss (`metric_loss_optimizer` in PML's
+    trainers); the gradient of $\alpha$ and $\mu$ reaches them too. The first of the paper's two
+    steps needs no optimizer: the network is fitted to labels alone, by the last line of $J$, and
+    $B$ starts from the signs of $H$. Without an optimizer it stays so; then set
+    `loss_func.label_network.requires_grad_(False)`, which saves time.
+
+    *Mini-batch mode*: the samples are those of the batch, and $B$ is solved for in every call. The
+    label network is fitted to single classes when the loss is made. *Data-set mode*: they are those
+    of a `CodeBank`, to whose labels the network is fitted in the first call, and whose codes
+    `update_codes` improves by coordinate descent. Sums over $h_j$ are over distinct labels, each
+    weighted by how many samples have it; or over the labels of the batch, where these are fewer.
+    All else is as in DADH. The objective that `update_codes` returns is that of the terms in which
+    $B$ stands, and balance.
+
+    Sub-losses: `inner_product_loss`, `likelihood_loss`, `quantization_loss`, `balance_loss`,
+    `guidance_loss` (that of $\alpha$), `agreement_loss` (that of $\mu$), `label_loss` (the last
+    line). The latter two are constant in the codes of the batch.
+
+    Args:
+        num_classes: Number of classes $C$.
+        code_length: Number of bits $K$.
+        tau: Weight $\tau$ of the likelihood.
+        gamma: Weight $\gamma$ of the quantization, over $n$: as in DADH.
+        eta: Weight $\eta$ of the bit balance.
+        alpha: Weight $\alpha$ of the likelihood with codes of labels.
+        mu: Weight $\mu$ of the pull of codes of labels on the learned codes. The default is a tenth
+            of $\gamma$.
+        soft_similarity: Dissimilar pairs have $S_{ij} = -r$. If `False`, -1, with which bits become
+            constant unless $\gamma$ is near $K$.
+        bank_samples: Samples of the code bank, drawn anew in every call, whose latest codes the
+            batch is paired with in the likelihood; at least $n$: all. 0: those of the batch.
+        label_widths: Widths of the layers between a label and its code.
+        fit_steps: Steps of the fit to labels alone.
+        sweeps: Sweeps over the bits in a discrete step.
+        seed: Of the label network, and of its fit.
+        code_bank: The bank of data-set mode. Mini-batch mode if `None`.
+        **kwargs: Arguments of PML's losses: `reducer`, `embedding_regularizer`, ...
+
+    Raises:
+        ValueError: If a weight is negative, a width or `sweeps` is less than 1, or the code bank is
+            of other classes or bits.
+
+    Note: Differences from the paper
+        The paper's label network leads features of the images, too. A loss sees codes alone: a
+        linear map of a code to the width of the features, in an inner product with features of a
+        label, is a linear map of the latter to $K$ numbers, which is what the last layer of the
+        label network is, but for its tanh. So images are led by $h_j$ alone. Activations of the
+        label network, its start, all weights, and the scale of every term are ours. All networks
+        learn from the same batch at once. A miner's pairs, if given, replace those of the
+        likelihood of $\tau$.
+
+    Examples:
+        >>> import torch
+        >>> from pml_hashing.losses import ADSQLoss
+        >>> loss_func = ADSQLoss(num_classes=2, code_length=8, label_widths=(16,), gamma=0, mu=0)
+        >>> _ = [p.data.zero_() for p in loss_func.label_network.parameters()]
+        >>> codes = torch.zeros(4, 8)  # as those of labels: every pair has probability ½
+        >>> loss_func(codes, torch.tensor([0, 0, 1, 1])).detach()
+        tensor(2.3173)
+
+        That is 1, the inner products; (10 + 1) / 64 of ln 2; and of the labels, ln 2, 0.005 and ½.
+
+    References:
+        Yang et al., [Asymmetric Deep Semantic Quantization for Image
+        Retrieval](https://arxiv.org/abs/1903.12493), IEEE Access 7, 2019. Label network: Li et al.,
+        [Deep Joint Semantic-Embedding Hashing](https://www.ijcai.org/proceedings/2018/0331.pdf),
+        IJCAI 2018.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        code_length: int,
+        *,
+        tau: float = 10.0,
+        gamma: float = 0.02,
+        eta: float = 10.0,
+        alpha: float = 1.0,
+        mu: float = 0.002,
+        soft_similarity: bool = True,
+        bank_samples: int = 0,
+        label_widths: tuple[int, ...] = (4096, 512),
+        fit_steps: int = 30,
+        sweeps: int = 1,
+        seed: int = 0,
+        code_bank: CodeBank | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(num_classes, code_length, code_bank=code_bank, **kwargs)
+        weights = {"tau": tau, "gamma": gamma, "eta": eta, "alpha": alpha, "mu": mu}
+        for name, value in (weights | {"bank_samples": bank_samples}).items():
+            check_at_least(value, 0, name)
+        check_at_least(sweeps, 1, "sweeps")
+        self.tau, self.gamma, self.eta, self.alpha, self.mu = tau, gamma, eta, alpha, mu
+        self.soft_similarity, self.bank_samples, self.sweeps = soft_similarity, bank_samples, sweeps
+        self.label_network = LabelNetwork(
+            num_classes,
+            code_length,
+            label_widths,
+            fit_steps,
+            seed,
+            quantization=0.005,
+            reconstruction=mse_loss,
+        )
+        if code_bank is None:
+            self.label_network.fit(torch.arange(num_classes), torch.ones(num_classes))
+
+    def compute_loss(
+        self,
+        embeddings: Tensor,
+        labels: Tensor | None,
+        indices_tuple: IndicesTuple | None,
+        ref_emb: Tensor,
+        ref_labels: Tensor | None,
+        sample_indices: Tensor | None = None,
+    ) -> LossDict:
+        codes = of_networks(embeddings, ref_emb)
+        bank, rows = self.bank_of(codes, labels, sample_indices)
+        batch, scale = BatchLabels.of(bank, rows), self.code_length**-2
+        label_codes = self.label_network(batch.labels)
+        losses = self._discrete_terms(bank, rows, codes, label_codes[batch.own])
+        samples = self.bank_samples if bank is self.code_bank else 0
+        pairs = likelihood(codes, bank, rows, samples, indices_tuple)
+        losses["likelihood_loss"] = self.tau * scale * pairs
+        losses["guidance_loss"] = self.alpha * scale * batch.likelihood(codes, label_codes)
+        losses["label_loss"] = batch.losses(self.label_network, label_codes)
+        return {name: self.element_loss(losses[name]) for name in self._sub_loss_names()}
+
+    def _sub_loss_names(self) -> list[str]:
+        terms = ("inner_product", "likelihood", "quantization", "balance")
+        return [f"{term}_loss" for term in (*terms, "guidance", "agreement", "label")]
+
+    def _discrete_terms(
+        self, bank: CodeBank, rows: Rows, codes: list[Tensor], label_codes: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the terms of every sample in which its binary code stands, and balance."""
+        scale = self.code_length**-2
+        return {
+            "inner_product_loss": inner_products_of_networks(bank, rows, codes),
+            "quantization_loss": self.gamma * scale * own_quantization(bank, rows, codes),
+            "balance_loss": self.eta * scale * balance_of_networks(bank, codes),
+            "agreement_loss": self.mu * scale * own_quantization(bank, rows, [label_codes]),
+        }
+
+    def start_codes(self, bank: CodeBank) -> None:
+        self.label_network.fit(bank.group_labels, bank.group_sizes)
+        start_from(bank, codes_of_groups(self.label_network, bank), self.soft_similarity)
+
+    def solve_batch(self, bank: CodeBank) -> None:
+        start_from(bank, codes_of_groups(self.label_network, bank), self.soft_similarity)
+        self.discrete_step(bank)
+        bank.refresh()
+
+    def discrete_step(self, bank: CodeBank, progress: bool = False) -> None:
+        soft, scale = self.soft_similarity, self.code_length**-2
+        pull = self.mu * scale * codes_of_groups(self.label_network, bank)
+        weight, sweeps = self.gamma * scale, self.sweeps
+        improve_codes(bank, weight, soft=soft, sweeps=sweeps, progress=progress, pull=pull)
+
+    def objective(self, bank: CodeBank) -> Tensor:
+        label_codes = codes_of_groups(self.label_network, bank)
+        return mean_over_bank(
+            bank,
+            lambda bank, rows, codes: self._discrete_terms(
+                bank, rows, codes, label_codes[bank.groups[rows]]
+            ),
+        )

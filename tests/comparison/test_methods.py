@@ -1,0 +1,175 @@
+"""Every method learns from features; what the recipes say is what happens."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from comparison import networks
+from comparison.cells import cosine_scores, hamming_scores
+from comparison.methods import FLOAT_FEATURES, ITQ, METHODS, float_features
+from comparison.networks import RECIPES, Recipe, train_networks
+from comparison.protocols import PROTOCOLS, Split
+from comparison.sources import Features, Pixels
+from comparison.task import Budget, Learned, Task
+from torch.testing import assert_close
+
+from pml_hashing import losses
+from pml_hashing.codes import unpack
+from pml_hashing.evaluation import mean_average_precision, precision_within_radius
+
+CLASS_IDS = torch.arange(160) % 4
+LABELS = {
+    "class_ids": CLASS_IDS,
+    "multi_hot": torch.nn.functional.one_hot(CLASS_IDS, 5)
+    + torch.tensor([0, 0, 0, 0, 1]) * (torch.arange(160) % 8 == 3)[:, None],
+}
+
+
+def make_task(labels=CLASS_IDS, *, epochs):
+    """A task that can be learned: features are far apart by class."""
+    class_ids = CLASS_IDS[: len(labels)]
+    features = (torch.randn(4, 16)[class_ids] * 3 + torch.randn(len(labels), 16)).half()
+    data = Features(features, labels, num_test=0)
+    split = PROTOCOLS["10%/90%"].split(labels, 0, seed=0)
+    return Task(data, split, 8, 0, Budget(epochs, 32, lr=1e-2, drop_rate=0.0), "cpu")
+
+
+def test_all_losses_are_compared():
+    terms = {"ClassStructureQuantization", "AffinityGraph", "DualSemanticRegression"}
+    names = {name.removesuffix("Loss") for name in losses.__all__ if name.endswith("Loss")}
+    assert set(METHODS) == (names - terms - {"BaseHashing", "BaseDiscrete"}) | {
+        "ITQ",
+        FLOAT_FEATURES,
+    }
+    assert set(RECIPES) <= set(METHODS)
+
+
+@pytest.mark.parametrize("labels", LABELS)
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {FLOAT_FEATURES}))
+def test_every_method_learns(name, labels):
+    task = make_task(LABELS[labels], epochs=8)
+    learned = METHODS[name](task)
+    scores = hamming_scores(learned, task.data.labels, task.split)
+    assert scores["mean_average_precision"] > 0.6  # at random: about 0.25, multi-hot 0.3
+
+
+@pytest.mark.parametrize("name", ["CSQ", "DADH"])
+def test_a_seed_is_a_result(name):
+    codes = [METHODS[name](task).query(task.split.query) for task in [make_task(epochs=1)] * 2]
+    assert torch.equal(*codes)
+
+
+def spy_on_trainer(monkeypatch):
+    """Return the trainers of this test, as they are made."""
+    made = []
+
+    class Trainer(networks.AsymmetricTrainer):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            made.append(self)
+
+    monkeypatch.setattr(networks, "AsymmetricTrainer", Trainer)
+    return made
+
+
+def test_the_slope_of_hashnet_grows_to_that_of_its_authors(monkeypatch):
+    made = spy_on_trainer(monkeypatch)
+    METHODS["HashNet"](make_task(epochs=20))
+    slope = made[0].models["embedder"].bound.slope
+    assert slope.item() == pytest.approx(51**0.5, rel=0.02)
+
+
+def test_dcwh_ends_in_its_second_stage_with_the_means_of_classes(monkeypatch):
+    made = spy_on_trainer(monkeypatch)
+    task = make_task(epochs=2)
+    METHODS["DCWH"](task)
+    loss_func = made[0].loss_funcs["metric_loss"]
+    assert loss_func.refining
+    model = torch.nn.Sequential(made[0].models["trunk"], made[0].models["embedder"]).eval()
+    training = task.split.training
+    codes, labels = model(task.data.features[training]), task.data.labels[training]
+    means = [codes[labels == label].mean(dim=0) for label in range(4)]
+    assert_close(loss_func.centers, torch.stack(means))
+
+
+@pytest.mark.parametrize(("sum_codes", "encoder"), [(True, "sum"), (False, "second")])
+def test_what_encodes_with_two_networks(sum_codes, encoder, monkeypatch):
+    made = spy_on_trainer(monkeypatch)
+    task = make_task(epochs=1)
+    learned = train_networks(losses.DADHLoss, Recipe(networks=2, sum_codes=sum_codes), task)
+    models = {name: model.eval() for name, model in made[0].models.items()}
+    features = task.data.features[task.split.query]
+    first = models["embedder"](models["trunk"](features))
+    second = models["database_embedder"](models["database_trunk"](features))
+    of_database = {"sum": first + second, "second": second}[encoder]
+    of_query = {"sum": first + second, "second": first}[encoder]
+    for encode, codes in ((learned.query, of_query), (learned.database, of_database)):
+        assert torch.equal(unpack(encode(task.split.query), 8) > 0, codes >= 0)
+
+
+def test_parameters_of_a_loss_are_trained(monkeypatch):
+    made = spy_on_trainer(monkeypatch)
+    METHODS["HyP2"](make_task(epochs=1))
+    optimizers, (proxies,) = made[0].optimizers, made[0].loss_funcs["metric_loss"].parameters()
+    assert set(optimizers) == {"embedder_optimizer", "metric_loss_optimizer"}
+    assert optimizers["metric_loss_optimizer"].state[proxies]["step"] == 5
+
+
+def test_itq_gives_codes():
+    features = np.random.default_rng(0).normal(size=(100, 12)).astype(np.float32)
+    codes = ITQ(8, random_state=0).fit(features, np.zeros(100)).transform(features)
+    assert codes.shape == (100, 8)
+    assert codes.dtype == np.int8
+    assert set(codes.flatten().tolist()) == {-1, 1}
+
+
+@pytest.mark.parametrize("labels", LABELS)
+def test_hamming_scores_are_those_of_the_library(labels):
+    labels = LABELS[labels]
+    codes = torch.randn(160, 8)
+    split = Split(torch.arange(10), torch.arange(10, 160), torch.arange(10, 160))
+    learned = Learned(codes.__getitem__, codes.__getitem__)
+    scores = hamming_scores(learned, labels, split)
+    given = (codes[:10], labels[:10], codes[10:], labels[10:])
+    assert scores == {
+        "mean_average_precision": pytest.approx(mean_average_precision(*given)),
+        "mean_average_precision_at_5000": pytest.approx(mean_average_precision(*given, top_k=5000)),
+        "precision_within_radius_2": pytest.approx(precision_within_radius(*given, radius=2)),
+    }
+
+
+def average_precision_reference(match, top_k):
+    hits, total = 0, 0.0
+    for rank, relevant in enumerate(match[:top_k], start=1):
+        hits += relevant
+        total += hits / rank if relevant else 0
+    return total / hits if hits else 0.0
+
+
+@pytest.mark.parametrize("labels", LABELS)
+def test_cosine_scores_equal_loops(labels, monkeypatch):
+    monkeypatch.setattr("comparison.cells.TOP_K", 20)
+    task = make_task(LABELS[labels], epochs=8)
+    scores = cosine_scores(float_features(task), task.data.labels, task.split)
+    training, labels = task.data.features[task.split.training].double(), LABELS[labels]
+    vectors = (task.data.features.double() - training.mean(dim=0)) / training.std(dim=0)
+    expected = []
+    for query in task.split.query:
+        ranking = sorted(
+            task.split.database,
+            key=lambda item, query=query: (
+                -torch.cosine_similarity(vectors[query], vectors[item], dim=0)
+            ),
+        )
+        rows = labels if labels.ndim == 2 else torch.nn.functional.one_hot(labels)
+        match = [bool((rows[query] & rows[item]).any()) for item in ranking]
+        expected.append([average_precision_reference(match, top_k) for top_k in (None, 20)])
+    assert [*scores.values()] == pytest.approx(np.mean(expected, axis=0).tolist())
+
+
+def test_no_method_without_a_network_on_images():
+    task = make_task(epochs=1)._replace(data=Pixels(None, None))
+    for method in (METHODS[FLOAT_FEATURES], METHODS["ITQ"]):
+        with pytest.raises(ValueError, match="frozen features for a `method` without a network"):
+            partial(method, task)()

@@ -1,0 +1,137 @@
+"""Tables say what the records say, and those of the docs are those of the committed records."""
+
+from pathlib import Path
+
+import pytest
+from comparison.report import by_setting, plot, to_markdown
+from comparison.results import read_records
+
+ROOT = Path(__file__).parents[2]
+
+
+def make_record(method, code_length, seed, score, **changes):
+    return {
+        "dataset": "cifar10",
+        "protocol": "1k/59k",
+        "backbone": "resnet18",
+        "img_size": None,
+        "end_to_end": False,
+        "method": method,
+        "code_length": code_length,
+        "seed": seed,
+        "budget": {"epochs": 3, "lr": 0.001},
+        "mean_average_precision": score,
+        "mean_average_precision_at_5000": score / 2,
+        "train_seconds": 10 + seed,
+        "train_cpu_seconds": 8.0,
+        "train_memory_mib": 20.25,
+    } | changes
+
+
+RECORDS = [
+    make_record("float features", None, 0, 0.9),
+    make_record("CSQ", 16, 0, 0.5, precision_within_radius_2=0.25),
+    make_record("CSQ", 16, 1, 0.7, precision_within_radius_2=0.25),
+    make_record("CSQ", 8, 0, 0.1),
+    make_record("CSQ", 8, 1, 0.1),
+    make_record("ITQ", 8, 0, 0.2),
+    make_record("ITQ", 8, 1, 0.1),
+    make_record("ITQ", 8, 1, 0.2),  # the cell before, run once more
+]
+TABLES = """\
+### cifar10, 1k/59k: resnet18, frozen, 3 epochs
+
+![mAP over code length](images/cifar10_1k-59k_resnet18_frozen_3-epochs.png)
+
+mAP@all, mean ± standard deviation over 2 seeds († fewer):
+
+| Method | 8 bits | 16 bits |
+| --- | --- | --- |
+| float features | 0.900 † | 0.900 † |
+| CSQ | 0.100 ± 0.000 | **0.600 ± 0.141** |
+| ITQ | **0.200 ± 0.000** | - |
+
+mAP@5000, mean ± standard deviation over 2 seeds († fewer):
+
+| Method | 8 bits | 16 bits |
+| --- | --- | --- |
+| float features | 0.450 † | 0.450 † |
+| CSQ | 0.050 ± 0.000 | **0.300 ± 0.071** |
+| ITQ | **0.100 ± 0.000** | - |
+
+P@H≤2, mean ± standard deviation over 2 seeds († fewer):
+
+| Method | 8 bits | 16 bits |
+| --- | --- | --- |
+| float features | - | - |
+| CSQ | - | **0.250 ± 0.000** |
+| ITQ | - | - |
+
+Costs at 16 bits:
+
+| Method | Seconds of training | CPU seconds | Peak memory, MiB |
+| --- | --- | --- | --- |
+| float features | 10.0 † | 8.0 † | 20.2 † |
+| CSQ | 10.5 ± 0.7 | 8.0 ± 0.0 | 20.2 ± 0.0 |
+| ITQ | - | - | - |
+"""
+
+
+def test_tables():
+    assert to_markdown(RECORDS, "images") == TABLES
+
+
+def test_no_figures_and_one_seed():
+    text = to_markdown([make_record("CSQ", 8, 0, 0.5)])
+    assert "![" not in text
+    assert "mAP@all, one seed:\n\n| Method | 8 bits |\n| --- | --- |\n| CSQ | **0.500** |" in text
+
+
+def test_settings_are_apart():
+    others = {
+        "protocol": "10%/90%",
+        "backbone": "vit",
+        "img_size": 96,
+        "end_to_end": True,
+        "budget": {"epochs": 3, "lr": 0.1},
+    }
+    records = [make_record("CSQ", 8, 0, 0.5)]
+    records += [make_record("CSQ", 8, 0, 0.6, **{name: value}) for name, value in others.items()]
+    settings = by_setting(records)
+    assert [len(cells.records) for cells in settings.values()] == [1] * 6
+    titles = [setting.title for setting in settings]
+    assert "cifar10, 10%/90%: resnet18, frozen, 3 epochs" in titles
+    assert "cifar10, 1k/59k: resnet18 at 96 px, frozen, 3 epochs" in titles
+    assert "cifar10, 1k/59k: resnet18, trained end to end, 3 epochs" in titles
+
+
+def test_a_setting_of_a_folder_names_one_file():
+    (setting,) = by_setting(
+        [make_record("CSQ", 8, 0, 0.5, dataset="../my photos", protocol="10%/90%")]
+    )
+    assert setting.file_name == "..-my-photos_10-90_resnet18_frozen_3-epochs"
+
+
+def test_figure():
+    ((_, cells),) = by_setting(RECORDS).items()
+    axes = plot(cells).axes[0]
+    assert axes.get_ylabel() == "mAP@all"
+    drawn = {c.get_label(): c.lines[0] for c in axes.containers}
+    assert set(drawn) == {"float features", "CSQ", "ITQ"}
+    assert drawn["CSQ"].get_xydata().tolist() == [[8, 0.1], [16, pytest.approx(0.6)]]
+    assert drawn["float features"].get_xydata().tolist() == [[8, 0.9], [16, 0.9]]
+    assert drawn["ITQ"].get_xydata().tolist() == [[8, 0.2]]
+
+
+def test_figure_without_bits(tmp_path):
+    ((_, cells),) = by_setting(RECORDS[:1]).items()
+    plot(cells).savefig(tmp_path / "empty.png")
+    assert to_markdown(RECORDS[:1]).count("| float features |") == 4
+
+
+def test_the_tables_of_the_docs_are_those_of_the_committed_records():
+    records = read_records(ROOT / "benchmarks" / "results" / "retrieval.jsonl")
+    written = (ROOT / "docs" / "generated" / "retrieval.md").read_text()
+    assert written == to_markdown(records, "images/results"), "run benchmarks/tables.py"
+    for setting in by_setting(records):
+        assert (ROOT / "docs" / "images" / "results" / f"{setting.file_name}.png").exists()

@@ -1,0 +1,69 @@
+"""DSAHALoss: its printed objective in loops, for `test_objectives.py`, and what it alone does."""
+
+import math
+
+import pytest
+from loops import (
+    distances,
+    inner_products,
+    label_codes_of,
+    layers_of,
+    mean_distance_from_bits,
+    mean_label_pair_loss,
+)
+
+from pml_hashing.losses import DSAHALoss
+
+WEIGHTS = {"gamma": 0.5, "alpha": 2.0, "beta": 1.5, "mu": 0.7}
+CHOICES = {"gamma": [0.0, 0.5, 20.0], "alpha": [1.0], "beta": [1.0]}
+CHOICES |= {"mu": [0.0, 0.5, 9.0], "soft_similarity": [True, False]}
+OPTIONS = {"label_widths": (6, 5), "fit_steps": 3}
+CONTINUOUS = {"guidance_loss", "distance_loss", "label_loss"}
+
+
+def cross_entropy(label, logit):
+    probability = 1 / (1 + math.exp(-logit))
+    return -label * math.log(probability) - (1 - label) * math.log(1 - probability)
+
+
+def dsaha_reference(networks, learned, layers, labels, *, gamma, alpha, beta, mu, **options):
+    """The terms of J as printed; of several networks, the sum."""
+    n, num_bits, soft = len(labels), len(learned[0]), options.get("soft_similarity", True)
+    products = [inner_products(codes, learned, labels, soft) for codes in networks]
+    label_codes, decoded = label_codes_of(layers, labels)
+    errors = [sum(map(cross_entropy, y, z)) / len(y) for y, z in zip(labels, decoded, strict=True)]
+    likelihood = mean_label_pair_loss([label_codes], label_codes, labels)
+    guidance = mean_label_pair_loss(networks, label_codes, labels)
+    quantization = sum(distances(codes, learned) for codes in networks)
+    apart = sum(distances(codes, label_codes) for codes in networks)
+    return {
+        "inner_product_loss": sum(products) / (n * num_bits) ** 2,
+        "quantization_loss": gamma * quantization / (n * num_bits**2),
+        "guidance_loss": alpha * guidance / num_bits**2,
+        "distance_loss": beta * apart / (n * num_bits**2),
+        "agreement_loss": mu * distances(label_codes, learned) / (n * num_bits**2),
+        "label_loss": likelihood + 0.01 * mean_distance_from_bits(label_codes) + sum(errors) / n,
+    }
+
+
+def learned_of(loss_func, bank):
+    """B, and the label network."""
+    return bank.binary_codes.tolist(), layers_of(loss_func.label_network)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gamma": -0.1}, r"`gamma` of at least 0, got -0\.1"),
+        ({"alpha": -1}, "`alpha` of at least 0, got -1"),
+        ({"beta": float("nan")}, "`beta` of at least 0, got nan"),
+        ({"mu": -1}, "`mu` of at least 0, got -1"),
+        ({"sweeps": 0}, "`sweeps` of at least 1, got 0"),
+        ({"num_classes": 1}, "`num_classes` of at least 2, got 1"),
+        ({"label_widths": (4, 0)}, "`label_widths` of at least 1, got 0"),
+        ({"fit_steps": -1}, "`fit_steps` of at least 0, got -1"),
+    ],
+)
+def test_wrong_options_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        DSAHALoss(**{"num_classes": 3, "code_length": 4, **options})
