@@ -1,6 +1,6 @@
 """What a discrete method remembers of a data set: labels, binary codes, the networks' codes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
 import torch
@@ -215,9 +215,10 @@ class CodeBank(nn.Module):
 
     def row_blocks(self, progress: bool = False) -> Iterator[slice]:
         """Yield slices that cover all samples, with a progress bar if asked."""
-        starts = range(0, len(self), ROWS_OF_A_BLOCK)
-        silent = not progress or len(starts) == 1
-        for start in tqdm(starts, desc="updating codes", disable=silent, leave=False):
+        starts: Iterable[int] = range(0, len(self), ROWS_OF_A_BLOCK)
+        if progress and len(self) > ROWS_OF_A_BLOCK:
+            starts = tqdm(starts, desc="updating codes", leave=False)
+        for start in starts:
             yield slice(start, start + ROWS_OF_A_BLOCK)
 
     def row_average(self, sums: Tensor, labels: Tensor) -> Tensor:
@@ -277,17 +278,23 @@ class CodeBank(nn.Module):
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Sum all codes anew: after a discrete step, and so that rounding does not add up."""
-        for sums in (self.code_sums, self.code_total, self.code_gram):
-            sums.zero_()
+        """Sum all codes anew, so that rounding does not add up."""
+        self.refresh_binary_codes()
         for (_, sums), gram in zip(self.networks, self.network_grams, strict=True):
             sums.zero_()
             gram.zero_()
         for block in self.row_blocks():
-            groups, binary_codes = self.groups[block], self.binary_codes[block].to(self.code_sums)
-            self.code_sums += self.class_sums(binary_codes, groups)
-            self.code_total += binary_codes.sum(dim=0)
-            self.code_gram += binary_codes.T @ binary_codes
             for (codes, sums), gram in zip(self.networks, self.network_grams, strict=True):
-                sums.add_(self.graph_sums(codes[block], groups))
+                sums.add_(self.graph_sums(codes[block], self.groups[block]))
                 gram.add_(gram_of(codes[block]))
+
+    @torch.no_grad()
+    def refresh_binary_codes(self) -> None:
+        """Sum the binary codes anew: after a discrete step."""
+        for sums in (self.code_sums, self.code_total, self.code_gram):
+            sums.zero_()
+        for block in self.row_blocks():
+            codes = self.binary_codes[block].to(self.code_sums)
+            self.code_sums += self.class_sums(codes, self.groups[block])
+            self.code_total += codes.sum(dim=0)
+            self.code_gram += codes.T @ codes

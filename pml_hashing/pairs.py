@@ -118,16 +118,18 @@ class LabelGroups(NamedTuple):
         return cls(labels, torch.arange(len(labels), device=labels.device))
 
 
-def similar_sums(values: Tensor, labels: Tensor, block_size: int = 2**24) -> Tensor:
+def similar_sums(values: Tensor, labels: Tensor, block_size: int = 2**20) -> Tensor:
     r"""Return $\sum_j [y_i \sim y_j]\, v_j$ of every row, in blocks of rows.
 
     Args:
         values: One row $v_j$ a label, `(d, width)`.
         labels: Distinct class ids `(d,)` or multi-hot rows `(d, num_classes)`.
-        block_size: Similarities, of some rows to all others, that are held at a time.
+        block_size: Similarities, of some rows to all others, that are held at a time: few enough
+            to stay in the cache of a processor.
     """
     if labels.ndim == 1:  # distinct classes: each is similar to itself alone
         return values
-    labels = labels.float()
+    labels = labels.to(values.dtype)
     blocks = labels.split(max(1, block_size // len(labels)))
-    return torch.cat([similarity(rows, labels).to(values.dtype) @ values for rows in blocks])
+    # The number of shared labels, at most 1: similar or not.
+    return torch.cat([(rows @ labels.T).clamp_(max=1) @ values for rows in blocks])

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from pml_hashing._checks import check_at_least
-from pml_hashing.codes import binarize
 
 CACHE_ROWS = 8192
 """Codes that `dcc` works on at a time on the CPU: their bits and targets stay in the cache."""
@@ -31,6 +30,7 @@ def _check_dcc(binary_codes: Tensor, gram: Tensor, target: Tensor) -> None:
         )
 
 
+@torch.no_grad()
 def dcc(binary_codes: Tensor, gram: Tensor, target: Tensor, sweeps: int = 1) -> Tensor:
     r"""Improve binary codes by discrete cyclic coordinate descent.
 
@@ -82,10 +82,11 @@ def dcc(binary_codes: Tensor, gram: Tensor, target: Tensor, sweeps: int = 1) -> 
 
 def _sweep(bits: Tensor, coupling: Tensor, target: Tensor, sweeps: int) -> None:
     """Improve `bits` in place, `(code_length, rows)`."""
+    codes = bits.T
     for _ in range(sweeps):
         for bit, weights, wanted in zip(bits, coupling, target, strict=True):
-            pull = torch.addmv(wanted, bits.T, weights, alpha=-1)
-            bit.copy_(torch.where(pull == 0, bit, binarize(pull)))
+            pull = torch.addmv(wanted, codes, weights, alpha=-1)
+            bit.copysign_(pull.nextafter_(bit))  # 0 becomes the least number with the sign of bit
 
 
 def dcc_objective(binary_codes: Tensor, gram: Tensor, target: Tensor) -> Tensor:

@@ -125,6 +125,11 @@ def test_dcc_keeps_a_bit_without_a_preference():
     assert_close(dcc(codes, torch.zeros(2, 2), torch.zeros(1, 2)), codes)
 
 
+def test_dcc_leaves_gradients_alone():
+    codes, target = torch.ones(2, 3), torch.randn(2, 3, requires_grad=True)
+    assert not dcc(codes, torch.eye(3), target).requires_grad
+
+
 @pytest.mark.parametrize("function", [dcc, dcc_objective])
 def test_wrong_shapes_of_a_problem_are_named(function):
     with pytest.raises(ValueError, match=r"`binary_codes` and `target` .* \(2, 3\) and \(3, 3\)"):

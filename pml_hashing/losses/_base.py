@@ -230,7 +230,7 @@ class BaseDiscreteLoss(BaseHashingLoss):
             bank.refresh()
             before = self.objective(bank)
             self.discrete_step(bank, progress)
-            bank.refresh()
+            bank.refresh_binary_codes()
             update = CodeUpdate(before.item(), self.objective(bank).item())
         self.objective_value = update.after
         return update

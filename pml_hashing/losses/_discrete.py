@@ -24,7 +24,7 @@ def set_class_codes(bank: CodeBank, class_codes: Tensor) -> None:
 def set_group_codes(bank: CodeBank, codes: Tensor) -> None:
     """Give every sample the signs of one of `codes`, which has a row a group of equal labels."""
     bank.binary_codes.copy_(binarize(codes)[bank.groups])
-    bank.refresh()
+    bank.refresh_binary_codes()
 
 
 def solve_codes(

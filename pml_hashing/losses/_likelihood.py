@@ -15,6 +15,9 @@ from torch.nn.functional import softplus
 from pml_hashing.code_bank import CodeBank
 from pml_hashing.pairs import IndicesTuple, similarity, to_pairs
 
+PAIRS_OF_A_BLOCK = 2**18
+"""Pairs with a bank that are looked at together, so that they stay in the cache of a CPU."""
+
 
 def _of_products(inner: Tensor, similar: Tensor) -> Tensor:
     # log(1 + e^x) - x = log(1 + e^-x): half the product, with the other sign where similar.
@@ -97,11 +100,42 @@ def bank_likelihood(codes: list[Tensor], bank: CodeBank, rows: Tensor, num_sampl
         drawn = torch.randint(len(bank), (num_samples,), device=rows.device)
     else:
         drawn = torch.arange(len(bank), device=rows.device)
-    similar = similarity(bank.labels_of(rows), bank.labels_of(drawn))
-    counted = rows[:, None] != drawn if len(codes) == 1 else None
     (query_codes, _), (database_codes, _) = bank.networks[0], bank.networks[-1]
-    both = pair_likelihood(codes[0], database_codes[drawn].to(codes[0]), similar, counted)
     if len(codes) == 1:  # both ends are the same
+        both = _mean_over_bank(codes[0], query_codes, bank, rows, drawn, apart=True)
         return 2 * both - both.detach()
-    both = both + pair_likelihood(codes[1], query_codes[drawn].to(codes[1]), similar)
+    both = _mean_over_bank(codes[0], database_codes, bank, rows, drawn)
+    both = both + _mean_over_bank(codes[1], query_codes, bank, rows, drawn)
     return both - both.detach() / 2
+
+
+def _mean_over_bank(
+    codes: Tensor, others: Tensor, bank: CodeBank, rows: Tensor, drawn: Tensor, apart: bool = False
+) -> Tensor:
+    """Return the mean over the drawn samples of every code's losses, `(batch_size,)`.
+
+    Block by block, each with its slope in the codes: no intermediate is kept for the way back.
+
+    Args:
+        codes: Codes of the batch by one network.
+        others: Codes of all samples of the bank, by the network on the other side.
+        bank: The bank.
+        rows: Places of the batch in it.
+        drawn: Places of the samples that the batch is paired with.
+        apart: A pair of a sample with itself does not count.
+    """
+    fixed, labels = codes.detach(), bank.labels_of(rows)
+    total, slope = torch.zeros_like(fixed[:, 0]), torch.zeros_like(fixed)
+    count = torch.full_like(rows, len(drawn))
+    pairs = PAIRS_OF_A_BLOCK if codes.device.type == "cpu" else 64 * PAIRS_OF_A_BLOCK
+    for block in drawn.split(max(1, pairs // len(codes))):
+        ref_codes = others[block].to(codes)
+        signs = 0.5 - similarity(labels, bank.labels_of(block)).to(codes.dtype)
+        logits = (fixed @ ref_codes.T).mul_(signs)  # as in `_of_products`
+        if apart:
+            same = rows[:, None] == block
+            logits.masked_fill_(same, -torch.inf)  # neither loss nor slope
+            count -= same.sum(dim=1)
+        total += softplus(logits).sum(dim=1)
+        slope += logits.sigmoid_().mul_(signs) @ ref_codes
+    return (total + ((codes - fixed) * slope).sum(dim=1)) / count.clamp(min=1)

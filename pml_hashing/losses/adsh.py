@@ -129,7 +129,7 @@ class ADSHLoss(BaseDiscreteLoss):
     def solve_batch(self, bank: CodeBank) -> None:
         self.start_codes(bank)
         self.discrete_step(bank)
-        bank.refresh()
+        bank.refresh_binary_codes()
 
     def discrete_step(self, bank: CodeBank, progress: bool = False) -> None:
         soft, own_weight = self.soft_similarity, self.gamma / self.code_length**2

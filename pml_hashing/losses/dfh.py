@@ -139,7 +139,7 @@ class DFHLoss(BaseDiscreteLoss):
         centers = bank.class_weights[0].T.to(codes[0].dtype)
         own, mean = bank.binary_codes[rows], label_sums(centers, bank.labels_of(rows))
         within = (own - mean).square().sum(dim=1) / self.code_length
-        between = (centers @ centers.T / self.code_length + 1).fill_diagonal_(0).square().mean()
+        between = _closeness(centers)
         return {
             "quantization_loss": self.eta / self.code_length * own_quantization(bank, rows, codes),
             "center_loss": self.eta * self.mu * (within + self.nu * between),
@@ -183,3 +183,15 @@ class DFHLoss(BaseDiscreteLoss):
 
     def objective(self, bank: CodeBank) -> Tensor:
         return mean_over_bank(bank, self._discrete_terms)
+
+
+def _closeness(centers: Tensor) -> Tensor:
+    r"""Return the mean of $(\tfrac{1}{K} c_a^\top c_b + 1)^2$ over all classes, 0 where $a = b$.
+
+    The sum of the squared products of all rows is that of all columns: no matrix of classes.
+    """
+    num_classes, bits = centers.shape
+    squares = (centers.T @ centers).square().sum() / bits**2
+    products = centers.sum(dim=0).square().sum() / bits
+    own = (centers.square().sum(dim=1) / bits + 1).square().sum()
+    return (squares + 2 * products - own) / num_classes**2 + 1

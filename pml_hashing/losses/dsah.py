@@ -199,13 +199,13 @@ class DSAHLoss(BaseDiscreteLoss):
         set_class_codes(bank, self.class_codes)
         for _ in range(self.warm_start):  # the networks' codes are zero: the labels alone decide
             self._solve(bank, kappa=0.0)
-            bank.refresh()
+            bank.refresh_binary_codes()
         self._sum_similar(bank)
 
     def solve_batch(self, bank: CodeBank) -> None:
         set_class_codes(bank, self.class_codes)
         self.discrete_step(bank)
-        bank.refresh()
+        bank.refresh_binary_codes()
 
     def discrete_step(self, bank: CodeBank, progress: bool = False) -> None:
         self._solve(bank, self.kappa, progress)

@@ -192,7 +192,7 @@ class DSAHALoss(BaseDiscreteLoss):
     def solve_batch(self, bank: CodeBank) -> None:
         start_from(bank, codes_of_groups(self.label_network, bank), self.soft_similarity)
         self.discrete_step(bank)
-        bank.refresh()
+        bank.refresh_binary_codes()
 
     def discrete_step(self, bank: CodeBank, progress: bool = False) -> None:
         soft, scale = self.soft_similarity, self.code_length**-2

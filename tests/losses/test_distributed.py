@@ -1,0 +1,108 @@
+"""Every loss in PML's `DistributedLossWrapper`: two processes with half a batch each are one.
+
+Each process gets the whole loss times their number, and the gradient of its own half: averaged over
+the processes, as `DistributedDataParallel` does, that is the gradient of the whole batch.
+"""
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from pml_hashing import CodeBank, losses
+
+WORKER = Path(__file__).with_name("distributed_worker.py")
+CLASSES = {name: getattr(losses, name) for name in sorted(losses.__all__)}
+BASES = (losses.BaseHashingLoss, losses.BaseDiscreteLoss)
+NAMES = [n for n, c in CLASSES.items() if issubclass(c, BASES) and c not in BASES]
+DISCRETE = [name for name in NAMES if issubclass(CLASSES[name], losses.BaseDiscreteLoss)]
+SIZES = {"num_classes": 3, "code_length": 16, "label_widths": (16,)}
+LABELS = {
+    "class_ids": torch.tensor([0, 1, 2, 1, 0, 2, 2, 1]),
+    "multi_hot": torch.tensor(
+        [[1, 1, 0], [0, 1, 0], [0, 0, 1], [1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1], [1, 0, 0]]
+    ),
+}
+
+
+def make_loss(name, **options):
+    """Return a loss by its defaults, and the sizes where it asks for them."""
+    asked = inspect.signature(CLASSES[name]).parameters
+    return CLASSES[name](**{k: v for k, v in SIZES.items() if k in asked}, **options)
+
+
+def make_batch(kind, num_networks):
+    names = ("embeddings", "ref_emb")[:num_networks]
+    batch = {name: torch.tanh(torch.randn(8, 16)) for name in names} | {"labels": LABELS[kind]}
+    if num_networks == 2:
+        batch["ref_labels"] = LABELS[kind].clone()  # the wrapper makes two objects of one
+    return batch
+
+
+def make_cases():
+    """Return the loss, the batch, and whether the wrapper is "efficient", of every case."""
+    cases = {
+        (name, kind, num_networks): (make_loss(name), make_batch(kind, num_networks), False)
+        for name in NAMES
+        for kind in LABELS
+        for num_networks in (1, 2)
+    }
+    for name in DISCRETE:
+        bank = CodeBank(LABELS["class_ids"], 16)
+        cases[name, "bank"] = (make_loss(name, code_bank=bank), make_batch("class_ids", 1), False)
+        cases[name, "efficient"] = (make_loss(name), make_batch("class_ids", 1), True)
+    return cases
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """Return every case and what the two processes, started once, made of it."""
+    torch.manual_seed(0)
+    folder, cases = tmp_path_factory.mktemp("distributed"), make_cases()
+    torch.save(cases, folder / "cases.pt")
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(WORKER), str(folder), str(rank)], stderr=subprocess.PIPE, text=True
+        )
+        for rank in range(2)
+    ]
+    errors = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
+    found = [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+    return {key: (case, [of_rank[key] for of_rank in found]) for key, case in cases.items()}
+
+
+@pytest.mark.parametrize("num_networks", [1, 2])
+@pytest.mark.parametrize("kind", LABELS)
+@pytest.mark.parametrize("name", NAMES)
+def test_two_processes_are_one(name, kind, num_networks, ran):
+    (loss_func, batch, _), found = ran[name, kind, num_networks]
+    names = ("embeddings", "ref_emb")[:num_networks]
+    codes = {key: batch[key].clone().requires_grad_() for key in names}
+    loss = loss_func(**batch | codes)
+    loss.backward()
+    for rank, result in enumerate(found):
+        assert result["loss"] == pytest.approx(2 * loss.item())
+        for key, whole in codes.items():
+            half = None if whole.grad is None else 2 * whole.grad.chunk(2)[rank]
+            assert_close(result["codes"][key], half)
+        for key, parameter in loss_func.named_parameters():
+            assert_close(result["parameters"][key], 2 * parameter.grad)
+
+
+@pytest.mark.parametrize("name", DISCRETE)
+def test_data_set_mode_asks_for_its_sample_indices(name, ran):
+    """The wrapper has no way to hand them over."""
+    for result in ran[name, "bank"][1]:
+        assert result["error"].startswith("ValueError: Expected `sample_indices` of shape (8,)")
+
+
+@pytest.mark.parametrize("name", DISCRETE)
+def test_the_efficient_wrapper_is_refused(name, ran):
+    """It hands over the codes of other samples as if they were a second network's."""
+    for result in ran[name, "efficient"][1]:
+        assert result["error"].startswith("ValueError: Expected `ref_emb` of shape (4, 16)")

@@ -1,0 +1,68 @@
+"""The likelihood of pairs with a bank: block by block, it is that of all pairs at once."""
+
+import pytest
+import torch
+from torch.nn.functional import softplus
+from torch.testing import assert_close
+
+from pml_hashing import CodeBank
+from pml_hashing.losses import _likelihood
+from pml_hashing.losses._likelihood import bank_likelihood
+from pml_hashing.pairs import similarity
+
+LABELS = {
+    "class_ids": torch.tensor([0, 1, 2, 1, 0, 2, 2]),
+    "multi_hot": torch.tensor(
+        [[1, 1, 0], [0, 1, 0], [0, 0, 1], [1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1]]
+    ),
+}
+ROWS = torch.tensor([3, 0, 6])
+
+
+def whole(codes, others, labels, apart):
+    """The formula, for all pairs at once."""
+    products, similar = codes @ others.T / 2, similarity(labels[ROWS], labels).to(codes)
+    losses = softplus(products) - similar * products
+    counted = ROWS[:, None] != torch.arange(7) if apart else torch.ones(3, 7, dtype=torch.bool)
+    return (losses * counted).sum(dim=1) / counted.sum(dim=1)
+
+
+@pytest.mark.parametrize("pairs", [1, 6, 2**18])
+@pytest.mark.parametrize("num_networks", [1, 2])
+@pytest.mark.parametrize("kind", LABELS)
+def test_blocks_are_the_whole(kind, num_networks, pairs, monkeypatch, device, dtype):
+    monkeypatch.setattr(_likelihood, "PAIRS_OF_A_BLOCK", pairs)
+    bank = CodeBank(LABELS[kind], 5, num_networks=num_networks).to(device)
+    for codes, _ in bank.networks:
+        codes.normal_()
+    batch = [torch.randn(3, 5, dtype=dtype, requires_grad=True) for _ in range(num_networks)]
+    moved = [codes.to(device) for codes in batch]
+    losses = bank_likelihood(moved, bank, ROWS.to(device), num_samples=7)
+    weights = torch.rand(3, dtype=dtype)
+    slopes = torch.autograd.grad(losses @ weights.to(device), batch)
+
+    others = [codes.cpu().to(dtype) for codes, _ in bank.networks][::-1]
+    sides = [
+        whole(u, v, LABELS[kind], num_networks == 1) for u, v in zip(batch, others, strict=True)
+    ]
+    # A pair pulls at both of its ends.
+    expected = torch.autograd.grad(sum(sides) @ weights * (3 - num_networks), batch)
+    assert_close(losses.cpu(), sum(sides) / num_networks)
+    assert_close(slopes, expected)
+
+
+def test_of_a_bank_of_one_sample_is_nothing():
+    bank = CodeBank(torch.tensor([0]), 5)
+    losses = bank_likelihood([torch.ones(1, 5)], bank, torch.tensor([0]), num_samples=1)
+    assert losses.tolist() == [0.0]
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e4])
+def test_extreme_codes(scale):
+    bank = CodeBank(LABELS["class_ids"], 5)
+    bank.query_codes.fill_(scale)
+    codes = torch.full((3, 5), scale, requires_grad=True)
+    losses = bank_likelihood([codes], bank, ROWS, num_samples=7)
+    losses.sum().backward()
+    assert losses.isfinite().all()
+    assert codes.grad.isfinite().all()
