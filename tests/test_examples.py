@@ -14,7 +14,9 @@ import torch
 from PIL import Image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-SHORT = sorted({path.stem for path in EXAMPLES.glob("*.py")} - {"figures", "quickstart"})
+SHORT = sorted(
+    {path.stem for path in EXAMPLES.glob("*.py")} - {"custom_folder", "figures", "quickstart"}
+)
 
 
 def run(name, folder, *arguments):

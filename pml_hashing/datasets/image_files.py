@@ -164,6 +164,10 @@ class ImageFiles(Dataset[tuple[Any, Tensor]]):
         Raises:
             KeyError: If there is no such image.
         """
+        if name not in self._index_of_name:
+            raise KeyError(
+                f"Expected the name of an image, such as {self.names[0]!r}, got {name!r}."
+            )
         return self._index_of_name[name]
 
     def class_names(self, index: int) -> list[str]:

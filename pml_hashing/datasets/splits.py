@@ -51,7 +51,7 @@ def retrieval_split(
     is_query = _draw(labels, num_queries, generator)
     query, database = is_query.nonzero().flatten(), (~is_query).nonzero().flatten()
     if num_train is None:
-        return RetrievalSplit(query, database, database)
+        return RetrievalSplit(query, database, database.clone())
     _check_size(num_train, len(database), "num_train")
     train = database[_draw(labels[database], num_train, generator)]
     return RetrievalSplit(query, database, train)
