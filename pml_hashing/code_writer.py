@@ -203,8 +203,13 @@ def read_finished(
             f"Expected no file at `{path}`, or one for {codes_of}, got one for {found}: delete it "
             "to encode anew."
         )
-    unreadable = from_json_tensor(tensors["unreadable"]) if "unreadable" in tensors else []
-    return tensors["packed_codes"], [_from_json(record) for record in unreadable]
+    try:
+        records = from_json_tensor(tensors["unreadable"]) if "unreadable" in tensors else []
+        return tensors["packed_codes"], [_from_json(record) for record in records]
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"Expected a whole file that {WRITTEN_BY} wrote, got `{path}`: {error}"
+        ) from error
 
 
 def _to_line(record: dict[str, Any]) -> bytes:

@@ -15,7 +15,8 @@ from PIL import Image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SHORT = sorted(
-    {path.stem for path in EXAMPLES.glob("*.py")} - {"custom_folder", "figures", "quickstart"}
+    {path.stem for path in EXAMPLES.glob("*.py")}
+    - {"custom_folder", "figures", "million_images", "quickstart"}
 )
 
 
