@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import pml_hashing
 from pml_hashing.models import HashingModel
+from pml_hashing.models.encoding import fingerprint
 
 CODE_LENGTH = 64
 
@@ -89,7 +90,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--images", type=int, default=128)
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--repeats", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -97,12 +98,18 @@ def main() -> None:
     images = torch.randn(args.images, *(model.data_config or {})["input_size"])
     on_gpu = args.device != "cpu"
     where = torch.cuda.get_device_name() if on_gpu else f"{platform.machine()}, one thread"
+    clock = "wall" if on_gpu else "CPU"
     print(
-        f"command: python benchmarks/encoding.py --backbone {args.backbone} --device "
-          f"{args.device} --images {args.images} --batch-size {args.batch_size}")  # fmt: skip
+        f"command: python benchmarks/encoding.py --backbone {args.backbone} --device {args.device} "
+        f"--images {args.images} --batch-size {args.batch_size} --repeats {args.repeats}"
+    )
     print(f"on: {where}; pml_hashing {pml_hashing.__version__}, torch {torch.__version__}")
-    print(f"{args.backbone}, {tuple(images.shape)}, {CODE_LENGTH} bits, a progress bar; least "
-          f"{'wall' if on_gpu else 'CPU'} time of {args.repeats} runs in turn\n")  # fmt: skip
+    print(
+        f"{args.backbone}, {tuple(images.shape)}, {CODE_LENGTH} bits, a progress bar; least "
+        f"{clock} time of {args.repeats} runs in turn"
+    )
+    seconds = least_seconds({"sum": partial(fingerprint, model)}, args.repeats, args.device)["sum"]
+    print(f"checksum of the weights, once a file: {1000 * seconds:.1f} ms\n")
     print(f"{'':<30} {'ms an image':>12} {'to bare':>8}")
     time_ways(model, images, args)
 

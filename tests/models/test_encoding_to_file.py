@@ -227,7 +227,7 @@ def test_killed_encodings_end_with_the_same_file(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork there")
 def test_encodings_killed_often_end_with_the_same_file(tmp_path):
-    run_kills(tmp_path, 100)
+    run_kills(tmp_path, 60)
 
 
 def test_the_metadata_says_what_the_codes_are_of(model, values, tmp_path):
