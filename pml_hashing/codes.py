@@ -90,6 +90,11 @@ def pack(codes: Tensor) -> Tensor:
     """
     check_codes(codes, "codes")
     check_finite(codes, "codes")
+    return pack_unchecked(codes)
+
+
+def pack_unchecked(codes: Tensor) -> Tensor:
+    """Return what `pack` does, without reading values back from the device to check them."""
     bits = _is_set(codes).to(torch.uint8)
     padding = packed_length(codes.shape[1]) * BITS_OF_A_BYTE - codes.shape[1]
     bits = torch.nn.functional.pad(bits, (0, padding)).view(len(bits), -1, BITS_OF_A_BYTE)

@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-LONG = {"compare_methods", "figures", "quickstart"}  # compare_methods: see tests/comparison
+# These have a test or a file of tests of their own.
+LONG = {"compare_methods", "custom_folder", "figures", "million_images", "quickstart"}
 SHORT = sorted({path.stem for path in EXAMPLES.glob("*.py")} - LONG)
 
 

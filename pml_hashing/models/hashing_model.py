@@ -144,7 +144,10 @@ class HashingModel(nn.Module):
         self,
         inputs: Tensor | Dataset[Any] | Iterable[Any],
         *,
+        path: str | os.PathLike[str] | None = None,
         batch_size: int = 64,
+        num_workers: int = 0,
+        on_unreadable: encoding.OnUnreadable | None = None,
         device: str | torch.device | None = None,
         amp: bool = False,
         progress: bool = True,
@@ -154,12 +157,24 @@ class HashingModel(nn.Module):
         The model runs in eval mode without gradients, and is left as it was. Each batch is packed
         as it comes, so that what is held of an image is `code_length / 8` bytes.
 
+        With a `path`, not even these are held: they are written to a file as they come, and mapped
+        from it at the end. Stopped at any moment, the same call goes on where it was; once the file
+        is there, the same call returns what it holds. `HammingKNN.load` reads it.
+
         Args:
             inputs: Preprocessed images `(n, in_chans, height, width)`, or whatever the backbone
                 takes; or a data set of samples or tuples that start with one, such as
                 `(image, label)`; or an iterable of batches, such as a `DataLoader`, which may
                 also be tuples that start with the samples.
+            path: A file to write, for a tensor or a data set with a length. Half of it stands in
+                `path.partial` and `path.progress`. The same model is told by its weights, the same
+                data set by its length only.
             batch_size: Samples at a time, where `inputs` are not batches already.
+            num_workers: Processes that load the items of a data set.
+            on_unreadable: Called with the `UnreadableImageError` of each item of a data set that
+                raises an `OSError`, as images do that are missing or do not decode; the item then
+                gets no code, and the codes of all others follow without a gap. Such as the `append`
+                of a list. If `None`, the error is raised.
             device: Where to run. Where the model is if `None`.
             amp: Run in mixed precision, bfloat16.
             progress: Show a progress bar.
@@ -168,12 +183,24 @@ class HashingModel(nn.Module):
             Packed codes, uint8, `(n, ceil(code_length / 8))`, on the CPU.
 
         Raises:
+            OSError: If the file cannot be written; what was written before is kept.
             TypeError: If `inputs` or a batch of them is of another type.
-            ValueError: If `inputs` are empty, or a code is NaN or infinite.
+            UnreadableImageError: If an item cannot be read, and `on_unreadable` is `None`.
+            ValueError: If `inputs` are empty, a code is NaN or infinite, or `path` holds anything
+                but codes by this model of a data set of this length.
         """
-        return encoding.encode(
-            self, inputs, batch_size=batch_size, device=device, amp=amp, progress=progress
+        home = next(self.parameters()).device
+        encoder = encoding.Encoder(
+            self,
+            code_length=self.code_length,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            device=home if device is None else torch.device(device),
+            amp=amp,
+            progress=progress,
+            on_unreadable=on_unreadable,
         )
+        return encoder.encode(inputs) if path is None else encoder.encode_to_file(inputs, path)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write `model.safetensors` and `config.json` into a folder.

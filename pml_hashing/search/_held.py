@@ -88,8 +88,8 @@ class HeldCodes:
         self._check_filled()
         save_store(self.store, path, with_vectors=self._with_vectors)
 
-    def load(self, path: str | os.PathLike[str]) -> None:
-        """Hold what is in a file instead of what was held so far."""
+    def load(self, path: str | os.PathLike[str], *, memory_map: bool) -> None:
+        """Hold what is in a file instead of what was held so far, in the file or in memory."""
         content = read_content(path)
         if self.store.code_length is not None:
             _check_length(content.code_length, self.store.code_length, path)
@@ -97,7 +97,8 @@ class HeldCodes:
             raise ValueError(f"Expected vectors to re-rank by in `{path}`, got codes only.")
         vectors = content.vectors if self._with_vectors else None
         self.store.reset(content.code_length)
-        self.store.append(content.packed_codes, content.ids, vectors)
+        keep = self.store.adopt if memory_map else self.store.append
+        keep(content.packed_codes, content.ids, vectors)
         self._index = None
 
     def _vectors(self, codes: Tensor) -> Tensor | None:

@@ -247,17 +247,24 @@ class HammingKNN:
         """
         self._held.save(path)
 
-    def load(self, path: str | os.PathLike[str]) -> None:
-        """Hold what a file of `save` holds. What was held before stays if this fails.
+    def load(self, path: str | os.PathLike[str], *, memory_map: bool = False) -> None:
+        """Hold what a file of `save` or `HashingModel.encode` holds.
 
-        An approximate index is not in the file: it is built from the codes by the next search.
+        What was held before stays if this fails. An approximate index is not in the file: it is
+        built from the codes by the next search.
+
+        Args:
+            path: The file.
+            memory_map: Leave the codes in the file, and read them from there when they are
+                searched: for more of them than memory holds. Changes stay in memory. The file may
+                be replaced or removed meanwhile, but never be written into.
 
         Raises:
             FileNotFoundError: If there is no such file.
             ValueError: If it is no such file, is not whole, holds codes of another length, or no
                 vectors where they are wanted.
         """
-        self._held.load(path)
+        self._held.load(path, memory_map=memory_map)
 
     def _passed(self, reference: Tensor) -> Searched:
         packed_codes, code_length = to_packed(reference, "reference", self._fixed_length)

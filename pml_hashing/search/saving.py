@@ -1,26 +1,18 @@
 """The file of a `HammingKNN`: codes, ids and vectors, which nothing in it can make execute."""
 
-import hashlib
-import json
 import os
 from collections.abc import Hashable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from pml_hashing._checks import check_finite
 from pml_hashing._files import write_atomically
-from pml_hashing.codes import packed_length
+from pml_hashing.code_file import describe_tensors, from_json_tensor, json_tensor, read_tensors
 from pml_hashing.search._arguments import to_ids, to_packed
 from pml_hashing.search.store import CodeStore
-
-FORMAT = "pml_hashing.HammingKNN"
-FORMAT_VERSION = "1"
-DTYPES = {"packed_codes": torch.uint8, "ids": torch.uint8, "vectors": torch.float32}
 
 
 class Content(NamedTuple):
@@ -42,17 +34,10 @@ def save_store(store: CodeStore, path: str | os.PathLike[str], *, with_vectors: 
     tensors = {"packed_codes": store.packed_codes().contiguous()}
     ids = store.ids(rows)
     if ids != list(range(len(store))):
-        content = json.dumps([_to_json(id_) for id_ in ids]).encode("ascii")
-        tensors["ids"] = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        tensors["ids"] = json_tensor([_to_json(id_) for id_ in ids])
     if with_vectors:
         tensors["vectors"] = store.vectors(rows).contiguous()
-    metadata = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "code_length": str(store.code_length),
-        "count": str(len(store)),
-        "sha256": _checksum(tensors, store.code_length),
-    }
+    metadata = describe_tensors(store.code_length, tensors)
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
 
 
@@ -63,57 +48,24 @@ def read_content(path: str | os.PathLike[str]) -> Content:
         FileNotFoundError: If there is no such file.
         ValueError: If `save_store` did not write it, or it is not whole.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"Expected a file that HammingKNN.save wrote, got none at `{path}`."
-        )
+    tensors, metadata = read_tensors(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            return _check_content(file, file.metadata() or {})
-    except (KeyError, TypeError, ValueError, RecursionError, SafetensorError) as error:
+        return _to_content(tensors, int(metadata["code_length"]), int(metadata["count"]))
+    except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"Expected a whole file that HammingKNN.save wrote, got `{path}`: {error}"
         ) from error
 
 
-def _check_content(file: Any, metadata: dict[str, str]) -> Content:
-    found = metadata.get("format"), metadata.get("format_version")
-    if found != (FORMAT, FORMAT_VERSION):
-        raise ValueError(f"format and version are {found}, not {(FORMAT, FORMAT_VERSION)}.")
-    code_length, count = int(metadata["code_length"]), int(metadata["count"])
-    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
-    if "packed_codes" not in tensors or not tensors.keys() <= DTYPES.keys():
-        raise ValueError(f"its tensors are {', '.join(sorted(tensors))}, not {', '.join(DTYPES)}.")
-    for name, tensor in tensors.items():
-        if tensor.dtype != DTYPES[name]:
-            raise ValueError(f"`{name}` are {tensor.dtype}, not {DTYPES[name]}.")
-    widths = {"packed_codes": packed_length(code_length), "vectors": code_length}
-    for name, width in widths.items():
-        shape = tuple(tensors[name].shape) if name in tensors else (count, width)
-        if shape != (count, width):
-            raise ValueError(f"`{name}` are of shape {shape}, not {(count, width)}.")
-    if _checksum(tensors, code_length) != metadata["sha256"]:
-        raise ValueError("the content does not have the checksum that was saved with it.")
-    to_packed(tensors["packed_codes"], "packed_codes", code_length)
-    return _to_content(tensors, code_length, count)
-
-
 def _to_content(tensors: dict[str, Tensor], code_length: int, count: int) -> Content:
+    to_packed(tensors["packed_codes"], "packed_codes", code_length)
     ids, vectors = None, tensors.get("vectors")
     if "ids" in tensors:
-        loaded = json.loads(tensors["ids"].numpy().tobytes())
+        loaded = from_json_tensor(tensors["ids"])
         ids = to_ids([_from_json(id_) for id_ in loaded], count)
     if vectors is not None:
         check_finite(vectors, "vectors")
     return Content(code_length, tensors["packed_codes"], ids, vectors)
-
-
-def _checksum(tensors: dict[str, Tensor], code_length: int | None) -> str:
-    digest = hashlib.sha256(f"{code_length} ".encode())
-    for name in sorted(tensors):
-        digest.update(f"{name} {tuple(tensors[name].shape)} ".encode())
-        digest.update(tensors[name].numpy().data)
-    return digest.hexdigest()
 
 
 def _to_json(id_: Hashable) -> str | int | list[Any]:

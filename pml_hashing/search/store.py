@@ -40,6 +40,15 @@ class CodeStore(ABC):
             vectors: float32, `(n, code_length)`, for every code of the store or for none.
         """
 
+    def adopt(
+        self, packed_codes: Tensor, ids: Sequence[Hashable] | None, vectors: Tensor | None
+    ) -> None:
+        """Keep codes as `append` does, in an empty store, but without copying them if it can.
+
+        They are the store's from now on, and may be mapped from a file.
+        """
+        self.append(packed_codes, ids, vectors)
+
     @abstractmethod
     def replace(self, rows: Tensor, packed_codes: Tensor, vectors: Tensor | None) -> None:
         """Put other codes in the place of those in `rows`. Their ids stay."""
@@ -106,15 +115,30 @@ class MemoryStore(CodeStore):
     def append(
         self, packed_codes: Tensor, ids: Sequence[Hashable] | None, vectors: Tensor | None
     ) -> None:
+        self._append(packed_codes, ids, vectors, copied=True)
+
+    def adopt(
+        self, packed_codes: Tensor, ids: Sequence[Hashable] | None, vectors: Tensor | None
+    ) -> None:
+        self._append(packed_codes, ids, vectors, copied=False)
+
+    def _append(
+        self,
+        packed_codes: Tensor,
+        ids: Sequence[Hashable] | None,
+        vectors: Tensor | None,
+        *,
+        copied: bool,
+    ) -> None:
         automatic = range(self._next_id, self._next_id + len(packed_codes))
         if ids is not None or self._ids is not None:
             held = self._own_ids()
             held.extend(automatic if ids is None else ids)
         integers = automatic if ids is None else (id_ for id_ in ids if isinstance(id_, int))
         self._next_id = max(self._next_id, 1 + max(integers, default=-1))
-        self._codes.append(packed_codes)
+        self._codes.append(packed_codes, copied=copied)
         if vectors is not None:
-            self._vectors.append(vectors)
+            self._vectors.append(vectors, copied=copied)
         self._forget_derived()
 
     def replace(self, rows: Tensor, packed_codes: Tensor, vectors: Tensor | None) -> None:
@@ -178,8 +202,11 @@ class _Rows:
     def values(self) -> Tensor:
         return self._room[: self._count]
 
-    def append(self, rows: Tensor) -> None:
+    def append(self, rows: Tensor, *, copied: bool) -> None:
         count = self._count + len(rows)
+        if not copied and not self._count:
+            self._room, self._count = rows, count
+            return
         if count > len(self._room):
             size = max(count, 2 * self._count)
             room = torch.empty(size, rows.shape[1], dtype=rows.dtype)

@@ -9,9 +9,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.testing import assert_close
 
+from pml_hashing.code_file import describe_tensors
 from pml_hashing.codes import pack
 from pml_hashing.search import HNSW, IVF, HammingKNN
-from pml_hashing.search.saving import _checksum
 
 
 def make_codes(n=6, code_length=12):
@@ -188,8 +188,7 @@ def rewrite(path, **tensors):
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()} | tensors  # noqa: SIM118
-    metadata["sha256"] = _checksum(tensors, int(metadata["code_length"]))
-    save_file(tensors, path, metadata)
+    save_file(tensors, path, describe_tensors(int(metadata["code_length"]), tensors))
 
 
 @pytest.mark.parametrize(

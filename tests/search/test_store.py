@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from pml_hashing.codes import pack
-from pml_hashing.search import HNSW, IVF, HammingKNN, MemoryStore
+from pml_hashing.search import HNSW, IVF, CodeStore, HammingKNN, MemoryStore
 
 STEP = st.tuples(
     st.sampled_from(["add", "add own", "update", "remove", "search"]), st.integers(1, 6)
@@ -163,3 +163,18 @@ def test_a_store_of_ones_own():
     assert store.searches == 2
     with pytest.raises(ValueError, match="codes of 16 bits in `store`, got 12 bits"):
         HammingKNN(store=store, code_length=16)
+
+
+def test_a_store_that_cannot_adopt_copies(tmp_path):
+    class Copying(MemoryStore):
+        adopt = CodeStore.adopt
+
+    codes, stores = torch.randn(5, 12), (Copying(), MemoryStore())
+    knn = HammingKNN()
+    knn.train(codes, list("abcde"))
+    knn.save(tmp_path / "codes")
+    for store in stores:
+        loaded = HammingKNN(store=store)
+        loaded.load(tmp_path / "codes", memory_map=True)
+        assert_close(loaded(codes, 5), knn(codes, 5))
+        assert loaded.ids == list("abcde")

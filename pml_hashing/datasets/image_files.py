@@ -1,0 +1,220 @@
+"""A folder of images with their labels: class sub-folders, or a table of paths and labels."""
+
+import copy
+import csv
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePath
+from typing import Any, Self
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.datasets import ImageFolder
+
+from pml_hashing.datasets.unreadable import UnreadableImageError, read_image
+
+
+class ImageFiles(Dataset[tuple[Any, Tensor]]):
+    """Images in the files of a folder, each with the names of its classes.
+
+    Labels are class ids if every image has one label, and multi-hot rows if any has more. Files
+    are opened when an item is read. None outside of the folder is: neither a path nor a symbolic
+    link can lead out of it.
+
+    Args:
+        folder: Where the images are.
+        names: Paths of the images in the folder, which are also their names.
+        labels: For each image the names of its classes.
+        transform: What is done with an image, in RGB, when it is read.
+        classes: Names of all classes. Those in `labels`, sorted, if `None`.
+
+    Attributes:
+        names: Paths of the images in the folder.
+        labels: Class ids `(n,)` or multi-hot rows `(n, num_classes)`, int64.
+        classes: Names of the classes.
+
+    Raises:
+        FileNotFoundError: If `folder` is none.
+        ValueError: If there are no images, a name comes twice or leads out of the folder, an image
+            has no label or one that is not in `classes`, or sizes do not agree.
+
+    Examples:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> from pml_hashing.datasets import ImageFiles
+        >>> folder = tempfile.mkdtemp()
+        >>> Image.new("RGB", (8, 8)).save(f"{folder}/beach.png")
+        >>> Image.new("RGB", (8, 8)).save(f"{folder}/dune.png")
+        >>> images = ImageFiles(folder, ["beach.png", "dune.png"], [["sea", "sand"], ["sand"]])
+        >>> images.classes, images.labels
+        (['sand', 'sea'], tensor([[1, 1],
+                [1, 0]]))
+        >>> images.image(images.index("dune.png")).size
+        (8, 8)
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        names: Sequence[str],
+        labels: Sequence[Sequence[str]],
+        *,
+        transform: Callable[[Image.Image], Any] | None = None,
+        classes: Sequence[str] | None = None,
+    ) -> None:
+        self.folder = Path(folder).resolve()
+        if not self.folder.is_dir():
+            raise FileNotFoundError(f"Expected `folder` to be a folder of images, got {folder}.")
+        if len(names) != len(labels) or not names:
+            raise ValueError(
+                "Expected `names` and `labels` of the same size, not empty, "
+                f"got {len(names)} and {len(labels)}."
+            )
+        self.names, self.transform = list(names), transform
+        self._index_of_name: dict[str, int] = {}
+        for index, (name, classes_of_image) in enumerate(zip(names, labels, strict=True)):
+            self._check(index, name, classes_of_image)
+            self._index_of_name[name] = index
+        found = {label for classes_of_image in labels for label in classes_of_image}
+        self.classes = sorted(found) if classes is None else list(classes)
+        if not found <= set(self.classes):
+            unknown = ", ".join(map(repr, sorted(found - set(self.classes))))
+            raise ValueError(f"Expected `labels` in {self.classes}, got {unknown}.")
+        self.labels = _to_tensor(labels, self.classes)
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        transform: Callable[[Image.Image], Any] | None = None,
+    ) -> Self:
+        """Return the images of a folder that has a sub-folder for each class.
+
+        `torchvision.datasets.ImageFolder` finds them by their endings, in any depth.
+
+        Raises:
+            FileNotFoundError: If `folder` is none, or a class has no image.
+        """
+        found = ImageFolder(os.fspath(folder))
+        names = [Path(os.path.relpath(path, folder)).as_posix() for path, _ in found.samples]
+        labels = [[found.classes[class_id]] for _, class_id in found.samples]
+        return cls(folder, names, labels, transform=transform, classes=found.classes)
+
+    @classmethod
+    def from_csv(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        transform: Callable[[Image.Image], Any] | None = None,
+        path_column: str = "path",
+        label_column: str = "label",
+        separator: str = "|",
+    ) -> Self:
+        """Return the images of a table, a CSV file in UTF-8 whose first row names the columns.
+
+        Args:
+            path: The table. Paths in it are relative to its folder.
+            transform: What is done with an image, in RGB, when it is read.
+            path_column: Name of the column with the paths.
+            label_column: Name of the column with the names of classes.
+            separator: What stands between the labels of an image that has several.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is no such table, or a row of it is wrong: the message tells which.
+        """
+        columns = path_column, label_column
+        rows = _read_rows(Path(path), columns)
+        names = [name for name, _ in rows]
+        labels = [[part.strip() for part in text.split(separator)] for _, text in rows]
+        return cls(Path(path).parent, names, labels, transform=transform)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> tuple[Any, Tensor]:
+        image = self.image(index)
+        return image if self.transform is None else self.transform(image), self.labels[index]
+
+    def image(self, index: int) -> Image.Image:
+        """Return an image as it is in its file, in RGB.
+
+        Raises:
+            UnreadableImageError: If it is missing, does not decode, has more pixels than Pillow's
+                `Image.MAX_IMAGE_PIXELS`, or lies outside of the folder.
+        """
+        try:
+            return read_image(self.folder / self.names[index], self.folder)
+        except UnreadableImageError as error:
+            error.index = index
+            raise
+
+    def with_transform(self, transform: Callable[[Image.Image], Any] | None) -> Self:
+        """Return the same images with another transform."""
+        images = copy.copy(self)
+        images.transform = transform
+        return images
+
+    def index(self, name: str) -> int:
+        """Return the place of an image by its name.
+
+        Raises:
+            KeyError: If there is no such image.
+        """
+        if name not in self._index_of_name:
+            raise KeyError(
+                f"Expected the name of an image, such as {self.names[0]!r}, got {name!r}."
+            )
+        return self._index_of_name[name]
+
+    def class_names(self, index: int) -> list[str]:
+        """Return the names of the classes of an image."""
+        label = self.labels[index]
+        ids = label.nonzero().flatten() if label.ndim else label[None]
+        return [self.classes[class_id] for class_id in ids.tolist()]
+
+    def _check(self, index: int, name: str, labels: Sequence[str]) -> None:
+        where = f"for image {index}, {name!r}"
+        if not name or PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+            raise ValueError(f"Expected a path that stays in the folder {where}.")
+        if name in self._index_of_name:
+            first = self._index_of_name[name]
+            raise ValueError(f"Expected different images, got image {first} again {where}.")
+        if isinstance(labels, str) or not all(labels) or not labels:
+            raise ValueError(f"Expected a list of labels, none of them empty, {where}.")
+
+
+def _to_tensor(labels: Sequence[Sequence[str]], classes: list[str]) -> Tensor:
+    id_of_class = {name: class_id for class_id, name in enumerate(classes)}
+    if all(len(labels_of_image) == 1 for labels_of_image in labels):
+        return torch.tensor([id_of_class[label] for (label,) in labels])
+    rows = torch.zeros(len(labels), len(classes), dtype=torch.int64)
+    for row, labels_of_image in zip(rows, labels, strict=True):
+        row[[id_of_class[label] for label in labels_of_image]] = 1
+    return rows
+
+
+def _read_rows(path: Path, columns: tuple[str, str]) -> list[tuple[str, str]]:
+    """Return two columns of a table."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, strict=True)
+        try:
+            missing = set(columns) - set(reader.fieldnames or ())
+            if missing:
+                raise ValueError(f"it has no column {', '.join(sorted(missing))}.")
+            rows = []
+            for row in reader:
+                if None in row or None in row.values():
+                    raise ValueError(
+                        f"it has {len(reader.fieldnames or ())} columns, but not here."
+                    )
+                rows.append(tuple(row[column].strip() for column in columns))
+        except (csv.Error, ValueError) as error:
+            raise ValueError(
+                f"Expected a table of images at {path}, with columns {' and '.join(columns)}, "
+                f"got another in line {reader.line_num}: {error}"
+            ) from error
+    return rows
