@@ -1,6 +1,5 @@
 """The file of a `HammingKNN`: codes, ids and vectors, which nothing in it can make execute."""
 
-import hashlib
 import json
 import os
 from collections.abc import Hashable
@@ -8,18 +7,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from pml_hashing._checks import check_finite
-from pml_hashing._files import write_atomically
+from pml_hashing._tensor_files import read_tensors, write_tensors
 from pml_hashing.codes import packed_length
 from pml_hashing.search._arguments import to_ids, to_packed
 from pml_hashing.search.store import CodeStore
 
-FORMAT = "pml_hashing.HammingKNN"
-FORMAT_VERSION = "1"
+FORMAT = {"format": "pml_hashing.HammingKNN", "format_version": "2"}
 DTYPES = {"packed_codes": torch.uint8, "ids": torch.uint8, "vectors": torch.float32}
 
 
@@ -36,6 +32,7 @@ def save_store(store: CodeStore, path: str | os.PathLike[str], *, with_vectors: 
     """Write all of a store to a safetensors file, atomically.
 
     Raises:
+        OSError: If the folder cannot be written, or is full.
         TypeError: If an id is neither a string, nor an integer, nor a tuple of these.
     """
     rows = torch.arange(len(store))
@@ -46,14 +43,8 @@ def save_store(store: CodeStore, path: str | os.PathLike[str], *, with_vectors: 
         tensors["ids"] = torch.frombuffer(bytearray(content), dtype=torch.uint8)
     if with_vectors:
         tensors["vectors"] = store.vectors(rows).contiguous()
-    metadata = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "code_length": str(store.code_length),
-        "count": str(len(store)),
-        "sha256": _checksum(tensors, store.code_length),
-    }
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+    sizes = {"code_length": str(store.code_length), "count": str(len(store))}
+    write_tensors(path, tensors, FORMAT | sizes)
 
 
 def read_content(path: str | os.PathLike[str]) -> Content:
@@ -68,20 +59,15 @@ def read_content(path: str | os.PathLike[str]) -> Content:
             f"Expected a file that HammingKNN.save wrote, got none at `{path}`."
         )
     try:
-        with safe_open(path, framework="pt") as file:
-            return _check_content(file, file.metadata() or {})
-    except (KeyError, TypeError, ValueError, RecursionError, SafetensorError) as error:
+        return _check_content(*read_tensors(path, FORMAT))
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"Expected a whole file that HammingKNN.save wrote, got `{path}`: {error}"
         ) from error
 
 
-def _check_content(file: Any, metadata: dict[str, str]) -> Content:
-    found = metadata.get("format"), metadata.get("format_version")
-    if found != (FORMAT, FORMAT_VERSION):
-        raise ValueError(f"format and version are {found}, not {(FORMAT, FORMAT_VERSION)}.")
+def _check_content(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Content:
     code_length, count = int(metadata["code_length"]), int(metadata["count"])
-    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
     if "packed_codes" not in tensors or not tensors.keys() <= DTYPES.keys():
         raise ValueError(f"its tensors are {', '.join(sorted(tensors))}, not {', '.join(DTYPES)}.")
     for name, tensor in tensors.items():
@@ -92,8 +78,6 @@ def _check_content(file: Any, metadata: dict[str, str]) -> Content:
         shape = tuple(tensors[name].shape) if name in tensors else (count, width)
         if shape != (count, width):
             raise ValueError(f"`{name}` are of shape {shape}, not {(count, width)}.")
-    if _checksum(tensors, code_length) != metadata["sha256"]:
-        raise ValueError("the content does not have the checksum that was saved with it.")
     to_packed(tensors["packed_codes"], "packed_codes", code_length)
     return _to_content(tensors, code_length, count)
 
@@ -106,14 +90,6 @@ def _to_content(tensors: dict[str, Tensor], code_length: int, count: int) -> Con
     if vectors is not None:
         check_finite(vectors, "vectors")
     return Content(code_length, tensors["packed_codes"], ids, vectors)
-
-
-def _checksum(tensors: dict[str, Tensor], code_length: int | None) -> str:
-    digest = hashlib.sha256(f"{code_length} ".encode())
-    for name in sorted(tensors):
-        digest.update(f"{name} {tuple(tensors[name].shape)} ".encode())
-        digest.update(tensors[name].numpy().data)
-    return digest.hexdigest()
 
 
 def _to_json(id_: Hashable) -> str | int | list[Any]:
