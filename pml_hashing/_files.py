@@ -34,22 +34,17 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], objec
     with _temporary_folder(path) as folder:
         temporary, ordinary = folder / path.name, folder / "ordinary"
         ordinary.touch()
-        _write_named(path, temporary, write)
+        try:
+            write(temporary)
+            _sync(temporary)
+        except OSError as error:
+            if error.filename is None:  # that of a full disk
+                error.filename = str(path)
+            raise
         temporary.chmod(ordinary.stat().st_mode)  # safetensors lets only the owner read
-        with temporary.open("r+b") as file:
-            os.fsync(file.fileno())
         temporary.replace(path)
-    _sync_folder(path.parent)
-
-
-def _write_named(path: Path, temporary: Path, write: Callable[[Path], object]) -> None:
-    """Call `write`, and name the file in an error that names none: a full disk's."""
-    try:
-        write(temporary)
-    except OSError as error:
-        if error.filename is None:
-            error.filename = str(path)
-        raise
+    if sys.platform != "win32":  # a folder cannot be opened there
+        _sync(path.parent)
 
 
 @contextlib.contextmanager
@@ -96,11 +91,10 @@ def _locked(folder: Path, *, wait: bool) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Have the new name of a file outlive a power failure."""
-    if sys.platform != "win32":  # a folder cannot be opened there
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _sync(path: Path) -> None:
+    """Have a file, or the names in a folder, outlive a power failure."""
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

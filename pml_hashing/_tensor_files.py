@@ -1,5 +1,6 @@
 """Files of tensors: safetensors with a checksum of all that they hold."""
 
+import errno
 import hashlib
 import json
 import os
@@ -30,7 +31,9 @@ def write_tensors(
         try:
             save_file(tensors, temporary, signed)
         except SafetensorError as error:
-            raise OSError(f"Expected to write `{path}`, got an error: {error}") from error
+            raise OSError(
+                errno.EIO, f"Expected to write it whole, got {error}", os.fspath(path)
+            ) from error
 
     write_atomically(path, write)
 

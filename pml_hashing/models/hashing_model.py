@@ -221,8 +221,8 @@ class HashingModel(nn.Module):
         if (name is None) != (backbone is not None):
             needed = "the module that the model was made with" if name is None else "None"
             raise ValueError(
-                f"Expected `backbone` to be {needed}, for a model saved with {name or 'a module'}, "
-                f"got {type(backbone).__name__}."
+                f"Expected `backbone` to be {needed}, for the model saved in {folder} with "
+                f"{str(name or 'a module')[:99]}, got {type(backbone).__name__}."
             )
         try:
             with torch.device("meta"):  # where a model of any size takes no memory

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pml_hashing._files import write_atomically
 from pml_hashing._tensor_files import read_tensors, write_tensors
 from pml_hashing.models import preprocessing
+from pml_hashing.models._errors import shortened
 
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
@@ -80,7 +81,7 @@ def load(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tens
         _check_config(config)
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(
-            f"Expected a whole file that HashingModel.save_pretrained wrote, got {path}: {error}"
+            f"Expected a whole file that HashingModel.save_pretrained wrote, got {path}: {shortened(error)}"
         ) from error
     return config, weights
 

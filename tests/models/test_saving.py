@@ -155,14 +155,16 @@ def test_truncated(tmp_path, size):
     path = tmp_path / WEIGHTS
     assert path.stat().st_size > size
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(ValueError, match=f"{WHOLE} {path}: it is no whole safe"):
+    with pytest.raises(ValueError, match=f"{WHOLE} {path}: ValueError: it is no whole safe"):
         HashingModel.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}, saving.FORMAT | {"format": "x"}])
 def test_foreign(tmp_path, metadata):
     safetensors.torch.save_file({"weight": torch.zeros(3)}, tmp_path / WEIGHTS, metadata)
-    with pytest.raises(ValueError, match=f"{WHOLE} {tmp_path}/{WEIGHTS}: its metadata say"):
+    with pytest.raises(
+        ValueError, match=f"{WHOLE} {tmp_path}/{WEIGHTS}: ValueError: its metadata say"
+    ):
         HashingModel.from_pretrained(tmp_path)
 
 
