@@ -81,7 +81,8 @@ def load(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tens
         _check_config(config)
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(
-            f"Expected a whole file that HashingModel.save_pretrained wrote, got {path}: {shortened(error)}"
+            "Expected a whole file that HashingModel.save_pretrained wrote, "
+            f"got {path}: {shortened(error)}"
         ) from error
     return config, weights
 
