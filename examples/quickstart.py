@@ -238,7 +238,7 @@ def search(codes: Codes, queries: ImageSet, database: ImageSet, output: Path) ->
         distances=distances,
         query_names=[shown.class_names(i) for i in range(len(shown))],
     )
-    figure.savefig(output / "gallery.jpg", dpi=90)  # a fifth of the bytes of a PNG
+    figure.savefig(output / "gallery.jpg", dpi=90)  # small enough for a web page
 
 
 def positive(text: str) -> int:

@@ -75,7 +75,7 @@ def _create_from_file(name: str, path: Path, options: dict[str, Any]) -> nn.Modu
 def _read_weights(path: Path) -> dict[str, Tensor]:
     """Read a state dict, or one inside a training checkpoint, and run nothing that it holds."""
     if path.suffix == ".safetensors":
-        content = load_file(path)
+        content: Any = load_file(path)
     else:
         _check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)

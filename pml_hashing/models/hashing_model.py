@@ -224,10 +224,11 @@ class HashingModel(nn.Module):
                 f"Expected `backbone` to be {needed}, for the model saved in {folder} with "
                 f"{str(name or 'a module')[:99]}, got {type(backbone).__name__}."
             )
+        trunk = str(name) if backbone is None else backbone
         try:
             with torch.device("meta"):  # where a model of any size takes no memory
-                saving.check_fits(cls(name or backbone, **options), weights)
-            model = cls(name or backbone, **options).to(getattr(torch, config["dtype"]))
+                saving.check_fits(cls(trunk, **options), weights)
+            model = cls(trunk, **options).to(getattr(torch, config["dtype"]))
             model.load_state_dict(weights)
         except Exception as error:  # each family of models has errors of its own
             raise ValueError(
