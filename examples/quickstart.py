@@ -13,7 +13,6 @@ digits of scikit-learn; for photographs add --backbone resnet50 --pretrained.
 import math
 import sys
 import time
-import zipfile
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,9 +101,9 @@ def load_images(data: str, download: bool) -> ImageSet:
 
 def load_npz(path: str) -> ImageSet:
     try:
-        with np.load(path) as file:
+        with Path(path).open("rb") as opened, np.load(opened) as file:  # numpy may leave it open
             images, labels = file["images"], file["labels"]
-    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+    except Exception as error:  # zip archives and arrays have errors of many kinds
         raise ValueError(
             "Expected --data digits, cifar10[:ROOT], a folder, or an .npz file with the arrays "
             f"images and labels, got {path} ({error})."
@@ -239,7 +238,7 @@ def search(codes: Codes, queries: ImageSet, database: ImageSet, output: Path) ->
         distances=distances,
         query_names=[shown.class_names(i) for i in range(len(shown))],
     )
-    figure.savefig(output / "gallery.png")
+    figure.savefig(output / "gallery.jpg", dpi=90)  # small enough for a web page
 
 
 def positive(text: str) -> int:

@@ -9,9 +9,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple, Self
 
+import torch
 from torch import Tensor
 
-from pml_hashing.code_file import describe, from_json_tensor, json_tensor, read_tensors
+from pml_hashing._tensor_files import sign, summarize
+from pml_hashing.code_file import describe, from_json_tensor, json_tensor, read_code_file
 from pml_hashing.codes import packed_length
 from pml_hashing.datasets import UnreadableImageError
 
@@ -121,17 +123,16 @@ class CodeWriter:
             raise ValueError(
                 f"Expected at least one readable item, got {len(self.unreadable)} unreadable ones."
             )
-        shapes: dict[str, tuple[int, ...]] = {"packed_codes": (self._num_rows, self._width)}
-        checksums = {"packed_codes": self._sum.hexdigest()}
-        for name, tensor in self._tensors_of_unreadable().items():
-            shapes[name] = tuple(tensor.shape)
-            content = tensor.numpy().tobytes()
-            checksums[name] = hashlib.sha256(content).hexdigest()
-            self._codes.write(content)
-        more = self._codes_of.described()
-        code_length = int(more.pop("code_length"))
+        tensors = self._tensors_of_unreadable()
+        shape = (self._num_rows, self._width)
+        summary = {"packed_codes": (str(torch.uint8), shape, self._sum.hexdigest())}
+        summary |= summarize(tensors)
+        for tensor in tensors.values():
+            self._codes.write(tensor.numpy().tobytes())
+        metadata = describe(self._codes_of.code_length, self._num_rows) | self._codes_of.described()
+        shapes = {name: shape for name, (_, shape, _) in summary.items()}
         self._codes.seek(0)
-        self._codes.write(_to_header(shapes, describe(code_length, shapes, checksums, **more)))
+        self._codes.write(_to_header(shapes, sign(metadata, summary)))
         self._codes.flush()
         os.fsync(self._codes.fileno())
         self._codes.close()
@@ -176,15 +177,18 @@ class CodeWriter:
         self._codes.truncate(HEADER_SIZE + self._num_rows * self._width)
         self._codes.seek(HEADER_SIZE + self._num_rows * self._width)
 
-    def _holds(self, record: dict[str, Any] | None) -> bool:
-        if record is None:
+    def _holds(self, record: Any) -> bool:
+        try:
+            num_rows, num_items = int(record["rows"]), int(record["items"])
+            unreadable = [_from_json(error) for error in record["unreadable"]]
+        except (KeyError, TypeError, ValueError):
             return False
         total = self._sum.copy()
-        total.update(self._codes.read((record["rows"] - self._num_rows) * self._width))
-        if total.hexdigest() != record["sha256"]:
+        total.update(self._codes.read(max(0, num_rows - self._num_rows) * self._width))
+        if total.hexdigest() != record.get("sha256"):
             return False
-        self._sum, self._num_rows, self.num_done = total, record["rows"], record["items"]
-        self.unreadable += map(_from_json, record["unreadable"])
+        self._sum, self._num_rows, self.num_done = total, num_rows, num_items
+        self.unreadable += unreadable
         return True
 
 
@@ -196,7 +200,7 @@ def read_finished(
     Raises:
         ValueError: If the file is not whole, or of other codes.
     """
-    tensors, metadata = read_tensors(path, written_by=WRITTEN_BY)
+    tensors, metadata = read_code_file(path, written_by=WRITTEN_BY)
     found = {key: metadata.get(key) for key in codes_of.described()}
     if found != codes_of.described():
         raise ValueError(

@@ -11,6 +11,7 @@ from torchvision import transforms
 
 from pml_hashing._checks import check_at_least
 from pml_hashing.models import encoding, preprocessing, saving
+from pml_hashing.models._errors import shortened
 from pml_hashing.models.backbones import create_trunk, feature_width
 from pml_hashing.models.hash_layer import Bound, HashLayer, Head
 
@@ -211,6 +212,10 @@ class HashingModel(nn.Module):
 
         Args:
             folder: Where to write. Made where it does not exist.
+
+        Raises:
+            OSError: If the folder cannot be written, or is full.
+            ValueError: If `data_config` was changed to what no transform can be made of.
         """
         dtype = str(next(self.embedder.parameters()).dtype).removeprefix("torch.")
         config = {"options": self._options, "dtype": dtype, "data_config": self.data_config}
@@ -237,23 +242,30 @@ class HashingModel(nn.Module):
             ValueError: If the file is truncated, foreign or of another version, if its weights
                 are not those of this model, or if `backbone` is missing or given without need.
         """
-        config = saving.load_config(folder)
+        config, weights = saving.load(folder)
         options = config["options"]
         name = options.pop("backbone")
         if (name is None) != (backbone is not None):
             needed = "the module that the model was made with" if name is None else "None"
             raise ValueError(
-                f"Expected `backbone` to be {needed}, for a model saved with {name or 'a module'}, "
-                f"got {type(backbone).__name__}."
+                f"Expected `backbone` to be {needed}, for the model saved in {folder} with "
+                f"{str(name or 'a module')[:99]}, got {type(backbone).__name__}."
             )
-        model = cls(name if backbone is None else backbone, **options)
+        trunk = str(name) if backbone is None else backbone
+        try:
+            with torch.device("meta"):  # where a model of any size takes no memory
+                saving.check_fits(cls(trunk, **options), weights)
+            model = cls(trunk, **options).to(getattr(torch, config["dtype"]))
+            model.load_state_dict(weights)
+        except Exception as error:  # each family of models has errors of its own
+            raise ValueError(
+                f"Expected weights of this model in {folder}, got others ({shortened(error)})."
+            ) from error
         if config["data_config"] is not None:
             model.data_config = {
                 key: tuple(value) if isinstance(value, list) else value
                 for key, value in config["data_config"].items()
             }
-        model.to(getattr(torch, config["dtype"]))
-        saving.load_weights(model, folder)
         return model.to(device).eval()
 
 

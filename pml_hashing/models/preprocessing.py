@@ -1,6 +1,7 @@
 """Preprocessing: how a backbone wants its images, as timm's data config tells."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,9 @@ from timm.data import transforms_factory
 from torch import nn
 from torchvision import transforms
 from torchvision.transforms import v2
+
+LARGEST_SIDE = 2**14  # of an image, in pixels
+SMALLEST_CROP = 1 / 16  # of a side
 
 
 def resolve_data_config(
@@ -38,3 +42,24 @@ def create_transform(data_config: dict[str, Any], is_training: bool) -> transfor
     return transforms.Compose(
         [*steps, transforms_factory.create_transform(**data_config, is_training=is_training)]
     )
+
+
+def check_data_config(data_config: dict[str, Any]) -> None:
+    """Raise unless a transform can be made of a data config, and of images that fit in memory.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    size = data_config["input_size"]
+    if len(size) != 3 or not all(type(side) is int and 1 <= side <= LARGEST_SIDE for side in size):
+        raise ValueError(f"its `input_size` is {size}, not three numbers from 1 to {LARGEST_SIDE}.")
+    crop = data_config.get("crop_pct")
+    if crop is not None and not SMALLEST_CROP <= crop <= 1:
+        raise ValueError(f"its `crop_pct` is {crop}, not from {SMALLEST_CROP} to 1.")
+    for name in ("mean", "std"):
+        if not all(map(math.isfinite, data_config[name])):
+            raise ValueError(f"its `{name}` is {data_config[name]}.")
+    try:
+        create_transform(data_config, is_training=False)
+    except Exception as error:  # timm asserts, and has errors of several kinds
+        raise ValueError(f"no transform can be made of its data config ({error}).") from error

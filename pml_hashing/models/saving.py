@@ -3,19 +3,33 @@
 import json
 import os
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
-import safetensors
-import safetensors.torch
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from pml_hashing._files import write_atomically
+from pml_hashing._tensor_files import read_tensors, write_tensors
+from pml_hashing.models import preprocessing
 from pml_hashing.models._errors import shortened
 
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
-METADATA_KEY = "pml_hashing"
-FORMAT = {"format": "pml_hashing.HashingModel", "version": 1}
+CONFIG_KEY = "config"
+FORMAT = {"format": "pml_hashing.HashingModel", "format_version": "2"}
+OPTION_TYPES = {
+    "backbone": (str, NoneType),
+    "code_length": (int,),
+    "head": (str,),
+    "bound": (str,),
+    "drop_rate": (int, float),
+    "in_chans": (int,),
+    "img_size": (int, NoneType),
+    "num_features": (int,),
+}
+LARGEST_IN_CHANS = 2**14
+BUFFERS_LIMIT = 2**30  # bytes that a backbone may compute from the size of its images
 
 
 def save(model: nn.Module, config: dict[str, Any], folder: str | os.PathLike[str]) -> None:
@@ -23,25 +37,38 @@ def save(model: nn.Module, config: dict[str, Any], folder: str | os.PathLike[str
 
     One file is renamed into place at once. Two files could come from two saves if the first of
     two renames is the last thing that happens.
+
+    Raises:
+        OSError: If the folder cannot be written, or is full.
+        ValueError: If `data_config` could not be loaded again.
     """
-    config = FORMAT | config
-    metadata = {"format": "pt", METADATA_KEY: json.dumps(config)}
+    _check_config(json.loads(json.dumps(config)))
     note = {"note": f"For people. The copy that is loaded stands in {WEIGHTS_NAME}."}
-    text = json.dumps(note | config, indent=2) + "\n"
+    text = json.dumps(note | FORMAT | config, indent=2) + "\n"
     folder = Path(folder)
-    write_atomically(
-        folder / WEIGHTS_NAME,
-        lambda path: safetensors.torch.save_model(model, str(path), metadata),
+    write_tensors(
+        folder / WEIGHTS_NAME, _apart(model.state_dict()), FORMAT | {CONFIG_KEY: json.dumps(config)}
     )
     write_atomically(folder / CONFIG_NAME, lambda path: path.write_text(text, encoding="utf-8"))
 
 
-def load_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the `config` that `save` was given.
+def _apart(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return contiguous tensors on the CPU, and tied ones twice: a file has no shared memory."""
+    tensors, seen = {}, set()
+    for name, tensor in state.items():
+        copied = tensor.detach().cpu().contiguous()
+        pointer = copied.untyped_storage().data_ptr()
+        tensors[name] = copied.clone() if pointer in seen else copied
+        seen.add(pointer)
+    return tensors
+
+
+def load(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the `config` that `save` was given, checked, and the weights.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is truncated, is no saved model, or has another version.
+        ValueError: If the file is not whole, is no saved model, or has another version.
     """
     path = Path(folder) / WEIGHTS_NAME
     if not path.is_file():
@@ -49,34 +76,52 @@ def load_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
             f"Expected `folder` to hold a saved model with a {WEIGHTS_NAME}, found none at {path}."
         )
     try:
-        with safetensors.safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-    except safetensors.SafetensorError as error:
+        weights, metadata = read_tensors(path, FORMAT)
+        config = json.loads(metadata[CONFIG_KEY])
+        _check_config(config)
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(
-            f"Expected a whole safetensors file at {path}, got another ({shortened(error)})."
+            "Expected a whole file that HashingModel.save_pretrained wrote, "
+            f"got {path}: {shortened(error)}"
         ) from error
-    try:
-        config = json.loads(metadata[METADATA_KEY])
-        found = {key: config.pop(key) for key in FORMAT}
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"Expected a file of HashingModel.save_pretrained at {path}, got other weights."
-        ) from error
-    if found != FORMAT:
-        raise ValueError(f"Expected a file of {FORMAT} at {path}, got one of {found}.")
-    return config
+    return config, weights
 
 
-def load_weights(model: nn.Module, folder: str | os.PathLike[str]) -> None:
-    """Copy the saved weights and buffers into `model`.
+def _check_config(config: Any) -> None:
+    """Raise unless a model can be made of it: whoever wrote the file also wrote the checksum."""
+    options, data_config = config["options"], config["data_config"]
+    if options.keys() != OPTION_TYPES.keys():
+        raise ValueError(f"its options are {sorted(options)}, not {sorted(OPTION_TYPES)}.")
+    for name, value in options.items():
+        if type(value) not in OPTION_TYPES[name]:
+            raise ValueError(f"its option `{name}` is {value!r}.")
+    if options["in_chans"] > LARGEST_IN_CHANS:  # a mean and a deviation are made for each
+        raise ValueError(f"its option `in_chans` is above {LARGEST_IN_CHANS}.")
+    dtype = getattr(torch, str(config["dtype"]), None)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ValueError(f"its dtype is {config['dtype']!r}.")
+    if data_config is not None:
+        preprocessing.check_data_config(data_config)
+
+
+def check_fits(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Raise unless `weights` are those of `model`, whose own may be on the meta device.
+
+    A file can claim a model of any size. On the meta device, it takes no memory to see what it is.
 
     Raises:
-        ValueError: If the names or shapes are not those of `model`.
+        ValueError: If names, shapes or kinds of values differ, or the model computes much more.
     """
-    path = Path(folder) / WEIGHTS_NAME
-    try:
-        safetensors.torch.load_model(model, path)
-    except RuntimeError as error:
-        raise ValueError(
-            f"Expected weights of this model at {path}, got others ({shortened(error)})."
-        ) from error
+    wanted = model.state_dict()
+    for name in sorted(wanted.keys() | weights.keys()):
+        if name not in weights or name not in wanted:
+            raise ValueError(f"{name} is {'missing' if name in wanted else 'unexpected'}.")
+    for name, weight in weights.items():
+        if weight.shape != wanted[name].shape:
+            expected, got = tuple(wanted[name].shape), tuple(weight.shape)
+            raise ValueError(f"{name} is of shape {got}, not {expected}.")
+        if weight.is_floating_point() != wanted[name].is_floating_point():
+            raise ValueError(f"{name} is {weight.dtype}, not {wanted[name].dtype}.")
+    size = sum(buffer.nbytes for buffer in model.buffers() if buffer.is_meta)
+    if size > sum(weight.nbytes for weight in weights.values()) + BUFFERS_LIMIT:
+        raise ValueError(f"its backbone would compute {size:,} bytes of buffers.")

@@ -5,12 +5,11 @@ from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from pml_hashing._checks import check_finite
-from pml_hashing._files import write_atomically
-from pml_hashing.code_file import describe_tensors, from_json_tensor, json_tensor, read_tensors
+from pml_hashing._tensor_files import write_tensors
+from pml_hashing.code_file import describe, from_json_tensor, json_tensor, read_code_file
 from pml_hashing.search._arguments import to_ids, to_packed
 from pml_hashing.search.store import CodeStore
 
@@ -28,6 +27,7 @@ def save_store(store: CodeStore, path: str | os.PathLike[str], *, with_vectors: 
     """Write all of a store to a safetensors file, atomically.
 
     Raises:
+        OSError: If the folder cannot be written, or is full.
         TypeError: If an id is neither a string, nor an integer, nor a tuple of these.
     """
     rows = torch.arange(len(store))
@@ -37,8 +37,7 @@ def save_store(store: CodeStore, path: str | os.PathLike[str], *, with_vectors: 
         tensors["ids"] = json_tensor([_to_json(id_) for id_ in ids])
     if with_vectors:
         tensors["vectors"] = store.vectors(rows).contiguous()
-    metadata = describe_tensors(store.code_length, tensors)
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+    write_tensors(path, tensors, describe(store.code_length, len(store)))
 
 
 def read_content(path: str | os.PathLike[str]) -> Content:
@@ -48,7 +47,7 @@ def read_content(path: str | os.PathLike[str]) -> Content:
         FileNotFoundError: If there is no such file.
         ValueError: If `save_store` did not write it, or it is not whole.
     """
-    tensors, metadata = read_tensors(path)
+    tensors, metadata = read_code_file(path)
     try:
         return _to_content(tensors, int(metadata["code_length"]), int(metadata["count"]))
     except (TypeError, ValueError, RecursionError) as error:

@@ -67,7 +67,7 @@ def main(folder: Path, wanted: int) -> None:
     stopped = set()
     while kills < wanted:
         path, files = folder / f"killed_{files}", files + 1
-        while dies(path, rng.uniform(0, seconds)):
+        while kills < wanted and dies(path, rng.uniform(0, seconds)):
             kills += 1
             partial = folder / f"{path.name}.partial"
             stopped.add(partial.stat().st_size if partial.exists() else -1)

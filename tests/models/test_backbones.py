@@ -1,6 +1,7 @@
 """Weights from a file: in every format that is told, and in none other."""
 
 import pathlib
+import zipfile
 
 import pytest
 import safetensors.torch
@@ -101,3 +102,63 @@ def test_a_file_of_something_else(tmp_path, content):
     torch.save(content, tmp_path / "weights.pth")
     with pytest.raises(ValueError, match=f"whole file of weights .*got {tmp_path}"):
         load(tmp_path / "weights.pth")
+
+
+def rezip(path, change, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, change(name, content))
+
+
+def test_a_changed_weight_is_noticed(tmp_path):
+    path = save(timm.create_model("test_resnet").state_dict(), tmp_path / "weights.pth")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert torch.load(path, weights_only=True)  # torch does not see it
+    with pytest.raises(ValueError, match=f"got {path} .*does not have its checksum|Bad CRC"):
+        load(path)
+
+
+def test_compressed_archives_are_refused(tmp_path):
+    path = save(timm.create_model("test_resnet").state_dict(), tmp_path / "weights.pth")
+    rezip(path, lambda _, content: content)
+    assert load(path)
+    rezip(path, lambda _, content: content, zipfile.ZIP_DEFLATED)
+    with pytest.raises(ValueError, match=f"got {path} .*its archive is compressed"):
+        load(path)
+
+
+def test_the_format_of_old_is_refused(tmp_path):
+    weights, path = timm.create_model("test_resnet").state_dict(), tmp_path / "weights.pth"
+    torch.save(weights, path, _use_new_zipfile_serialization=False)
+    with pytest.raises(ValueError, match=f"got {path} .*not a zip file"):
+        load(path)
+
+
+def test_tensors_larger_than_their_file(tmp_path):
+    weights = timm.create_model("test_resnet").state_dict()
+    weights["conv1.0.weight"] = torch.zeros(1, 1, 1, 1).expand(2**20, 2**20, 3, 3)
+    path = save(weights, tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match=r"conv1.0.weight claims 39,582,418,599,936 bytes"):
+        load(path)
+
+
+class Executed:
+    def __reduce__(self):
+        return exec, ("raise SystemExit('executed')",)
+
+
+def test_nothing_is_executed(tmp_path):
+    torch.save({"conv1.0.weight": Executed()}, tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match=r"whole file of weights .*UnpicklingError"):
+        load(tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize("key", ["state_dict_ema", "model_ema", "state_dict", "model"])
+def test_weights_inside_a_training_checkpoint(tmp_path, key):
+    weights = timm.create_model("test_resnet", num_classes=0).state_dict()
+    path = save({"epoch": 3, key: weights}, tmp_path / "weights.pth")
+    assert_close(load(path).state_dict(), weights, rtol=0, atol=0)

@@ -11,7 +11,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from torchvision.datasets import ImageFolder
 
-from pml_hashing.code_file import read_tensors
+from pml_hashing.code_file import read_code_file
 from pml_hashing.codes import pack
 from pml_hashing.datasets import UnreadableImageError
 from pml_hashing.models import HashingModel
@@ -232,6 +232,6 @@ def test_encodings_killed_often_end_with_the_same_file(tmp_path):
 
 def test_the_metadata_says_what_the_codes_are_of(model, values, tmp_path):
     model.encode(values, path=tmp_path / "codes", progress=False)
-    _, metadata = read_tensors(tmp_path / "codes")
+    _, metadata = read_code_file(tmp_path / "codes")
     assert (metadata["code_length"], metadata["num_items"]) == ("12", "19")
     assert re.fullmatch("[0-9a-f]{64}", metadata["model"])

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.testing import assert_close
 
-from pml_hashing.code_file import describe_tensors
+from pml_hashing import _tensor_files
 from pml_hashing.codes import pack
 from pml_hashing.search import HNSW, IVF, HammingKNN
 
@@ -100,7 +100,7 @@ def test_a_file_says_what_it_holds(saved):
     assert len(metadata.pop("sha256")) == 64
     assert metadata == {
         "format": "pml_hashing.HammingKNN",
-        "format_version": "1",
+        "format_version": "2",
         "code_length": "12",
         "count": "5",
     }
@@ -145,35 +145,53 @@ def test_foreign_file(tmp_path, write):
         HammingKNN().load(tmp_path / "foreign")
 
 
+def rewrite(path, tensors=None, sign=True, **metadata):
+    """Change a file and, as whoever wants to deceive would, the checksum: it is no signature."""
+    with safe_open(path, framework="pt") as file:
+        found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = {k: v for k, v in (file.metadata() | metadata).items() if v is not None}
+    tensors = found if tensors is None else tensors
+    if sign:
+        metadata.pop("sha256")
+        metadata = _tensor_files.sign(metadata, _tensor_files.summarize(tensors))
+    save_file(tensors, path, metadata)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("format_version", "2", r"'2'\), not \('pml_hashing.HammingKNN', '1'\)"),
-        ("format", "another", "format and version are"),
+        ("format_version", "1", "'format_version': '1'}, not .*'format_version': '2'}"),
+        ("format", "another", "'format': 'another', .* not .*'pml_hashing.HammingKNN'"),
         ("count", "6", r"`packed_codes` are of shape \(5, 2\), not \(6, 2\)"),
         ("count", "many", "invalid literal"),
         ("count", None, "'count'"),
         ("code_length", "20", r"shape \(5, 2\), not \(5, 3\)"),
-        ("code_length", "13", "checksum"),
-        ("sha256", "0", "checksum"),
+        ("code_length", "9" * 5000, "4300 digits"),
+        ("code_length", "10", "zeros in `packed_codes` after the 10 bits"),
     ],
 )
 def test_metadata_that_does_not_hold(saved, key, value, message):
-    with safe_open(saved, framework="pt") as file:
-        metadata, tensors = file.metadata(), {"packed_codes": file.get_tensor("packed_codes")}
-    metadata[key] = value
-    save_file(tensors, saved, {k: v for k, v in metadata.items() if v is not None})
+    torch.manual_seed(1)
+    rewrite(saved, {"packed_codes": pack(make_codes(5, 12))}, **{key: value})
     with pytest.raises(ValueError, match=message):
         HammingKNN().load(saved)
 
 
+@pytest.mark.parametrize("metadata", [{"sha256": "0"}, {"sha256": None}, {"code_length": "13"}])
+def test_metadata_without_its_checksum(saved, metadata):
+    rewrite(saved, sign=False, **metadata)
+    with pytest.raises(
+        ValueError, match=r"got `.*codes.*`: the content does not have the checksum"
+    ):
+        HammingKNN().load(saved)
+
+
 def test_codes_of_another_type_are_refused(saved):
-    with safe_open(saved, framework="pt") as file:
-        metadata, packed_codes = file.metadata(), file.get_tensor("packed_codes")
-    save_file({"packed_codes": packed_codes.view(torch.int8)}, saved, metadata)
+    packed_codes = torch.zeros(5, 2, dtype=torch.uint8)
+    rewrite(saved, {"packed_codes": packed_codes.view(torch.int8)})
     with pytest.raises(ValueError, match=r"`packed_codes` are torch\.int8"):
         HammingKNN().load(saved)
-    save_file({"codes": packed_codes}, saved, metadata)
+    rewrite(saved, {"codes": packed_codes})
     with pytest.raises(ValueError, match="tensors are codes, not"):
         HammingKNN().load(saved)
 
@@ -181,14 +199,6 @@ def test_codes_of_another_type_are_refused(saved):
 def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none at `.*nowhere`"):
         HammingKNN().load(tmp_path / "nowhere")
-
-
-def rewrite(path, **tensors):
-    """Change tensors of a file and, as whoever wants to deceive would, the checksum."""
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()} | tensors  # noqa: SIM118
-    save_file(tensors, path, describe_tensors(int(metadata["code_length"]), tensors))
 
 
 @pytest.mark.parametrize(
@@ -205,7 +215,9 @@ def rewrite(path, **tensors):
     ],
 )
 def test_ids_that_no_index_has(saved, ids, message):
-    rewrite(saved, ids=torch.frombuffer(bytearray(ids), dtype=torch.uint8))
+    with safe_open(saved, framework="pt") as file:
+        tensors = {"packed_codes": file.get_tensor("packed_codes")}
+    rewrite(saved, tensors | {"ids": torch.frombuffer(bytearray(ids), dtype=torch.uint8)})
     with pytest.raises(ValueError, match=message):
         HammingKNN().load(saved)
 
@@ -221,7 +233,9 @@ def test_ids_that_no_index_has(saved, ids, message):
     ],
 )
 def test_tensors_that_no_index_has(saved, tensors, message):
-    rewrite(saved, **tensors)
+    with safe_open(saved, framework="pt") as file:
+        found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    rewrite(saved, found | tensors)
     with pytest.raises(ValueError, match=message):
         HammingKNN().load(saved)
 
