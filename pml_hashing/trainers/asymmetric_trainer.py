@@ -12,7 +12,21 @@ from tqdm import tqdm
 from pml_hashing._checks import check_at_least
 from pml_hashing._compat import BaseTrainer, common_functions
 from pml_hashing.datasets import EvenBatches, IndexedCollate, IndexedDataset
+from pml_hashing.distributed import rank, world_size
 from pml_hashing.losses import BaseDiscreteLoss, CodeUpdate
+from pml_hashing.trainers._distributed import (
+    Compute,
+    EveryRank,
+    RankBatches,
+    RankLoader,
+    call_hook,
+    check_agreement,
+    check_parallel,
+    data_parallel,
+    gather_batch,
+    share_state,
+    shared_random_numbers,
+)
 
 MODELS = ("trunk", "embedder", "database_trunk", "database_embedder", "code_bank")
 STEPS_BETWEEN_READS = 20
@@ -30,12 +44,17 @@ class AsymmetricTrainer(BaseTrainer):
     Every round seeds Python's, numpy's and torch's random numbers from `seed` and its number, so
     that a training which was stopped and resumed at a round goes on as if it had not been.
 
+    In several processes (after `torch.distributed.init_process_group`, as under `torchrun`) a batch
+    is `batch_size` samples a process, and training is that of one process with as large a batch;
+    hooks are called in the first process, or in all of them within `EveryRank`.
+
     Args:
         models: `"trunk"`, and if wanted `"embedder"`; `"database_trunk"` and
             `"database_embedder"`, a second network that encodes the database; `"code_bank"`, the
             `CodeBank` of the loss, which is saved and resumed with the others.
         optimizers: As for PML's trainers: `"trunk_optimizer"`, ...
-        batch_size: Largest size of a batch. Batches of a pass are of nearly equal size.
+        batch_size: Largest size of a batch, of each process. Batches of a pass are of nearly equal
+            size.
         loss_funcs: `{"metric_loss": loss}`.
         dataset: Items `(data, label)`, at least `batch_size` of them. Labels are class ids or
             multi-hot rows.
@@ -50,8 +69,9 @@ class AsymmetricTrainer(BaseTrainer):
     Raises:
         TypeError: If the data set has no length.
         ValueError: If the data set is smaller than a batch or not of the size of the code bank, if
-            a model's name is unknown, if the code bank of the loss is not the one in `models`, or
-            if the labels would be reduced to one of their columns.
+            a model's name is unknown, if the code bank of the loss is not the one in `models`, if
+            the labels would be reduced to one of their columns, or if several processes cannot
+            share a training.
         FloatingPointError: By `train`, if the loss is NaN or infinite.
     """
 
@@ -104,6 +124,7 @@ class AsymmetricTrainer(BaseTrainer):
                 "samples of a batch, got one."
             )
         self._check_code_bank()
+        check_parallel(self.loss_funcs, self.mining_funcs)
 
     def _check_code_bank(self) -> None:
         bank, loss_func = self.models.get("code_bank"), self.loss_funcs.get("metric_loss")
@@ -129,20 +150,22 @@ class AsymmetricTrainer(BaseTrainer):
         super().initialize_models()
         if "database_trunk" in self.models:
             self.models.setdefault("database_embedder", nn.Identity())
+        self.networks: Compute = self.compute_codes
 
     def initialize_dataloader(self) -> None:
         self.generator = torch.Generator()
         sampler = self.sampler
         if sampler is None:
             sampler = RandomSampler(self.indexed_dataset, generator=self.generator)
-        self.dataloader = DataLoader(
+        batches = EvenBatches(sampler, int(self.batch_size) * world_size())
+        loader = DataLoader(
             self.indexed_dataset,
-            batch_sampler=EvenBatches(sampler, int(self.batch_size)),
+            batch_sampler=RankBatches(batches),
             num_workers=self.dataloader_num_workers,
             collate_fn=IndexedCollate(self.collate_fn),
             pin_memory=torch.device(self.data_device).type == "cuda",
-            generator=self.generator,
         )
+        self.dataloader = RankLoader(loader)
         if not self.iterations_per_epoch:
             self.iterations_per_epoch = len(self.dataloader) * self.passes_per_round
 
@@ -155,12 +178,16 @@ class AsymmetricTrainer(BaseTrainer):
             num_epochs: Number of the last round, as in PML. It is not a count.
         """
         self.initialize_dataloader()
+        self.start_processes(start_epoch, num_epochs)
         for self.epoch in range(start_epoch, num_epochs + 1):
             self.start_round()
-            steps = tqdm(range(self.iterations_per_epoch), desc=f"round {self.epoch}")
+            steps = tqdm(
+                range(self.iterations_per_epoch), desc=f"round {self.epoch}", disable=rank() > 0
+            )
             for self.iteration in steps:
                 self.forward_and_backward()
-                self.end_of_iteration_hook(self)
+                if rank() == 0 or isinstance(self.end_of_iteration_hook, EveryRank):
+                    self.end_of_iteration_hook(self)
                 self.step_lr_schedulers(end_of_epoch=False)
                 if self.iteration % STEPS_BETWEEN_READS == 0:
                     total_loss: Any = self.losses["total_loss"]
@@ -168,15 +195,30 @@ class AsymmetricTrainer(BaseTrainer):
             self.update_codes()
             self.step_lr_schedulers(end_of_epoch=True)
             self.zero_losses()
-            if self.end_of_epoch_hook(self) is False:
+            if not call_hook(self.end_of_epoch_hook, self):
                 break
+
+    def start_processes(self, start_epoch: int, num_epochs: int) -> None:
+        """Make several processes one training, from the state of the first."""
+        check_agreement(
+            start_epoch=start_epoch,
+            num_epochs=num_epochs,
+            seed=self.seed,
+            batch_size=int(self.batch_size),
+            iterations_per_epoch=int(self.iterations_per_epoch),
+            samples=len(self.indexed_dataset),
+        )
+        self.set_to_train()  # which freezes what is to be frozen
+        networks = {k: model for k, model in self.models.items() if k != "code_bank"}
+        self.networks = data_parallel(networks, self.compute_codes)
+        share_state(self.models.get("code_bank"), *self.loss_funcs.values())
 
     def start_round(self) -> None:
         """Seed all random numbers for this round, and shuffle the data set anew."""
         seed = (self.seed * 1_000_003 + self.epoch) % 2**32
         random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002 (what PML's samplers draw from)
-        torch.manual_seed(seed)
+        torch.manual_seed(seed + 9_973 * rank())  # other dropout in every process
         self.generator.manual_seed(seed)
         self.dataloader_iter = iter(self.dataloader)
         self.set_to_train()
@@ -185,10 +227,11 @@ class AsymmetricTrainer(BaseTrainer):
         """Make the discrete step of the loss, where it has a code bank."""
         loss_func = self.loss_funcs["metric_loss"]
         if isinstance(loss_func, BaseDiscreteLoss) and loss_func.code_bank is not None:
-            self.code_update = loss_func.update_codes(progress=True)
+            self.code_update = loss_func.update_codes(progress=rank() == 0)
             before, after = self.code_update
             message = "ROUND %d: the discrete step took the objective from %f to %f"
             common_functions.LOGGER.info(message, self.epoch, before, after)
+        share_state(self.models.get("code_bank"), *self.loss_funcs.values())
 
     def get_batch(self) -> tuple[Any, Tensor]:
         self.dataloader_iter, (batch, self.sample_indices) = common_functions.try_next_on_generator(
@@ -200,18 +243,29 @@ class AsymmetricTrainer(BaseTrainer):
 
     def calculate_loss(self, curr_batch: tuple[Any, Tensor]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         data, labels = curr_batch
-        codes, labels = self.compute_embeddings(data), labels.to(self.data_device)
-        second = self.compute_database_codes(data)
+        codes, second = self.networks(data)
+        batch = (codes, labels.to(self.data_device), second)
+        codes, labels, second = gather_batch(*batch, len(self.sample_indices))
         # Views, since PML takes the same object on both sides for a batch paired with itself.
         reference = (
             {} if second is None else {"ref_emb": second, "ref_labels": labels.view_as(labels)}
         )
-        if "tuple_miner" in self.mining_funcs:
-            pairs = self.mining_funcs["tuple_miner"](codes, labels, **reference)
-            reference["indices_tuple"] = pairs
         if "code_bank" in self.models:
             reference["sample_indices"] = self.sample_indices
-        self.losses["metric_loss"] = self.loss_funcs["metric_loss"](codes, labels, **reference)
+        with shared_random_numbers(self.seed + self.get_global_iteration(), codes.device):
+            self.losses["metric_loss"] = self.mine_and_measure(codes, labels, reference)
+
+    def mine_and_measure(self, codes: Tensor, labels: Tensor, reference: dict[str, Any]) -> Any:
+        """Return the loss of the codes of a batch."""
+        if "tuple_miner" in self.mining_funcs:
+            sides = {k: v for k, v in reference.items() if k != "sample_indices"}
+            pairs = self.mining_funcs["tuple_miner"](codes, labels, **sides)
+            reference["indices_tuple"] = pairs
+        return self.loss_funcs["metric_loss"](codes, labels, **reference)
+
+    def compute_codes(self, data: Any) -> tuple[Tensor, Tensor | None]:
+        """Return the codes by the first network, and by the second where there is one."""
+        return self.compute_embeddings(data), self.compute_database_codes(data)
 
     def compute_database_codes(self, data: Tensor) -> Tensor | None:
         """Return the codes by the second network, `None` where there is none."""
