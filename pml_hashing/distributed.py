@@ -3,7 +3,6 @@
 Every function also works where there is one process, which then is the first and the last.
 """
 
-import math
 from collections.abc import Callable, Iterable, Sequence, Sized
 from itertools import pairwise
 from typing import Any, TypeVar, cast
@@ -97,16 +96,17 @@ def gather_rows(values: Tensor, sizes: Sequence[int] | None = None) -> Tensor:
 
 def _gather(values: Tensor, length: int) -> Tensor:
     """Return the rows of all processes, `(world_size, length, ...)`, padded at their ends."""
-    shape, home = values.shape[1:], values.device
+    shape = (length, *values.shape[1:])
+    padded = values.new_zeros(shape)
+    padded[: len(values)] = values
+    if padded.numel() == 0:
+        return padded.expand(world_size(), *shape)
     # As bytes, since backends differ in the dtypes that they know; padded, since some of them
     # gather equal sizes only.
-    width = math.prod(shape)
-    mine = values.new_zeros(length, width)
-    mine[: len(values)] = values.reshape(len(values), width)
-    mine = mine.view(torch.uint8).to(_device(home))
+    mine = padded.view(-1).view(torch.uint8).to(_device(values.device))
     rows = [torch.empty_like(mine) for _ in range(world_size())]
     distributed.all_gather(rows, mine)
-    return torch.stack(rows).to(home).view(values.dtype).reshape(world_size(), length, *shape)
+    return torch.cat(rows).to(values.device).view(values.dtype).view(world_size(), *shape)
 
 
 def broadcast(values: Iterable[Tensor]) -> None:
@@ -149,6 +149,15 @@ def from_first_rank(function: Callable[[], T]) -> T:
     if shared[1] is not None:
         raise RuntimeError(f"Expected the first process to go on, got its {shared[1]}.")
     return cast(T, shared[0])
+
+
+def of_all_ranks(value: T) -> list[T]:
+    """Return the values of all processes, which can be pickled, in the order of their ranks."""
+    if not is_distributed():
+        return [value]
+    values: list[Any] = [None] * world_size()
+    distributed.all_gather_object(values, value)
+    return values
 
 
 def _device(home: torch.device) -> torch.device:

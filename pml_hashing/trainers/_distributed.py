@@ -5,6 +5,7 @@ their gradients. Their codes, some numbers a sample, are gathered: the loss then
 whole batch in every process, and so are the code bank, the miner's pairs and the discrete step.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -12,10 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, Sampler
 
 from pml_hashing._compat import DistributedLossWrapper
-from pml_hashing.datasets import EvenBatches
 from pml_hashing.distributed import (
     broadcast,
     from_first_rank,
@@ -46,63 +45,6 @@ class EveryRank:
         return self.hook(trainer)
 
 
-class RankBatches(Sampler[list[int]]):
-    """The part of this process of every batch, the batches being those of the first process.
-
-    Args:
-        batches: Batches of all processes together.
-
-    Attributes:
-        whole: The batches of the latest pass, whole.
-
-    Raises:
-        ValueError: If a batch has fewer samples than there are processes.
-    """
-
-    def __init__(self, batches: EvenBatches) -> None:
-        smallest = len(batches.sampler) // len(batches)
-        if smallest < world_size():
-            raise ValueError(
-                f"Expected batches of at least {world_size()} samples, one a process, got one of "
-                f"{smallest}: choose a larger `batch_size` or fewer processes."
-            )
-        self.batches = batches
-        self.whole: tuple[Tensor, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for batch in self.whole:
-            yield batch[parts(len(batch))[rank()]].tolist()
-
-    def start_pass(self) -> None:
-        """Draw the batches of a pass."""
-        order = self.batches.draw()
-        broadcast([order])
-        self.whole = self.batches.split(order)
-
-
-class RankLoader:
-    """Batches of this process, with the places of the samples of the whole batch.
-
-    Args:
-        loader: Loads the batches of `RankBatches`, each with the places of its samples.
-    """
-
-    def __init__(self, loader: DataLoader[Any]) -> None:
-        self.loader = loader
-        self.batches: Any = loader.batch_sampler
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
-        self.batches.start_pass()
-        for whole, (batch, _) in zip(self.batches.whole, self.loader, strict=True):
-            yield batch, whole
-
-
 class _Networks(nn.Module):
     """All networks as one module, whose gradients are averaged together."""
 
@@ -124,7 +66,7 @@ def data_parallel(models: dict[str, nn.Module], compute: Compute) -> Compute:
         compute: See `Compute`.
     """
     trained = any(p.requires_grad for model in models.values() for p in model.parameters())
-    if not is_distributed() or not trained:
+    if not is_distributed() or not trained or isinstance(compute, DistributedDataParallel):
         return compute
     return DistributedDataParallel(_Networks(models, compute))
 
@@ -173,30 +115,39 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def share_state(*modules: nn.Module | None) -> None:
+def share_state(*modules: nn.Module) -> None:
     """Overwrite the parameters and buffers of modules by those of the first process.
 
-    All processes make the same steps. On GPUs, sums differ in their last digits.
+    All processes make the same steps, but each has batch statistics of its own, and on GPUs sums
+    differ in their last digits.
     """
     for module in modules:
-        if module is not None:
-            broadcast([*module.parameters(), *module.buffers()])
+        broadcast([*module.parameters(), *module.buffers()])
 
 
-def check_parallel(loss_funcs: dict[str, nn.Module], mining_funcs: dict[str, Any]) -> None:
-    """Raise if a part of a trainer does not work in several processes.
+def check_parallel(trainer: Any) -> None:
+    """Raise if several processes cannot share the training of an `AsymmetricTrainer`.
 
     Raises:
-        ValueError: If a loss gathers the batch by itself, or a miner changes its size.
+        ValueError: If a loss gathers the batch by itself, a miner changes its size, or a batch has
+            fewer samples than there are processes.
     """
-    for loss in loss_funcs.values():
+    for loss in trainer.loss_funcs.values():
         if isinstance(loss, DistributedLossWrapper | DistributedDataParallel):
             raise ValueError(
                 "Expected a loss as it is, since the trainer gathers the batch of all processes, "
                 f"got one in a {type(loss).__name__}."
             )
-    if is_distributed() and "subset_batch_miner" in mining_funcs:
+    if is_distributed() and "subset_batch_miner" in trainer.mining_funcs:
         raise ValueError("Expected no `subset_batch_miner` in several processes, got one.")
+    samples = len(trainer.indexed_dataset if trainer.sampler is None else trainer.sampler)
+    batches = math.ceil(samples / (int(trainer.batch_size) * world_size()))
+    smallest = samples // (batches * trainer.accumulate_steps)
+    if smallest < world_size():
+        raise ValueError(
+            f"Expected batches of at least {world_size()} samples, one a process, got one of "
+            f"{smallest}: choose a larger `batch_size` or fewer processes."
+        )
 
 
 def check_agreement(**values: int) -> None:
@@ -229,3 +180,26 @@ def _share_learning_rates(optimizers: dict[str, torch.optim.Optimizer]) -> None:
     rates = from_first_rank(lambda: [group["lr"] for group in groups])
     for group, rate in zip(groups, rates, strict=True):
         group["lr"] = rate
+
+
+def start_processes(trainer: Any, start_epoch: int, num_epochs: int) -> None:
+    """Make several processes one training, from the state of the first.
+
+    Args:
+        trainer: An `AsymmetricTrainer`.
+        start_epoch: First round.
+        num_epochs: Last round.
+    """
+    check_agreement(
+        start_epoch=start_epoch,
+        num_epochs=num_epochs,
+        seed=trainer.seed,
+        batch_size=int(trainer.batch_size),
+        accumulate_steps=trainer.accumulate_steps,
+        iterations_per_epoch=int(trainer.iterations_per_epoch),
+        samples=len(trainer.indexed_dataset),
+    )
+    trainer.set_to_train()  # which freezes what is to be frozen
+    share_state(*trainer.models.values(), *trainer.loss_funcs.values())
+    networks = {k: model for k, model in trainer.models.items() if k != "code_bank"}
+    trainer.networks = data_parallel(networks, trainer.networks)
