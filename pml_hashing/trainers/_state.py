@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 from torch import Tensor
 
-from pml_hashing.distributed import of_all_ranks, rank, world_size
+from pml_hashing.distributed import from_first_rank, of_all_ranks, rank, world_size
 from pml_hashing.losses import CodeUpdate
 from pml_hashing.trainers._random import random_state, set_random_state
 from pml_hashing.trainers.checkpoints import CheckpointFolder
@@ -78,8 +78,7 @@ def load_state(trainer: Any, state: dict[str, Any]) -> None:
                     f'Expected a checkpoint of this trainer, got another {kind}["{name}"]: {error}'
                 ) from error
     trainer.precision.load_state_dict(state["precision"])
-    if state["sampler"] is not None:
-        trainer.sampler.load_state_dict(state["sampler"])
+    trainer.order.load_state(state["sampler"])
     trainer.code_update = state["code_update"] and CodeUpdate(*state["code_update"])
 
 
@@ -126,10 +125,9 @@ def save(trainer: Any, step: int | None) -> None:
         return
     if not is_finite(trainer):
         stop(trainer, "finite weights, got others")
-    state = state_of(trainer, step)
-    if rank() == 0:
-        number = trainer.iterations_per_epoch if step is None else step
-        trainer.checkpoints.save(state, trainer.epoch, number)
+    state, folder = state_of(trainer, step), trainer.checkpoints
+    number = trainer.iterations_per_epoch if step is None else step
+    folder.newest = from_first_rank(lambda: folder.save(state, trainer.epoch, number))
 
 
 def resume(trainer: Any, folder: str | os.PathLike[str] | None) -> int:

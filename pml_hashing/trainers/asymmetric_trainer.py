@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from pml_hashing._compat import BaseTrainer, common_functions
 from pml_hashing.datasets import EvenBatches, IndexedDataset
-from pml_hashing.distributed import rank, world_size
+from pml_hashing.distributed import from_first_rank, rank, world_size
 from pml_hashing.losses import BaseDiscreteLoss, CodeUpdate
 from pml_hashing.trainers._arguments import check_trainer, restrict_schema
 from pml_hashing.trainers._batch_loss import codes_of, loss_of
@@ -24,7 +24,7 @@ from pml_hashing.trainers._distributed import (
     share_state,
     start_processes,
 )
-from pml_hashing.trainers._loading import RoundLoader
+from pml_hashing.trainers._loading import RoundLoader, SeededSampler
 from pml_hashing.trainers._precision import Amp, Precision
 from pml_hashing.trainers._random import seed_all, seed_of
 from pml_hashing.trainers._state import check_loss, resume, save, start_batches, take_place
@@ -125,6 +125,8 @@ class AsymmetricTrainer(BaseTrainer):
     def custom_setup(self) -> None:
         """Check what belongs together, before PML does."""
         self.indexed_dataset = IndexedDataset(self.dataset)
+        sampler = RandomSampler(self.indexed_dataset) if self.sampler is None else self.sampler
+        self.order = SeededSampler(sampler, is_replayed=self.sampler is not None)
         check_trainer(self)
         check_parallel(self)
 
@@ -145,13 +147,13 @@ class AsymmetricTrainer(BaseTrainer):
                 self.precision.prepare(model, self.compile)
 
     def initialize_dataloader(self) -> None:
-        sampler = RandomSampler(self.indexed_dataset) if self.sampler is None else self.sampler
         size, parts = int(self.batch_size) * world_size(), self.accumulate_steps
-        batches = EvenBatches(sampler, size, parts=parts)
+        batches = EvenBatches(self.order, size, parts=parts)
         if not self.iterations_per_epoch:
             self.iterations_per_epoch = len(batches) // parts * self.passes_per_round
         self.dataloader = RoundLoader(
             self.indexed_dataset,
+            self.order,
             batches,
             seed=self.seed,
             num_workers=self.dataloader_num_workers,
@@ -168,7 +170,7 @@ class AsymmetricTrainer(BaseTrainer):
             num_epochs: Number of the last round, as in PML. It is not a count.
         """
         if self.checkpoints:
-            self.checkpoints.check_unused()
+            from_first_rank(self.checkpoints.check_unused)
         self.initialize_dataloader()
         self.networks: Compute = partial(codes_of, self)
         start_processes(self, start_epoch, num_epochs)

@@ -3,6 +3,7 @@
 The test runs the same functions in one process, and compares.
 """
 
+import contextlib
 import sys
 from datetime import timedelta
 from functools import partial
@@ -112,6 +113,28 @@ def dropout():
     return state, torch.stack(drawn)
 
 
+def resume(folder):
+    """Return how a training ends, and how it ends that was stopped in a round and resumed."""
+
+    def stop(trainer):
+        if trainer.get_global_iteration() == 4:
+            raise KeyboardInterrupt
+
+    ends = []
+    for name, hook in (("whole", None), ("stopped", EveryRank(stop))):
+        kwargs = {"dropout": 0.5, "checkpoint_folder": folder / name, "checkpoint_every": 2}
+        trainer = make_trainer(DSAHLoss, **kwargs, end_of_iteration_hook=hook)
+        with contextlib.suppress(KeyboardInterrupt):
+            trainer.train(num_epochs=2)
+        if hook:
+            trainer = make_trainer(DSAHLoss, **kwargs)
+            trainer.train(trainer.resume(), 2)
+        trainer.train(3, 3)
+        newest = trainer.checkpoints.newest.name
+        ends.append(({k: v.state_dict() for k, v in trainer.models.items()}, newest))
+    return ends
+
+
 def hooks():
     """Return who called hooks, and the learning rates after one changed them."""
     calls = []
@@ -197,8 +220,10 @@ def fail(*_):
     raise OSError("disk full")
 
 
-def errors():
+def errors(folder):
     """Return the errors of trainings that cannot be shared."""
+    (folder / "file").touch()
+    unwritable = {"checkpoint_folder": folder / "file" / "checkpoints"}
     smaller = Subset(make_data(CLASS_IDS), range(37 - rank()))
     return {
         "samples": error_of(lambda: make_trainer(ContrastiveLoss(), dataset=smaller).train()),
@@ -208,6 +233,7 @@ def errors():
             lambda: make_trainer(ContrastiveLoss(), mining_funcs={"subset_batch_miner": fail})
         ),
         "hook": error_of(lambda: make_trainer(DSAHLoss, end_of_epoch_hook=fail).train()),
+        "folder": error_of(lambda: make_trainer(DSAHLoss, **unwritable).train()),
         "shard": error_of(lambda: shard(TensorDataset(torch.zeros(1)))),
     }
 
@@ -230,10 +256,11 @@ def run():
     }
 
 
-def run_among_others():
+def run_among_others(folder):
     """Return the results of what only several processes do."""
-    functions = (dropout, hooks, hooks_of_every_rank, rows, first_process, errors)
-    return {function.__name__: seeded(function) for function in functions}
+    functions = (dropout, hooks, hooks_of_every_rank, rows, first_process)
+    results = {function.__name__: seeded(function) for function in functions}
+    return results | {"errors": errors(folder), "resume": resume(folder)}
 
 
 def main(folder, number):
@@ -244,7 +271,7 @@ def main(folder, number):
         world_size=RANKS,
         timeout=timedelta(seconds=120),
     )
-    torch.save(run() | run_among_others(), folder / f"{number}.pt")
+    torch.save(run() | run_among_others(folder), folder / f"{number}.pt")
     distributed.destroy_process_group()
 
 

@@ -153,6 +153,21 @@ def test_failing_hook_stops_all_processes(of_ranks):
     assert second.endswith("Expected the first process to go on, got its OSError('disk full').")
 
 
+def test_unwritable_folder_stops_all_processes(of_ranks):
+    first, second = (results["errors"]["folder"] for results in of_ranks)
+    assert first.startswith("NotADirectoryError: ")
+    assert second.startswith("RuntimeError: Expected the first process to go on, got its NotADir")
+
+
+def test_resumed_training_ends_alike(of_ranks):
+    """Each process goes on with its own random numbers, from a step within a round."""
+    for results in of_ranks:
+        (whole, newest), (resumed, newest_resumed) = results["resume"]
+        assert newest == newest_resumed == "checkpoint-000003-000000003.pt"
+        for (path, value), (_, expected) in zip(leaves(resumed), leaves(whole), strict=True):
+            assert_close(value, expected, rtol=0, atol=0, msg=str(path))
+
+
 def test_wrapped_loss_is_refused():
     loss = script.DistributedLossWrapper(script.ContrastiveLoss())
     with pytest.raises(ValueError, match=r"loss as it is, .* got one in a DistributedLossWrapper"):
@@ -168,7 +183,7 @@ def group_of_one(tmp_path):
     distributed.destroy_process_group()
 
 
-def test_a_group_of_one_is_one_process(group_of_one, alone):
+def test_a_group_of_one_is_one_process(group_of_one, alone, tmp_path):
     for name in ("dsah", "all_frozen"):
         again = script.seeded(script.TRAININGS[name])
         for (_, value), (_, expected) in zip(leaves(again), leaves(alone[name]), strict=True):
@@ -176,7 +191,7 @@ def test_a_group_of_one_is_one_process(group_of_one, alone):
     assert script.rows()["uneven"].tolist() == [[0], [1], [2]]
     assert script.rows()["objects"] == ["0"]
     assert script.hooks_of_every_rank() == ([[0]], [0, 1, 2])
-    assert script.errors()["hook"] == "OSError: disk full"
+    assert script.errors(tmp_path)["hook"] == "OSError: disk full"
     assert script.first_process()[1] == 0
 
 
