@@ -29,7 +29,7 @@ from pml_hashing.distributed import (
     world_size,
 )
 from pml_hashing.evaluation import average_precision
-from pml_hashing.losses import ADSHLoss, DADHLoss, HashNetLoss
+from pml_hashing.losses import ADSHLoss, DADHLoss, DHNLoss, DPSHLoss, HashNetLoss
 from pml_hashing.miners import AffinityGraphMiner
 from pml_hashing.trainers import AsymmetricTrainer, EveryRank
 
@@ -199,7 +199,8 @@ def wrapped():
     data, labels = make_data(MULTI_HOT)[:BATCH]
     mine = parts(BATCH)[rank()]
     gradients = []
-    for loss in (HashNetLoss(), DSAHLoss(3, 8)):
+    discrete = [loss(3, 8) for loss in (DSAHLoss, ADSHLoss, DADHLoss)]
+    for loss in (HashNetLoss(), DPSHLoss(), DHNLoss(), *discrete):
         model = DistributedDataParallel(network) if world_size() > 1 else network
         whole = DistributedLossWrapper(loss) if world_size() > 1 else loss
         network.zero_grad()

@@ -198,6 +198,7 @@ def test_a_group_of_one_is_one_process(group_of_one, alone, tmp_path):
 def test_one_process_has_all():
     assert script.parts(5) == [slice(0, 5)]
     assert script.gather_rows(torch.arange(3)).tolist() == [0, 1, 2]
+    assert script.of_all_ranks("a") == ["a"]
     assert math.isclose(script.from_first_rank(lambda: 0.5), 0.5)
     with pytest.raises(TypeError, match="with a length, got generator"):
         script.shard(item for item in ())
