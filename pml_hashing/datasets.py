@@ -80,4 +80,5 @@ class EvenBatches(Sampler[list[int]]):
 
     def split(self, order: Tensor) -> tuple[Tensor, ...]:
         """Return the batches of a pass in this order."""
-        return order.tensor_split(len(self))
+        batches = order.tensor_split(len(self) // self.parts)
+        return tuple(part for batch in batches for part in batch.tensor_split(self.parts))

@@ -17,28 +17,76 @@ Key = tuple[int, int]
 """The place of a sample in the data set, and the seed of its random numbers."""
 
 
+class SeededSampler(Sampler[int]):
+    """A sampler that draws each pass from a seed, and can be put back where it was.
+
+    A sampler with a state (`state_dict`) is put back by it. Another one, such as those of PML
+    which shuffle what they hold, is put back by drawing again what was drawn from it.
+
+    Args:
+        sampler: Draws from Python's, numpy's or torch's random numbers, or by `set_epoch`.
+        is_replayed: Whether it draws by what it drew before, and so has to draw that again.
+    """
+
+    def __init__(self, sampler: Any, *, is_replayed: bool) -> None:
+        self.sampler, self.is_replayed = sampler, is_replayed
+        self.seed = 0
+        self.seeds: list[int] = []
+        self._states: dict[int, Any] = {}  # before which draw
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[int]:
+        if hasattr(self.sampler, "state_dict"):
+            self._states[len(self.seeds)] = self.sampler.state_dict()
+        if hasattr(self.sampler, "set_epoch"):
+            self.sampler.set_epoch(self.seed)
+        self.seeds.append(self.seed)
+        with kept_random_state():
+            seed_cpu(self.seed)
+            return iter(list(self.sampler))
+
+    def state_before(self, draw: int) -> dict[str, Any]:
+        """Return the state of the sampler before it was drawn from for this time, or is to be."""
+        if not hasattr(self.sampler, "state_dict"):
+            return {"seeds": self.seeds[:draw] if self.is_replayed else []}
+        is_next = draw == len(self.seeds)
+        return {"state": self.sampler.state_dict() if is_next else self._states[draw]}
+
+    def forget_states(self) -> None:
+        """Forget the states before draws that were made."""
+        self._states.clear()
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Put the sampler back, which must be new where it has no `state_dict`."""
+        self.seeds.clear()
+        self.forget_states()
+        if "state" in state:
+            self.sampler.load_state_dict(state["state"])
+        for self.seed in state.get("seeds", []):
+            iter(self)
+
+
 class RoundBatches(Sampler[list[Key]]):
     """The batches of a round: as many passes over the data set as it takes, each in a new order.
 
     The order of a pass, and the random numbers of a sample in it, are made of the seed, the round,
-    the pass and the place of the sample. A sampler with a state (`state_dict`) goes on from pass
-    to pass; one with `set_epoch` is told the number of the pass.
-
-    In several processes, each gets its part of every batch.
+    the pass and the place of the sample. In several processes, each gets its part of every batch.
 
     Args:
-        batches: Gives the batches of one pass.
+        sampler: Gives the order of a pass.
+        batches: Makes batches of it.
         seed: Of the training.
 
     Attributes:
         given: The batches that were given and not yet taken from here, whole.
     """
 
-    def __init__(self, batches: EvenBatches, seed: int) -> None:
-        self.batches, self.seed = batches, seed
+    def __init__(self, sampler: SeededSampler, batches: EvenBatches, seed: int) -> None:
+        self.sampler, self.batches, self.seed = sampler, batches, seed
+        self.round = self.start = self.stop = self._draws_before = 0
         self.given: deque[list[int]] = deque()
-        self.round = self.start = self.stop = 0
-        self._sampler_states: dict[int, Any] = {}
 
     def set_round(self, number: int, start: int, stop: int) -> None:
         """Give the batches `start` to `stop` of a round from now on.
@@ -49,25 +97,22 @@ class RoundBatches(Sampler[list[Key]]):
             stop: The batch after the last one.
         """
         self.round, self.start, self.stop = number, start, stop
-        self._sampler_states.clear()
+        self._draws_before = len(self.sampler.seeds) - start // len(self.batches)
         self.given.clear()
+        self.sampler.forget_states()
 
-    def sampler_state(self, position: int | None = None) -> Any:
+    def sampler_state(self, position: int | None) -> dict[str, Any]:
         """Return the state of the sampler at the start of the pass that a batch belongs to.
 
         A data loader is ahead of the training, and so is the sampler itself.
 
         Args:
             position: The batch. The end of the round if `None`.
-
-        Returns:
-            The state, `None` if the sampler has none.
         """
-        sampler: Any = self.batches.sampler
-        if not hasattr(sampler, "state_dict"):
-            return None
-        number = -1 if position is None else position // len(self.batches)
-        return self._sampler_states.get(number) or sampler.state_dict()
+        draws = len(self.sampler.seeds)
+        if position is not None:
+            draws = self._draws_before + position // len(self.batches)
+        return self.sampler.state_before(draws)
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -76,24 +121,14 @@ class RoundBatches(Sampler[list[Key]]):
         position = self.start
         while position < self.stop:
             number, first = divmod(position, len(self.batches))
-            self._sampler_states[number] = self.sampler_state(position)
-            seed = seed_of(self.seed, self.round, number)
-            batches = self._draw(number, seed)[first : first + self.stop - position]
-            for batch in batches:
-                self.given.append(batch)
-                mine = batch[parts(len(batch))[rank()]]
-                yield [(index, (seed + index) % 2**32) for index in mine]
-            position += len(batches)
-
-    def _draw(self, number: int, seed: int) -> list[list[int]]:
-        sampler: Any = self.batches.sampler
-        if hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(seed)
-        with kept_random_state():
-            seed_cpu(seed)
+            self.sampler.seed = seed = seed_of(self.seed, self.round, number)
             order = self.batches.draw()
-        broadcast([order])  # of a sampler with random numbers of its own
-        return [batch.tolist() for batch in self.batches.split(order)]
+            broadcast([order])  # of a sampler with random numbers of its own
+            for batch in self.batches.split(order)[first : first + self.stop - position]:
+                self.given.append(batch.tolist())
+                mine = self.given[-1][parts(len(batch))[rank()]]
+                position += 1
+                yield [(index, (seed + index) % 2**32) for index in mine]
 
 
 class SeededDataset(Dataset[tuple[Any, int]]):
@@ -137,7 +172,7 @@ class SeededDataset(Dataset[tuple[Any, int]]):
         try:
             yield
         except RuntimeError as error:
-            if "DataLoader worker" not in str(error) or error.__cause__ is not None:
+            if not str(error).startswith("DataLoader worker"):
                 raise
             names = [name_of(self.dataset.dataset, i) for i in self.at.tolist() if i >= 0]
             raise RuntimeError(
@@ -166,7 +201,8 @@ class RoundLoader:
 
     Args:
         dataset: The data set.
-        batches: Gives the batches of one pass.
+        sampler: Gives the order of a pass.
+        batches: Makes batches of it.
         seed: Of the training.
         num_workers: Number of processes that load. None but the training's own if 0.
         collate_fn: As for `IndexedCollate`.
@@ -176,6 +212,7 @@ class RoundLoader:
     def __init__(
         self,
         dataset: IndexedDataset,
+        sampler: SeededSampler,
         batches: EvenBatches,
         *,
         seed: int,
@@ -183,7 +220,7 @@ class RoundLoader:
         collate_fn: Callable[[list[Any]], Any] | None,
         device: torch.device,
     ) -> None:
-        self.batches = RoundBatches(batches, seed)
+        self.batches = RoundBatches(sampler, batches, seed)
         self.samples = SeededDataset(dataset, num_workers)
         self.loader = DataLoader(
             self.samples,

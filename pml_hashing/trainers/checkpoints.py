@@ -47,8 +47,11 @@ def write_checkpoint(path: str | os.PathLike[str], state: dict[str, Any]) -> Non
 
 
 def _write(path: Path, state: dict[str, Any]) -> None:
-    with path.open("wb") as file:  # torch's own file gives no OSError where the disk is full
-        torch.save(state, file)
+    try:
+        with path.open("wb") as file:  # torch's own file gives no OSError where the disk is full
+            torch.save(state, file)
+    except RuntimeError as error:  # what torch makes of an OSError, not always
+        raise error.__context__ if isinstance(error.__context__, OSError) else error from None
     try:
         torch.load(path, "cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
