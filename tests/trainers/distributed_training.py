@@ -92,6 +92,7 @@ TRAININGS = {
     "adsh": lambda: train(ADSHLoss, CLASS_IDS, 2),
     "adsh_multi_hot": lambda: train(ADSHLoss, MULTI_HOT),
     "dadh": lambda: train(DADHLoss, CLASS_IDS, 2, passes_per_round=2),
+    "accumulated": lambda: train(ADSHLoss, accumulate_steps=2),
     "mini_batch": lambda: train(DSAHLoss(3, 8), MULTI_HOT),
     "mined_pairs": lambda: train(
         ContrastiveLoss(), mining_funcs={"tuple_miner": AffinityGraphMiner(num_neighbors=2)}
@@ -103,14 +104,15 @@ TRAININGS = {
 
 
 def dropout():
-    """Return how processes end that draw other random numbers, and what they drew."""
-    drawn = []
-    state = train(
-        partial(DADHLoss, bank_samples=5),
-        dropout=0.5,
-        end_of_iteration_hook=EveryRank(lambda trainer: drawn.append(torch.rand(3 + rank())[:3])),
-    )
-    return state, torch.stack(drawn)
+    """Return the losses of processes that draw other random numbers, and what they drew."""
+    losses, drawn = [], []
+
+    def look(trainer):
+        losses.append(trainer.losses["metric_loss"].item())
+        drawn.append(torch.rand(3 + rank())[:3])
+
+    train(partial(DADHLoss, bank_samples=5), dropout=0.5, end_of_iteration_hook=EveryRank(look))
+    return losses, torch.stack(drawn)
 
 
 def resume(folder):

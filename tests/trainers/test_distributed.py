@@ -90,11 +90,11 @@ def test_pml_wrapper_gathers_multi_hot_labels(of_ranks, alone):
             assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_processes_draw_other_numbers_and_end_alike(of_ranks):
-    (first, first_drawn), (second, second_drawn) = (results["dropout"] for results in of_ranks)
-    assert not torch.isclose(first_drawn, second_drawn).any()
-    for (_, value), (_, other) in zip(leaves(first), leaves(second), strict=True):
-        assert_close(value, other, rtol=0, atol=0, equal_nan=True)
+def test_processes_draw_other_numbers_for_the_same_loss(of_ranks):
+    (losses, drawn), (second_losses, second_drawn) = (results["dropout"] for results in of_ranks)
+    assert not torch.isclose(drawn, second_drawn).any()
+    assert len(losses) == 9
+    assert losses == second_losses
 
 
 def test_hooks_are_called_in_the_first_process(of_ranks):
