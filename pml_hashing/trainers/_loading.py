@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -145,18 +145,21 @@ class SeededDataset(Dataset[tuple[Any, int]]):
     def __init__(self, dataset: IndexedDataset, num_workers: int) -> None:
         self.dataset = dataset
         # What each worker is at, for when it dies. Shared with the workers.
-        self.at = torch.full((max(1, num_workers),), -1).share_memory_()
+        self.at = torch.full((num_workers,), -1).share_memory_()
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitems__(self, keys: Sequence[Key]) -> list[tuple[Any, int]]:
         worker = get_worker_info()
-        with kept_random_state() if worker is None else nullcontext():
-            return [self._load(*key, 0 if worker is None else worker.id) for key in keys]
+        if worker is not None:
+            return [self._load(*key, worker.id) for key in keys]
+        with kept_random_state():
+            return [self._load(*key) for key in keys]
 
-    def _load(self, index: int, seed: int, worker: int) -> tuple[Any, int]:
-        self.at[worker] = index
+    def _load(self, index: int, seed: int, worker: int | None = None) -> tuple[Any, int]:
+        if worker is not None:
+            self.at[worker] = index
         seed_cpu(seed)
         try:
             return self.dataset[index]
@@ -197,7 +200,7 @@ def name_of(dataset: Any, index: int) -> str:
 class RoundLoader:
     """Loads the batches of a round, with the places of their samples.
 
-    Its workers live as long as it does, and it draws no random numbers of the training's.
+    Its workers live until it is closed, and it draws no random numbers of the training's.
 
     Args:
         dataset: The data set.
@@ -235,3 +238,10 @@ class RoundLoader:
     def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
         for batch, _ in self.loader:
             yield batch, torch.tensor(self.batches.given.popleft())
+
+    def close(self) -> None:
+        """End the workers: torch raises an error wherever the process is when one dies later."""
+        iterator: Any = self.loader._iterator
+        if iterator is not None:
+            iterator._shutdown_workers()
+        self.loader._iterator = None

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -79,10 +80,8 @@ class AsymmetricTrainer(BaseTrainer):
 
     Raises:
         TypeError: If the data set has no length.
-        ValueError: If an argument is out of range, the data set is smaller than a batch or not of
-            the size of the code bank, a model's name is unknown, the code bank of the loss is not
-            the one in `models`, the labels would be reduced to one of their columns, or several
-            processes cannot share a training.
+        ValueError: If an argument is out of range, or arguments do not belong together: names of
+            models, code bank and loss, sizes of data set, code bank and batch.
         FloatingPointError: By `train`, if the loss is not finite and no step may be skipped.
         OSError: By `train`, if a checkpoint cannot be written. The trainer is as it was before.
         RuntimeError: By `train`, if a sample cannot be loaded, or a worker dies: with its name.
@@ -173,13 +172,15 @@ class AsymmetricTrainer(BaseTrainer):
             from_first_rank(self.checkpoints.check_unused)
         self.initialize_dataloader()
         self.networks: Compute = partial(codes_of, self)
+        self.parameters = [p for model in self.models.values() for p in model.parameters()]
         start_processes(self, start_epoch, num_epochs)
-        for self.epoch in range(start_epoch, num_epochs + 1):
-            place = take_place(self)
-            if place is None or place["step"] is not None:
-                self.train_round(place)
-            if not call_hook(self.end_of_epoch_hook, self):
-                break
+        with closing(self.dataloader):
+            for self.epoch in range(start_epoch, num_epochs + 1):
+                place = take_place(self)
+                if place is None or place["step"] is not None:
+                    self.train_round(place)
+                if not call_hook(self.end_of_epoch_hook, self):
+                    break
 
     def train_round(self, place: dict[str, Any] | None = None) -> None:
         """Make the steps of a round, all or from `place` on, and the discrete step."""
@@ -262,6 +263,12 @@ class AsymmetricTrainer(BaseTrainer):
         self.clip_gradients()
         self.step_optimizers()
 
+    def zero_grad(self) -> None:
+        for parameter in self.parameters:  # a walk through all modules takes a percent of a step
+            parameter.grad = None
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad()
+
     def get_batch(self) -> tuple[Any, Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         batch, sample_indices = next(self.dataloader_iter)
         data, labels = self.data_and_label_getter(batch)
@@ -273,12 +280,7 @@ class AsymmetricTrainer(BaseTrainer):
         self.losses["metric_loss"] = loss_of(self, *curr_batch)
 
     def backward(self) -> None:
-        """Stop on a loss that is not finite, unless its step will be skipped, then go backward.
-
-        Raises:
-            FloatingPointError: If the loss is NaN or infinite. On a GPU this is found out within
-                some steps, since each look at the value makes the GPU wait.
-        """
+        """Go backward, unless the loss is not finite: a GPU is asked once in some steps only."""
         loss: Any = self.losses["total_loss"]
         if not loss.is_cuda or self.iteration % STEPS_BETWEEN_READS == 0:
             check_loss(self, loss)

@@ -123,10 +123,14 @@ def main(folder, started, place=None, number=0, workers=0):
     if place is not None:
         die_at_call(number, *PLACES[place])
     trainer = make_trainer(folder, workers, end_of_epoch_hook=note)
-    first = trainer.resume()
+    # --8<-- [start:resume]
+    first = trainer.resume()  # puts the latest checkpoint back; 1 where there is none
+    # --8<-- [end:resume]
     before = int(finished.read_text() or 0) if finished.exists() else 0
     if first < before or (first == before > 0 and trainer.place["step"] is not None):
         (folder / "lost").touch()
     started.set()
+    # --8<-- [start:train]
     trainer.train(first, ROUNDS)
+    # --8<-- [end:train]
     torch.save(result_of(trainer), folder / "result.pt")

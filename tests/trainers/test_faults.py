@@ -322,6 +322,15 @@ def test_a_worker_that_dies_is_named_with_its_sample():
     trainer.indexed_dataset.dataset = Faulty(script.die)
     with pytest.raises(RuntimeError, match=r"one dead while they were at sample 17: DataLoader wo"):
         trainer.train()
+    assert not multiprocessing.active_children()
+
+
+def test_no_worker_is_left_after_training():
+    trainer, alive = script.make_trainer(None, 2), []
+    trainer.end_of_epoch_hook = lambda _: alive.append(len(multiprocessing.active_children()))
+    trainer.train(num_epochs=2)
+    assert alive == [2, 2]
+    assert not multiprocessing.active_children()
 
 
 def test_an_image_that_does_not_decode_is_named_by_its_path(tmp_path):
