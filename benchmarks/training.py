@@ -32,7 +32,7 @@ from pml_hashing.losses import ADSHLoss, HashNetLoss, OrthoHashLoss
 CODE_LENGTH, NUM_CLASSES, NUM_SAMPLES = 64, 100, 59_000
 LOSSES = {"DSAH": DSAHLoss, "ADSH": ADSHLoss, "HashNet": HashNetLoss, "OrthoHash": OrthoHashLoss}
 WITH_BANK = ("DSAH", "ADSH")
-CPU = {"backbone": "mobilenetv3_small_050", "image_size": 64, "batch_size": 64, "steps": 5}
+CPU = {"backbone": "mobilenetv3_small_050", "image_size": 64, "batch_size": 64, "steps": 20}
 CUDA = {"backbone": "resnet50", "image_size": 224, "batch_size": 128, "steps": 20}
 AMP = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -259,7 +259,7 @@ def parse_args() -> Namespace:
     add("--image-size", type=int)
     add("--batch-size", type=int)
     add("--steps", type=int, help="steps of a repetition")
-    add("--repeats", type=int, default=15)
+    add("--repeats", type=int, default=7)
     add("--amp", choices=AMP, help="bf16 on a GPU, else none")
     add("--channels-last", action="store_true", default=None, help="always on a GPU")
     add("--compile", action="store_true")

@@ -59,7 +59,16 @@ class SeededSampler(Sampler[int]):
         self._states.clear()
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Put the sampler back, which must be new where it has no `state_dict`."""
+        """Put the sampler back.
+
+        Raises:
+            ValueError: If it would have to be drawn from again, but is not new.
+        """
+        if self.is_replayed and self.seeds and not hasattr(self.sampler, "state_dict"):
+            raise ValueError(
+                "Expected a trainer with a new `sampler` to resume, since it has no `state_dict`, "
+                f"got one that was drawn from {len(self.seeds)} times."
+            )
         self.seeds.clear()
         self.forget_states()
         if "state" in state:

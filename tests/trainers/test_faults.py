@@ -288,8 +288,19 @@ def test_a_full_disk_leaves_the_training_and_the_checkpoint(tmp_path, monkeypatc
     whole = script.make_trainer(None)
     whole.train(num_epochs=2)
     assert equal(script.result_of(resumed), script.result_of(whole))
-    trainer.train(trainer.resume(), 2)  # the very trainer goes on too
-    assert equal(script.result_of(trainer)[0], script.result_of(whole)[0])
+    with pytest.raises(ValueError, match=r"with a new `sampler` to resume, .* from 1 times"):
+        trainer.resume()
+
+
+def test_a_trainer_resumes_itself(tmp_path):
+    trainer = script.make_trainer(tmp_path, 0, 2, sampler=None, end_of_iteration_hook=stop_at(1, 4))
+    with pytest.raises(Interrupted):
+        trainer.train(num_epochs=2)
+    trainer.end_of_iteration_hook = lambda _: None
+    trainer.train(trainer.resume(), 2)
+    whole = script.make_trainer(None, sampler=None)
+    whole.train(num_epochs=2)
+    assert equal(script.result_of(trainer), script.result_of(whole))
 
 
 class Faulty(script.Augmented):
