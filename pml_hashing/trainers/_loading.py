@@ -1,5 +1,6 @@
 """Batches of a round: the same samples with the same random numbers however often it is resumed."""
 
+import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -123,9 +124,6 @@ class RoundBatches(Sampler[list[Key]]):
             draws = self._draws_before + position // len(self.batches)
         return self.sampler.state_before(draws)
 
-    def __len__(self) -> int:
-        return self.stop - self.start
-
     def __iter__(self) -> Iterator[list[Key]]:
         position = self.start
         while position < self.stop:
@@ -156,9 +154,6 @@ class SeededDataset(Dataset[tuple[Any, int]]):
         # What each worker is at, for when it dies. Shared with the workers.
         self.at = torch.full((num_workers,), -1).share_memory_()
 
-    def __len__(self) -> int:
-        return len(self.dataset)
-
     def __getitems__(self, keys: Sequence[Key]) -> list[tuple[Any, int]]:
         worker = get_worker_info()
         if worker is not None:
@@ -178,19 +173,10 @@ class SeededDataset(Dataset[tuple[Any, int]]):
                 f"got {type(error).__name__}: {error}"
             ) from error
 
-    @contextmanager
-    def named_deaths(self) -> Iterator[None]:
-        """Tell, where a worker dies, at which samples the workers were."""
-        try:
-            yield
-        except RuntimeError as error:
-            if not str(error).startswith("DataLoader worker"):
-                raise
-            names = [name_of(self.dataset.dataset, i) for i in self.at.tolist() if i >= 0]
-            raise RuntimeError(
-                "Expected the workers that load data to live, got one dead while they were at "
-                f"{', '.join(names) or 'no sample yet'}: {error}"
-            ) from error
+    def names_at(self) -> str:
+        """Return the names of the samples that the workers are at."""
+        names = [name_of(self.dataset.dataset, i) for i in self.at.tolist() if i >= 0]
+        return ", ".join(names) or "no sample yet"
 
 
 def name_of(dataset: Any, index: int) -> str:
@@ -209,7 +195,7 @@ def name_of(dataset: Any, index: int) -> str:
 class RoundLoader:
     """Loads the batches of a round, with the places of their samples.
 
-    Its workers live until it is closed, and it draws no random numbers of the training's.
+    It draws no random numbers of the training's.
 
     Args:
         dataset: The data set.
@@ -234,6 +220,7 @@ class RoundLoader:
     ) -> None:
         self.batches = RoundBatches(sampler, batches, seed)
         self.samples = SeededDataset(dataset, num_workers)
+        self._has_died = False
         self.loader = DataLoader(
             self.samples,
             batch_sampler=self.batches,
@@ -248,9 +235,36 @@ class RoundLoader:
         for batch, _ in self.loader:
             yield batch, torch.tensor(self.batches.given.popleft())
 
-    def close(self) -> None:
-        """End the workers: torch raises an error wherever the process is when one dies later."""
-        iterator: Any = self.loader._iterator
-        if iterator is not None:
+    @contextmanager
+    def workers(self) -> Iterator[None]:
+        """Let workers live, end them at the end, and name their samples if one has died.
+
+        torch tells of a death wherever the process is, by a signal, or by a broken connection, and
+        at times by both, one after the other; not any more once they have been ended.
+
+        Raises:
+            RuntimeError: If a worker died.
+        """
+        try:
+            try:
+                yield
+            finally:
+                self._end_workers()
+        except Exception as error:
+            if not self._has_died:
+                raise
+            raise RuntimeError(
+                "Expected the workers that load data to live, got one dead while they were at "
+                f"{self.samples.names_at()}: {error}"
+            ) from error
+
+    def _end_workers(self) -> None:
+        iterator: Any = self.loader._iterator  # torch has no public way
+        if iterator is None:
+            return
+        try:
             iterator._shutdown_workers()
-        self.loader._iterator = None
+        finally:
+            self.loader._iterator = None
+            codes = {worker.exitcode for worker in iterator._workers}
+            self._has_died = not codes <= {None, 0, -signal.SIGTERM}  # as torch ends them

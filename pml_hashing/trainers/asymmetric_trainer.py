@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -174,7 +173,7 @@ class AsymmetricTrainer(BaseTrainer):
         self.networks: Compute = partial(codes_of, self)
         self.parameters = [p for model in self.models.values() for p in model.parameters()]
         start_processes(self, start_epoch, num_epochs)
-        with closing(self.dataloader):
+        with self.dataloader.workers():
             for self.epoch in range(start_epoch, num_epochs + 1):
                 place = take_place(self)
                 if place is None or place["step"] is not None:
@@ -188,17 +187,16 @@ class AsymmetricTrainer(BaseTrainer):
         steps = tqdm(
             range(start, stop), f"round {self.epoch}", stop, initial=start, disable=rank() > 0
         )
-        with self.dataloader.samples.named_deaths():
-            for self.iteration in steps:
-                self.forward_and_backward()
-                if rank() == 0 or isinstance(self.end_of_iteration_hook, EveryRank):
-                    self.end_of_iteration_hook(self)
-                self.step_lr_schedulers(end_of_epoch=False)
-                if self.iteration % STEPS_BETWEEN_READS == 0:
-                    steps.set_postfix(loss=f"{self.losses['total_loss']:.4f}")
-                made = self.iteration + 1
-                if self.checkpoint_every and made % self.checkpoint_every == 0 and made < stop:
-                    save(self, made)
+        for self.iteration in steps:
+            self.forward_and_backward()
+            if rank() == 0 or isinstance(self.end_of_iteration_hook, EveryRank):
+                self.end_of_iteration_hook(self)
+            self.step_lr_schedulers(end_of_epoch=False)
+            if self.iteration % STEPS_BETWEEN_READS == 0:
+                steps.set_postfix(loss=f"{self.losses['total_loss']:.4f}")
+            made = self.iteration + 1
+            if self.checkpoint_every and made % self.checkpoint_every == 0 and made < stop:
+                save(self, made)
         self.update_codes()
         self.step_lr_schedulers(end_of_epoch=True)
         self.zero_losses()
