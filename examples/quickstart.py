@@ -32,6 +32,7 @@ from torchvision import datasets
 from torchvision.transforms import v2
 
 from pml_hashing import CodeBank, DSAHLoss, evaluation
+from pml_hashing._files import write_atomically
 from pml_hashing.distances import HammingDistance
 from pml_hashing.models import HashingModel
 from pml_hashing.pairs import similarity
@@ -216,7 +217,7 @@ def print_table(methods: dict[str, Codes]) -> None:
 def save(model: HashingModel, methods: dict[str, Codes], output: Path) -> None:
     codes = methods["after training"]
     model.save_pretrained(output / "model")
-    save_file(codes._asdict(), output / "codes.safetensors")
+    write_atomically(output / "codes.safetensors", lambda path: save_file(codes._asdict(), path))
     knn = HammingKNN(code_length=model.code_length)
     knn.add(codes.database_codes)
     knn.save(output / "index.safetensors")

@@ -3,10 +3,12 @@
 from typing import Any
 
 from pytorch_metric_learning.utils import common_functions, loss_and_miner_utils
+from pytorch_metric_learning.utils.distributed import DistributedLossWrapper
 
 __all__ = [
     "AccuracyCalculator",
     "BaseTrainer",
+    "DistributedLossWrapper",
     "GlobalEmbeddingSpaceTester",
     "common_functions",
     "loss_and_miner_utils",

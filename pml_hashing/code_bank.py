@@ -262,7 +262,8 @@ class CodeBank(nn.Module):
 
         Args:
             rows: Places of the samples in the data set, `(batch_size,)`. Of a sample that occurs
-                more than once, as some samplers have it, the last code counts.
+                more than once, as some samplers have it, the last code counts. Values that are
+                not finite, as of a step that float16 skips, are not remembered.
             *codes: Codes by the first network, and by the second where there is one.
         """
         ordered, order = rows.sort(stable=True)
@@ -271,6 +272,7 @@ class CodeBank(nn.Module):
         grams = self.network_grams
         for (kept, sums), gram, new in zip(self.networks, grams, codes, strict=True):
             groups, earlier, latest = self.groups[rows], kept[rows], new.to(kept.dtype)[last]
+            latest = torch.where(latest.isfinite(), latest, earlier)  # else all sums would be NaN
             counted = torch.where(once, latest, earlier)
             sums.add_(self.graph_sums(counted, groups) - self.graph_sums(earlier, groups))
             gram.add_(gram_of(counted) - gram_of(earlier))

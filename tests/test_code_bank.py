@@ -150,6 +150,19 @@ def test_stored_codes_are_summed_at_once(seed, kind, data):
     check_sums(bank, LABELS[kind])
 
 
+def test_codes_that_are_not_finite_are_not_stored(labels):
+    bank = make_bank(labels, 1)
+    before = bank.query_codes.clone()
+    codes = torch.full((2, 5), 0.5)
+    codes[0, 0], codes[1, 1] = float("nan"), float("inf")
+    bank.store(torch.tensor([1, 4]), codes)
+    expected = before.clone()
+    expected[[1, 4]] = 0.5
+    expected[1, 0], expected[4, 1] = before[1, 0], before[4, 1]
+    assert_close(bank.query_codes, expected)
+    check_sums(bank, labels)
+
+
 def test_codes_of_any_type_are_stored(labels):
     bank = make_bank(labels, 1)
     for dtype in (torch.float16, torch.bfloat16, torch.float64):

@@ -36,6 +36,17 @@ def test_short_example(name, tmp_path):
     assert scores[-1] > 0.9
 
 
+def test_two_processes(tmp_path):
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]  # torchrun
+    command = [sys.executable, "-m", *launcher, str(EXAMPLES / "distributed.py")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    scores = re.findall(r"2 ranks: mAP (\d\.\d+)", done.stdout)
+    assert len(scores) == 5  # one process prints
+    assert float(scores[0]) < 0.5
+    assert float(scores[-1]) > 0.9
+
+
 def test_figures(tmp_path):
     done = run("figures", tmp_path, str(tmp_path / "figures"))
     assert done.returncode == 0, done.stderr

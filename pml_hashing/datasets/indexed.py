@@ -56,19 +56,29 @@ class EvenBatches(Sampler[list[int]]):
     Args:
         sampler: Gives the places of the samples in order.
         batch_size: Largest size of a batch.
+        parts: Give every batch in so many parts of nearly equal size, one after the other.
 
     Raises:
-        ValueError: If `batch_size` is less than 1.
+        ValueError: If `batch_size` or `parts` is less than 1.
     """
 
-    def __init__(self, sampler: Any, batch_size: int) -> None:
+    def __init__(self, sampler: Any, batch_size: int, *, parts: int = 1) -> None:
         check_at_least(batch_size, 1, "batch_size")
-        self.sampler, self.batch_size = sampler, batch_size
+        check_at_least(parts, 1, "parts")
+        self.sampler, self.batch_size, self.parts = sampler, batch_size, parts
 
     def __len__(self) -> int:
-        return math.ceil(len(self.sampler) / self.batch_size)
+        return self.parts * math.ceil(len(self.sampler) / self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = torch.tensor(list(self.sampler))
-        for batch in order.tensor_split(len(self)):
+        for batch in self.split(self.draw()):
             yield batch.tolist()
+
+    def draw(self) -> Tensor:
+        """Return the places of the samples in the order of one pass."""
+        return torch.tensor(list(self.sampler))
+
+    def split(self, order: Tensor) -> tuple[Tensor, ...]:
+        """Return the batches of a pass in this order."""
+        batches = order.tensor_split(len(self) // self.parts)
+        return tuple(part for batch in batches for part in batch.tensor_split(self.parts))

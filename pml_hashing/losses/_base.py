@@ -152,10 +152,10 @@ class BaseDiscreteLoss(BaseHashingLoss):
         check_at_least(num_classes, 2, "num_classes")
         check_at_least(code_length, 1, "code_length")
         self.num_classes, self.code_length = num_classes, code_length
-        self.objective_value = float("nan")  # before the first discrete step
-        self.add_to_recordable_attributes(name="objective_value", is_stat=False)
+        self.objective_value = float("nan")  # before the first batch
         if code_bank is not None:
             self._check_bank(code_bank)
+            self.add_to_recordable_attributes(name="objective_value", is_stat=False)
         # The trainer saves it. Here, neither torch nor record-keeper (which logs tuples) finds it.
         self._held = SimpleNamespace(code_bank=code_bank)
 
@@ -163,6 +163,12 @@ class BaseDiscreteLoss(BaseHashingLoss):
     def code_bank(self) -> CodeBank | None:
         """The bank of data-set mode, `None` in mini-batch mode."""
         return self._held.code_bank
+
+    def get_extra_state(self) -> dict[str, float]:
+        return {"objective_value": self.objective_value}
+
+    def set_extra_state(self, state: dict[str, float]) -> None:
+        self.objective_value = state["objective_value"]
 
     def start_codes(self, bank: CodeBank) -> None:
         """Set the binary codes of a data set that nothing has been learned of yet."""
@@ -241,6 +247,7 @@ class BaseDiscreteLoss(BaseHashingLoss):
             self.start_codes(bank)
             bank.refresh()
             bank.started = True
+            self.objective_value = self.objective(bank).item()
 
     def bank_of(
         self, codes: list[Tensor], labels: Tensor | None, sample_indices: Tensor | None

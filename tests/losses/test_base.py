@@ -221,7 +221,12 @@ def test_a_discrete_step_may_come_first():
 def test_objective_is_recorded():
     loss_func = make_discrete()
     assert "objective_value" in loss_func._record_these
-    assert loss_func.objective_value != loss_func.objective_value  # NaN before the first step
+    loss_func(torch.zeros(2, 2), sample_indices=torch.tensor([0, 1]))
+    assert loss_func.objective_value == 2.0  # known from the first batch on
+    loss_func.objective_value = 3.0
+    restored = make_discrete()
+    restored.load_state_dict(loss_func.state_dict())
+    assert restored.objective_value == 3.0
     loss_func.update_codes()
     assert loss_func.objective_value == 2.0
 

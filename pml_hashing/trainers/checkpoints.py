@@ -1,0 +1,179 @@
+"""Checkpoints: all that a training is at one moment, in one file that is whole or not there."""
+
+import hashlib
+import os
+import pickle
+import re
+import shutil
+import struct
+import warnings
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from pml_hashing._files import write_atomically
+
+MAGIC = b"pml_hashing.checkpoint"
+VERSION = 1
+FOOTER = struct.Struct(f"<{len(MAGIC)}sIQ32s")
+"""Magic, version, size and SHA-256 of what stands before it, which `torch.load` can read."""
+
+PREFIX = "checkpoint-"
+NAME = re.compile(PREFIX + r"(\d+)-(\d+)\.pt")
+
+
+def write_checkpoint(path: str | os.PathLike[str], state: dict[str, Any]) -> None:
+    """Write a state, atomically: what stood at `path` stays whole if this fails.
+
+    Args:
+        path: The file to write. Its folder is made where it does not exist.
+        state: Dicts, lists and tuples of tensors, numbers and strings.
+
+    Raises:
+        OSError: If the file cannot be written: the disk is full, the folder may not be written.
+        TypeError: If the state holds objects that `torch.load` would have to unpickle.
+    """
+    path = Path(path)
+    try:
+        write_atomically(path, lambda temporary: _write(temporary, state))
+    except OSError as error:
+        raise OSError(  # of the subclass that the number means
+            error.errno,
+            "Expected to write a checkpoint (the training and earlier checkpoints are whole), "
+            f"got: {error.strerror or error}",
+            os.fspath(path),
+        ) from error
+
+
+def _write(path: Path, state: dict[str, Any]) -> None:
+    try:
+        with path.open("wb") as file:  # torch's own file gives no OSError where the disk is full
+            torch.save(state, file)
+    except RuntimeError as error:  # what torch makes of an OSError, not always
+        raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+    try:
+        torch.load(path, "cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise TypeError(
+            "Expected states of models, optimizers, schedulers and samplers that are made of "
+            f"tensors, numbers, strings, lists and dicts, got others: {error}"
+        ) from error
+    with path.open("r+b") as file:
+        digest = hashlib.file_digest(file, "sha256").digest()
+        file.write(FOOTER.pack(MAGIC, VERSION, file.tell(), digest))
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the state that `write_checkpoint` was given, on the CPU. Nothing is unpickled.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is cut, was changed, or is no checkpoint of this version.
+    """
+    path = Path(path)
+    with path.open("rb") as file:
+        problem = _problem(file)
+    if problem:
+        raise ValueError(f"Expected a whole checkpoint at {path}, got {problem}.")
+    try:
+        return torch.load(path, "cpu", weights_only=True)
+    except Exception as error:  # a file that somebody made up: torch raises errors of all kinds
+        raise ValueError(f"Expected a checkpoint at {path}, got another file: {error}") from error
+
+
+def _problem(file: BinaryIO) -> str | None:
+    """Return what is wrong with a file, `None` if nothing is."""
+    size = file.seek(0, os.SEEK_END) - FOOTER.size
+    if size < 0:
+        return "a file that is too short"
+    file.seek(size)
+    magic, version, expected, digest = FOOTER.unpack(file.read(FOOTER.size))
+    if magic != MAGIC:
+        return "a file that is cut, or another one"
+    if (version, expected) != (VERSION, size):
+        return f"version {version} with {size} bytes instead of version {VERSION}, {expected} bytes"
+    file.seek(0)
+    checksum, left = hashlib.sha256(), size
+    while left:
+        block = file.read(min(left, 1 << 20))
+        checksum.update(block)
+        left -= len(block)
+    return None if checksum.digest() == digest else "content that does not have its checksum"
+
+
+class CheckpointFolder:
+    """The latest checkpoints of one training: the newest, and the one before.
+
+    Args:
+        folder: Where they are. No other training may write there.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self.newest: Path | None = None
+        """The latest one that was written or read here."""
+
+    def paths(self) -> list[Path]:
+        """Return the files of all checkpoints, from the earliest to the latest moment."""
+        found = [(NAME.fullmatch(path.name), path) for path in self.folder.glob(f"{PREFIX}*")]
+        places = [(int(match[1]), int(match[2]), path) for match, path in found if match]
+        return [path for *_, path in sorted(places)]
+
+    def check_unused(self) -> None:
+        """Raise unless all checkpoints here are this training's.
+
+        Raises:
+            ValueError: If there are others, which it would remove.
+        """
+        if self.newest is None and self.paths():
+            raise ValueError(
+                f"Expected a `checkpoint_folder` without checkpoints, or `resume` before `train`, "
+                f"got {self.paths()[-1]}."
+            )
+
+    def save(self, state: dict[str, Any], round_: int, step: int) -> Path:
+        """Write a checkpoint, and only then remove all but it and the one before.
+
+        Args:
+            state: As for `write_checkpoint`.
+            round_: The round.
+            step: Number of steps of the round that were made.
+
+        Returns:
+            The file.
+
+        Raises:
+            OSError, TypeError: As `write_checkpoint` does.
+        """
+        path = self.folder / f"{PREFIX}{round_:06d}-{step:09d}.pt"
+        write_checkpoint(path, state)
+        before, self.newest = self.newest, path
+        kept = {path, before if before and before < path else path}
+        for other in set(self.paths()) - kept:
+            other.unlink()
+        for unfinished in self.folder.glob(f".{PREFIX}*"):  # what a kill left
+            shutil.rmtree(unfinished, ignore_errors=True)
+        return path
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the latest state, `None` where there is none.
+
+        A file that is damaged is passed over, with a warning, for the one before.
+
+        Raises:
+            ValueError: If all are damaged.
+        """
+        damaged: ValueError | None = None
+        for path in reversed(self.paths()):
+            try:
+                state = read_checkpoint(path)
+            except ValueError as error:
+                warnings.warn(f"{error} The one before is taken.", stacklevel=3)
+                damaged = error
+            else:
+                self.newest = path
+                return state
+        if damaged is not None:
+            raise damaged
+        return None
