@@ -176,12 +176,11 @@ class CodeBank(nn.Module):
         self.register_buffer("code_sums", zeros(num_classes, code_length))
         self.register_buffer("code_total", zeros(code_length))
         self.register_buffer("code_gram", zeros(code_length, code_length))
-        self.register_buffer("query_sums", zeros(2, num_classes, code_length + 2))
-        sums = None if len(codes) == 1 else zeros(2, num_classes, code_length + 2)
-        self.register_buffer("database_sums", sums)
-        gram = zeros(1 + code_length, 1 + code_length)
-        self.register_buffer("query_gram", gram)
-        self.register_buffer("database_gram", None if len(codes) == 1 else gram.clone())
+        sums, gram = (2, num_classes, code_length + 2), (1 + code_length, 1 + code_length)
+        self.register_buffer("query_sums", zeros(sums))
+        self.register_buffer("query_gram", zeros(gram))
+        self.register_buffer("database_sums", zeros(sums) if len(codes) == 2 else None)
+        self.register_buffer("database_gram", zeros(gram) if len(codes) == 2 else None)
         self.register_buffer("similar_sums", zeros(len(groups.labels), code_length + 1))
         self.register_buffer("class_weights", zeros(2, code_length, num_classes))
         self.started = False
@@ -262,15 +261,15 @@ class CodeBank(nn.Module):
 
         Args:
             rows: Places of the samples in the data set, `(batch_size,)`. Of a sample that occurs
-                more than once, as some samplers have it, the last code counts. Values that are
-                not finite, as of a step that float16 skips, are not remembered.
-            *codes: Codes by the first network, and by the second where there is one.
+                more than once, as some samplers have it, the last code counts.
+            *codes: Codes by the first network, and by the second where there is one. Values that
+                are not finite, as of a step that float16 skips, are not remembered.
         """
         ordered, order = rows.sort(stable=True)
         last = order[torch.searchsorted(ordered, rows, right=True) - 1]
         once = (last == torch.arange(len(rows), device=rows.device))[:, None]
-        grams = self.network_grams
-        for (kept, sums), gram, new in zip(self.networks, grams, codes, strict=True):
+        network_codes = zip(self.networks, self.network_grams, codes, strict=True)
+        for (kept, sums), gram, new in network_codes:
             groups, earlier, latest = self.groups[rows], kept[rows], new.to(kept.dtype)[last]
             latest = torch.where(latest.isfinite(), latest, earlier)  # else all sums would be NaN
             counted = torch.where(once, latest, earlier)
@@ -282,11 +281,10 @@ class CodeBank(nn.Module):
     def refresh(self) -> None:
         """Sum all codes anew, so that rounding does not add up."""
         self.refresh_binary_codes()
-        for (_, sums), gram in zip(self.networks, self.network_grams, strict=True):
+        for (codes, sums), gram in zip(self.networks, self.network_grams, strict=True):
             sums.zero_()
             gram.zero_()
-        for block in self.row_blocks():
-            for (codes, sums), gram in zip(self.networks, self.network_grams, strict=True):
+            for block in self.row_blocks():
                 sums.add_(self.graph_sums(codes[block], self.groups[block]))
                 gram.add_(gram_of(codes[block]))
 

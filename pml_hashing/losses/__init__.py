@@ -1,6 +1,7 @@
 """Losses of the deep supervised hashing literature, one file per paper."""
 
-from pml_hashing.losses._base import BaseDiscreteLoss, BaseHashingLoss, CodeUpdate
+from pml_hashing.losses._base import BaseHashingLoss
+from pml_hashing.losses._base_discrete import BaseDiscreteLoss, CodeUpdate
 from pml_hashing.losses.adsh import ADSHLoss
 from pml_hashing.losses.adsq import ADSQLoss
 from pml_hashing.losses.csq import CSQLoss

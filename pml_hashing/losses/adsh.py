@@ -6,7 +6,8 @@ from torch import Tensor
 
 from pml_hashing._checks import check_at_least
 from pml_hashing.code_bank import CodeBank, Rows
-from pml_hashing.losses._base import BaseDiscreteLoss, LossDict
+from pml_hashing.losses._base import LossDict
+from pml_hashing.losses._base_discrete import BaseDiscreteLoss
 from pml_hashing.losses._discrete import mean_over_bank, own_quantization, set_class_codes
 from pml_hashing.losses._inner_product import (
     improve_codes,

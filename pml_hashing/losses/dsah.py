@@ -7,7 +7,8 @@ from torch import Tensor
 
 from pml_hashing._checks import check_at_least
 from pml_hashing.code_bank import CodeBank, Rows, moments, spread
-from pml_hashing.losses._base import BaseDiscreteLoss, LossDict
+from pml_hashing.losses._base import LossDict
+from pml_hashing.losses._base_discrete import BaseDiscreteLoss
 from pml_hashing.losses._discrete import mean_over_bank, set_class_codes, solve_codes
 from pml_hashing.losses._dual_regression import DualRegression, InterLabel, Regression
 from pml_hashing.losses._inner_product import (

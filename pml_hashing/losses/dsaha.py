@@ -8,7 +8,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from pml_hashing._checks import check_at_least
 from pml_hashing.code_bank import CodeBank, Rows
-from pml_hashing.losses._base import BaseDiscreteLoss, LossDict
+from pml_hashing.losses._base import LossDict
+from pml_hashing.losses._base_discrete import BaseDiscreteLoss
 from pml_hashing.losses._discrete import mean_over_bank, own_quantization
 from pml_hashing.losses._inner_product import (
     improve_codes,
