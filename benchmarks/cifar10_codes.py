@@ -14,13 +14,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import faiss
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from pml_hashing import AsymmetricTrainer, CodeBank, DSAHLoss, HashingModel
+from pml_hashing.baselines import ITQ
 from pml_hashing.codes import pack
 from pml_hashing.evaluation import mean_average_precision
 
@@ -62,10 +62,9 @@ def cosine(split: Split) -> float:
 
 
 def itq(split: Split, code_length: int) -> float:
-    """Return mAP@all of ITQ (faiss' own), trained on the training images."""
-    transform = faiss.ITQTransform(split.train.shape[1], code_length, True)
-    transform.train(split.train.numpy())
-    return split.score(lambda x: pack(torch.from_numpy(transform.apply(x.numpy()))))
+    """Return mAP@all of ITQ, trained on the training images."""
+    hasher = ITQ(code_length, random_state=0).fit(split.train.numpy())
+    return split.score(lambda x: pack(torch.from_numpy(hasher.transform(x.numpy()))))
 
 
 def dsah(split: Split, code_length: int, epochs: int, seed: int, head: str) -> tuple[float, ...]:

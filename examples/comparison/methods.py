@@ -3,7 +3,6 @@
 from functools import partial
 from typing import Any
 
-import faiss
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,22 +10,7 @@ from torch import Tensor
 from comparison.networks import RECIPES, Recipe, train_networks
 from comparison.sources import Features
 from comparison.task import Encoder, Learned, Method, Task
-from pml_hashing import losses
-
-
-class ITQ:
-    """ITQ (faiss' own), as an estimator: `fit(X, y)`, then `transform(X)` to codes of -1 and 1."""
-
-    def __init__(self, code_length: int, *, random_state: int) -> None:
-        self.code_length = code_length
-
-    def fit(self, features: np.ndarray, labels: np.ndarray) -> "ITQ":
-        self.transformation = faiss.ITQTransform(features.shape[1], self.code_length, True)
-        self.transformation.train(features)
-        return self
-
-    def transform(self, features: np.ndarray) -> np.ndarray:
-        return np.where(self.transformation.apply(features) >= 0, 1, -1).astype(np.int8)
+from pml_hashing import baselines, losses
 
 
 def fit_baseline(estimator_class: Any, task: Task) -> Learned:
@@ -58,7 +42,7 @@ def float_features(task: Task) -> Learned:
 
 
 FLOAT_FEATURES = "float features"
-BASELINES = {"ITQ": ITQ}
+BASELINES = {name: getattr(baselines, name) for name in baselines.__all__}
 
 
 def _losses() -> dict[str, Any]:
@@ -78,4 +62,7 @@ METHODS: dict[str, Method] = {
         name: partial(train_networks, loss_class, RECIPES.get(name, Recipe()))
         for name, loss_class in _losses().items()
     },
+    "DSAH kappa=10 rho=0": partial(
+        train_networks, losses.DSAHLoss, Recipe(loss={"kappa": 10.0, "rho": 0.0})
+    ),
 }

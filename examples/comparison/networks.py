@@ -60,6 +60,7 @@ class Recipe:
         networks: 2 for a loss of two networks.
         sum_codes: Of two networks, whether the sum of their codes encodes queries and database, or
             the first the queries and the second the database.
+        loss: Arguments of the loss, where they are not to be its defaults.
         bank: Further arguments of the code bank.
         schedules: Makes what changes while training, by PML's names of schedulers.
     """
@@ -67,6 +68,7 @@ class Recipe:
     bound: Bound = "tanh"
     networks: int = 1
     sum_codes: bool = True
+    loss: Mapping[str, Any] = field(default_factory=dict)
     bank: Mapping[str, Any] = field(default_factory=dict)
     schedules: Callable[[Training], dict[str, Any]] = _no_schedules
 
@@ -133,7 +135,8 @@ def make_loss(loss_class: Any, task: Task, recipe: Recipe) -> nn.Module:
         bank = CodeBank(labels[task.split.training], code_length, **options)
         offered["code_bank"] = bank.to(task.device)
     accepted = inspect.signature(loss_class).parameters
-    return loss_class(**{k: v for k, v in offered.items() if k in accepted}).to(task.device)
+    arguments = {name: value for name, value in offered.items() if name in accepted}
+    return loss_class(**arguments, **recipe.loss).to(task.device)
 
 
 def make_optimizers(parts: dict[str, nn.Module], budget: Budget) -> dict[str, Optimizer]:

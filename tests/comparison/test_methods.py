@@ -7,14 +7,14 @@ import pytest
 import torch
 from comparison import networks
 from comparison.cells import cosine_scores, hamming_scores
-from comparison.methods import FLOAT_FEATURES, ITQ, METHODS, float_features
+from comparison.methods import FLOAT_FEATURES, METHODS, float_features
 from comparison.networks import RECIPES, Recipe, train_networks
 from comparison.protocols import PROTOCOLS, Split
 from comparison.sources import Features, Pixels
 from comparison.task import Budget, Learned, Task
 from torch.testing import assert_close
 
-from pml_hashing import losses
+from pml_hashing import baselines, losses
 from pml_hashing.codes import unpack
 from pml_hashing.evaluation import mean_average_precision, precision_within_radius
 
@@ -39,7 +39,8 @@ def test_all_losses_are_compared():
     terms = {"ClassStructureQuantization", "AffinityGraph", "DualSemanticRegression"}
     names = {name.removesuffix("Loss") for name in losses.__all__ if name.endswith("Loss")}
     assert set(METHODS) == (names - terms - {"BaseHashing", "BaseDiscrete"}) | {
-        "ITQ",
+        *baselines.__all__,
+        "DSAH kappa=10 rho=0",
         FLOAT_FEATURES,
     }
     assert set(RECIPES) <= set(METHODS)
@@ -114,14 +115,6 @@ def test_parameters_of_a_loss_are_trained(monkeypatch):
     optimizers, (proxies,) = made[0].optimizers, made[0].loss_funcs["metric_loss"].parameters()
     assert set(optimizers) == {"embedder_optimizer", "metric_loss_optimizer"}
     assert optimizers["metric_loss_optimizer"].state[proxies]["step"] == 5
-
-
-def test_itq_gives_codes():
-    features = np.random.default_rng(0).normal(size=(100, 12)).astype(np.float32)
-    codes = ITQ(8, random_state=0).fit(features, np.zeros(100)).transform(features)
-    assert codes.shape == (100, 8)
-    assert codes.dtype == np.int8
-    assert set(codes.flatten().tolist()) == {-1, 1}
 
 
 @pytest.mark.parametrize("labels", LABELS)
