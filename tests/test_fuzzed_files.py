@@ -25,6 +25,7 @@ from pml_hashing import _tensor_files
 from pml_hashing._tensor_files import CHECKSUM
 from pml_hashing.models import HashingModel
 from pml_hashing.search import HammingKNN
+from pml_hashing.trainers import checkpoints
 
 MEMORY_LIMIT = 500_000  # kilobytes
 SCRIPT = Path(__file__)
@@ -71,6 +72,24 @@ def tiny_weights():
 
 def read_checkpoint(path):
     return state(HashingModel("test_efficientnet", 8, num_features=256, checkpoint_path=path).trunk)
+
+
+TRAINING = {"round": 3, "weights": {"bias": torch.arange(5.0)}, "rates": [0.1, None, "text"]}
+
+
+def read_training(path):
+    return str(checkpoints.read_checkpoint(path))
+
+
+def write_codes(path):
+    model = HashingModel(nn.Identity(), 12, num_features=4)
+    model.encode(torch.arange(24.0).view(6, 4), path=path, progress=False)
+
+
+def read_codes(path):
+    knn = HammingKNN()
+    knn.load(path)
+    return knn.ids, knn.code_length, knn(torch.ones(1, 12), 6)[0].tolist()
 
 
 def write_npz(path):
@@ -125,15 +144,29 @@ FORMATS = {
         is_checked=False,
         sign=lambda path: None,
     ),
+    "training": Format(
+        lambda path: checkpoints.write_checkpoint(path, TRAINING), read_training, "checkpoint.pt"
+    ),
+    "codes": Format(write_codes, read_codes, "codes.safetensors", sign=sign),
     "images": Format(write_npz, read_npz, "images.npz"),
 }
-FAST = {"index": 200, "model": 60, "timm model": 10, "torch weights": 10, "images": 60}
+FAST = {
+    "index": 200,
+    "model": 60,
+    "timm model": 10,
+    "torch weights": 10,
+    "training": 60,
+    "codes": 60,
+    "images": 60,
+}
 SLOW = {
     "index": 5000,
     "model": 3000,
     "timm model": 500,
     "torch weights": 500,
     "foreign weights": 500,
+    "training": 2000,
+    "codes": 2000,
     "images": 2000,
 }
 every_format = pytest.mark.parametrize("format_", FORMATS.values(), ids=FORMATS)
@@ -144,7 +177,7 @@ def test_every_reading_function_is_here():
     reads = ("safe_open(", "load_file(", "torch.load(", "np.load(", "memmap(", "fromfile(")
     modules = (SCRIPT.parents[1] / "pml_hashing").rglob("*.py")
     found = {m.name for m in modules if any(call in m.read_text() for call in reads)}
-    assert found == {"_tensor_files.py", "backbones.py"}
+    assert found == {"_tensor_files.py", "backbones.py", "checkpoints.py"}
 
 
 @pytest.mark.parametrize(("name", "count"), FAST.items())

@@ -16,8 +16,9 @@ from torch.utils.data import DataLoader
 from comparison.sources import Data
 from comparison.task import Budget, Learned, Task
 from pml_hashing import AsymmetricTrainer, CodeBank, HashingModel
+from pml_hashing.codes import pack
 from pml_hashing.losses import BaseDiscreteLoss, DCWHSchedule
-from pml_hashing.models import TanhContinuation, encoding
+from pml_hashing.models import TanhContinuation
 from pml_hashing.models.hash_layer import Bound
 
 
@@ -174,9 +175,12 @@ class SumOfCodes(nn.Module):
 def encoders(networks: list[HashingModel], recipe: Recipe, data: Data) -> Learned:
     """Return the networks as encoders: everything is encoded, as in an index that is deployed."""
 
+    @torch.inference_mode()
     def encode(model: nn.Module, indices: Tensor) -> Tensor:
+        model.eval()
+        device = next(model.parameters()).device
         batches = data.batches(networks[0], indices)
-        return encoding.encode(model, batches, batch_size=1, device=None, amp=False, progress=False)
+        return torch.cat([pack(model(batch.to(device))).cpu() for batch in batches])
 
     first, last = networks[0], networks[-1]
     if len(networks) == 2 and recipe.sum_codes:

@@ -155,7 +155,8 @@ class Pixels:
         return ImageSet(self.images, indices, model.transform(is_training=True))
 
     def batches(self, model: HashingModel, indices: Tensor) -> Any:
-        return self.source.loader(ImageSet(self.images, indices, model.transform()))
+        loader = self.source.loader(ImageSet(self.images, indices, model.transform()))
+        return (images for images, _ in loader)
 
 
 Data = Features | Pixels

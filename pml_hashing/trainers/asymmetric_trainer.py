@@ -180,6 +180,7 @@ class AsymmetricTrainer(BaseTrainer):
                     self.train_round(place)
                 if not call_hook(self.end_of_epoch_hook, self):
                     break
+        del self.networks  # what holds a process group must not outlive it
 
     def train_round(self, place: dict[str, Any] | None = None) -> None:
         """Make the steps of a round, all or from `place` on, and the discrete step."""

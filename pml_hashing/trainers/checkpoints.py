@@ -68,10 +68,12 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the state that `write_checkpoint` was given, on the CPU. Nothing is unpickled.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If there is no such file, or it is none that can be read to its end.
         ValueError: If the file is cut, was changed, or is no checkpoint of this version.
     """
     path = Path(path)
+    if not path.is_file():  # a pipe may never end
+        raise FileNotFoundError(f"Expected a checkpoint, got no file at {path}.")
     with path.open("rb") as file:
         problem = _problem(file)
     if problem:

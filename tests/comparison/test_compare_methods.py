@@ -189,7 +189,7 @@ def test_features_of_something_else(compare, tmp_path, data, capsys):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--methods", "DSAH2"], "unknown method 'DSAH2': of float features, ITQ, ADSH"),
+        (["--methods", "DSAH2"], "unknown method 'DSAH2': of float features, ITQ, KSH"),
         (["--dataset", "cifar"], "unknown data set 'cifar': cifar10, fashion-mnist, miml, or a"),
         (["--checkpoint", "no.pt"], "no file no.pt"),
         (["--end-to-end", "--features", "x.npz"], "--features are of a frozen backbone"),

@@ -204,3 +204,9 @@ def test_checkpoints_of_another_training_are_not_overwritten(tmp_path):
     folder.check_unused()
     with pytest.raises(ValueError, match=r"or `resume` before `train`, got .*-000000001\.pt"):
         CheckpointFolder(tmp_path).check_unused()
+
+
+def test_a_pipe_is_no_checkpoint(tmp_path):
+    os.mkfifo(tmp_path / "pipe")  # who opens it waits for ever
+    with pytest.raises(FileNotFoundError, match="Expected a checkpoint, got no file at .*pipe"):
+        read_checkpoint(tmp_path / "pipe")
