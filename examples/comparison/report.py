@@ -1,5 +1,6 @@
 """Tables and figures of the records of a comparison."""
 
+import re
 from collections.abc import Iterable
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, NamedTuple
@@ -53,8 +54,7 @@ class Setting(NamedTuple):
     @property
     def file_name(self) -> str:
         """What a file is called."""
-        words = self.title.replace("%", "").replace("/", "-").replace(":", ",").split(",")
-        return "_".join("-".join(word.split()) for word in words)
+        return re.sub(r"[^\w.]+", "-", self.title)
 
 
 class Cells:

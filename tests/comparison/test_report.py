@@ -41,7 +41,7 @@ RECORDS = [
 TABLES = """\
 ### cifar10, 1k/59k: resnet18, frozen, 3 epochs
 
-![mAP over code length](images/cifar10_1k-59k_resnet18_frozen_3-epochs.png)
+![mAP over code length](images/cifar10-1k-59k-resnet18-frozen-3-epochs.png)
 
 mAP@all, mean ± standard deviation over 2 seeds († fewer):
 
@@ -109,7 +109,7 @@ def test_a_setting_of_a_folder_names_one_file():
     (setting,) = by_setting(
         [make_record("CSQ", 8, 0, 0.5, dataset="../my photos", protocol="10%/90%")]
     )
-    assert setting.file_name == "..-my-photos_10-90_resnet18_frozen_3-epochs"
+    assert setting.file_name == "..-my-photos-10-90-resnet18-frozen-3-epochs"
 
 
 def test_figure():

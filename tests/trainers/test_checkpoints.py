@@ -208,5 +208,5 @@ def test_checkpoints_of_another_training_are_not_overwritten(tmp_path):
 
 def test_a_pipe_is_no_checkpoint(tmp_path):
     os.mkfifo(tmp_path / "pipe")  # who opens it waits for ever
-    with pytest.raises(FileNotFoundError, match="Expected a checkpoint, got no file at .*pipe"):
+    with pytest.raises(FileNotFoundError, match=r"Expected a checkpoint, got no file at .*pipe"):
         read_checkpoint(tmp_path / "pipe")
