@@ -82,6 +82,8 @@ def read_training(path):
 
 
 def write_codes(path):
+    torch.manual_seed(0)
+    path.unlink(missing_ok=True)  # a file that is there would be continued
     model = HashingModel(nn.Identity(), 12, num_features=4)
     model.encode(torch.arange(24.0).view(6, 4), path=path, progress=False)
 
