@@ -8,11 +8,13 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
 import torch
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
 from pml_hashing.datasets import UnreadableImageError
 from pml_hashing.models import HashingModel
@@ -58,6 +60,7 @@ def dies(path, delay):
 
 
 def main(folder: Path, wanted: int) -> None:
+    tqdm.set_lock(threading.RLock())  # its own is shared with forks: one killed with it keeps it
     rng, kills, files = random.Random(0), 0, 0
     encode(folder / "warm")  # the first one takes longer
     start = time.perf_counter()
