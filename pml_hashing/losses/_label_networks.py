@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pml_hashing._checks import check_at_least
-from pml_hashing.code_bank import CodeBank
+from pml_hashing.code_bank import CodeBank, Rows
+from pml_hashing.losses._discrete import mean_over_bank
 from pml_hashing.losses._likelihood import pair_likelihood
 from pml_hashing.pairs import similarity
 
@@ -138,6 +139,18 @@ def codes_of_groups(network: LabelNetwork, bank: CodeBank, block_size: int = 819
     """Return the codes of all distinct labels of a bank, `(d, code_length)`."""
     blocks = [network(labels) for labels in bank.group_labels.split(block_size)]
     return torch.cat(blocks).to(bank.code_sums)
+
+
+def mean_with_labels(
+    bank: CodeBank,
+    network: LabelNetwork,
+    terms: Callable[[CodeBank, Rows, list[Tensor], Tensor], dict[str, Tensor]],
+) -> Tensor:
+    """Return `mean_over_bank` of terms that also take the codes of the samples' labels."""
+    label_codes = codes_of_groups(network, bank)
+    return mean_over_bank(
+        bank, lambda bank, rows, codes: terms(bank, rows, codes, label_codes[bank.groups[rows]])
+    )
 
 
 class BatchLabels(NamedTuple):

@@ -11,13 +11,18 @@ from pml_hashing.code_bank import CodeBank, Rows
 from pml_hashing.losses._base import LossDict
 from pml_hashing.losses._base_discrete import BaseDiscreteLoss
 from pml_hashing.losses._bit_statistics import balance_of_networks
-from pml_hashing.losses._discrete import mean_over_bank, own_quantization
+from pml_hashing.losses._discrete import own_quantization
 from pml_hashing.losses._inner_product import (
     improve_codes,
     inner_products_of_networks,
     start_from,
 )
-from pml_hashing.losses._label_networks import BatchLabels, LabelNetwork, codes_of_groups
+from pml_hashing.losses._label_networks import (
+    BatchLabels,
+    LabelNetwork,
+    codes_of_groups,
+    mean_with_labels,
+)
 from pml_hashing.losses._likelihood import likelihood
 from pml_hashing.losses.dsah_terms import of_networks
 from pml_hashing.pairs import IndicesTuple
@@ -202,21 +207,18 @@ class ADSQLoss(BaseDiscreteLoss):
         start_from(bank, codes_of_groups(self.label_network, bank), self.soft_similarity)
 
     def solve_batch(self, bank: CodeBank) -> None:
-        start_from(bank, codes_of_groups(self.label_network, bank), self.soft_similarity)
-        self.discrete_step(bank)
+        label_codes = codes_of_groups(self.label_network, bank)
+        start_from(bank, label_codes, self.soft_similarity)
+        self._improve(bank, label_codes)
         bank.refresh_binary_codes()
 
     def discrete_step(self, bank: CodeBank, progress: bool = False) -> None:
+        self._improve(bank, codes_of_groups(self.label_network, bank), progress)
+
+    def _improve(self, bank: CodeBank, label_codes: Tensor, progress: bool = False) -> None:
         soft, scale = self.soft_similarity, self.code_length**-2
-        pull = self.mu * scale * codes_of_groups(self.label_network, bank)
-        weight, sweeps = self.gamma * scale, self.sweeps
-        improve_codes(bank, weight, soft=soft, sweeps=sweeps, progress=progress, pull=pull)
+        weight, pull = self.gamma * scale, self.mu * scale * label_codes
+        improve_codes(bank, weight, soft=soft, sweeps=self.sweeps, progress=progress, pull=pull)
 
     def objective(self, bank: CodeBank) -> Tensor:
-        label_codes = codes_of_groups(self.label_network, bank)
-        return mean_over_bank(
-            bank,
-            lambda bank, rows, codes: self._discrete_terms(
-                bank, rows, codes, label_codes[bank.groups[rows]]
-            ),
-        )
+        return mean_with_labels(bank, self.label_network, self._discrete_terms)

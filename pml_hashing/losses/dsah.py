@@ -12,8 +12,8 @@ from pml_hashing.losses._base_discrete import BaseDiscreteLoss
 from pml_hashing.losses._discrete import mean_over_bank, set_class_codes, solve_codes
 from pml_hashing.losses._dual_regression import DualRegression, InterLabel, Regression
 from pml_hashing.losses._inner_product import (
-    inner_product_losses,
     inner_product_step,
+    inner_products_of_networks,
     remember_similar_sums,
 )
 from pml_hashing.losses.dsah_terms import mined_affinity, of_networks
@@ -191,9 +191,9 @@ class DSAHLoss(BaseDiscreteLoss):
             "inner_product_loss": torch.zeros_like(quantization),
         }
         if self.kappa > 0:
-            target = bank.similar_sums[bank.groups[rows]]
-            products = [inner_product_losses(network, bank, target) for network in codes]
-            losses["inner_product_loss"] = self.kappa * torch.stack(products).sum(dim=0)
+            losses["inner_product_loss"] = self.kappa * inner_products_of_networks(
+                bank, rows, codes
+            )
         return losses
 
     def start_codes(self, bank: CodeBank) -> None:

@@ -45,12 +45,14 @@ def _check_sizes(trainer: Any) -> None:
         raise ValueError(
             f"Expected a `dataset` of at least `batch_size` = {batch_size} samples, got {size}."
         )
-    parts = trainer.accumulate_steps * math.ceil(size / (batch_size * world_size()))
-    if size // parts < world_size():
-        raise ValueError(
-            f"Expected batches of at least {world_size()} samples, one a process, got one of "
-            f"{size // parts}: choose a larger `batch_size`, fewer `accumulate_steps` or processes."
-        )
+    for samples in (size, len(trainer.order)):  # a sampler may draw fewer, or more
+        batches = math.ceil(samples / (batch_size * world_size()))
+        smallest = samples // (batches * trainer.accumulate_steps)
+        if smallest < world_size():
+            raise ValueError(
+                f"Expected batches of at least {world_size()} samples, one a process, got one of "
+                f"{smallest}: choose a larger `batch_size`, fewer `accumulate_steps` or processes."
+            )
 
 
 def _check_code_bank(trainer: Any) -> None:

@@ -5,7 +5,6 @@ their gradients. Their codes, some numbers a sample, are gathered: the loss then
 whole batch in every process, and so are the code bank, the miner's pairs and the discrete step.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -129,8 +128,7 @@ def check_parallel(trainer: Any) -> None:
     """Raise if several processes cannot share the training of an `AsymmetricTrainer`.
 
     Raises:
-        ValueError: If a loss gathers the batch by itself, a miner changes its size, or a batch has
-            fewer samples than there are processes.
+        ValueError: If a loss gathers the batch by itself, or a miner changes its size.
     """
     for loss in trainer.loss_funcs.values():
         if isinstance(loss, DistributedLossWrapper | DistributedDataParallel):
@@ -140,14 +138,6 @@ def check_parallel(trainer: Any) -> None:
             )
     if is_distributed() and "subset_batch_miner" in trainer.mining_funcs:
         raise ValueError("Expected no `subset_batch_miner` in several processes, got one.")
-    samples = len(trainer.indexed_dataset if trainer.sampler is None else trainer.sampler)
-    batches = math.ceil(samples / (int(trainer.batch_size) * world_size()))
-    smallest = samples // (batches * trainer.accumulate_steps)
-    if smallest < world_size():
-        raise ValueError(
-            f"Expected batches of at least {world_size()} samples, one a process, got one of "
-            f"{smallest}: choose a larger `batch_size` or fewer processes."
-        )
 
 
 def check_agreement(**values: int) -> None:
