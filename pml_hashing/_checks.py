@@ -71,43 +71,6 @@ def require_labels(labels: Tensor | None, name: str = "labels") -> Tensor:
     return labels
 
 
-def check_labels_of_bank(labels: Tensor, of_bank: Tensor) -> None:
-    """Raise if labels of a batch are not those that a code bank has for the same samples.
-
-    Labels of two kinds are not compared, nor labels on a GPU: reading values back would stop it.
-    """
-    if labels.is_cuda or labels.shape != of_bank.shape:
-        return
-    wrong = (labels.long() != of_bank.long()).view(len(labels), -1).any(dim=1)
-    if wrong.any():
-        raise ValueError(
-            "Expected `labels` of the samples at `sample_indices` as the code bank has them, got "
-            f"others for {wrong.sum()} of {len(labels)}: is the data set in the bank's order?"
-        )
-
-
-def require_sample_indices(sample_indices: Tensor | None, size: int, bank_size: int) -> Tensor:
-    """Return `sample_indices` as int64, or raise unless they place `size` samples in a bank."""
-    if sample_indices is not None and not isinstance(sample_indices, Tensor):
-        got = type(sample_indices).__name__
-        raise TypeError(f"Expected `sample_indices` to be a torch.Tensor, got {got}.")
-    if sample_indices is None or sample_indices.shape != (size,):
-        got = None if sample_indices is None else tuple(sample_indices.shape)
-        raise ValueError(
-            f"Expected `sample_indices` of shape ({size},) with the places of the samples in "
-            f"the code bank, got {got}."
-        )
-    if sample_indices.is_floating_point() or sample_indices.dtype == torch.bool:
-        raise TypeError(f"Expected integer `sample_indices`, got {sample_indices.dtype}.")
-    if not sample_indices.is_cuda:  # reading values back from a GPU would stop it
-        low, high = sample_indices.min().item(), sample_indices.max().item()
-        if low < 0 or high >= bank_size:
-            raise ValueError(
-                f"Expected `sample_indices` from 0 to {bank_size - 1}, got {low} to {high}."
-            )
-    return sample_indices.long()  # uint8 would be a mask
-
-
 def check_at_least(value: float, minimum: float, name: str) -> None:
     """Raise unless `value` is a number of at least `minimum`."""
     if not value >= minimum:  # also catches NaN

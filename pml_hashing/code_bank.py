@@ -1,13 +1,15 @@
 """What a discrete method remembers of a data set: labels, binary codes, the networks' codes."""
 
-from collections.abc import Iterable, Iterator
-from typing import TypeAlias
+from collections.abc import Callable, Iterator, Mapping
+from functools import reduce
+from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from pml_hashing._checks import check_at_least, check_choice, check_label_values
+from pml_hashing.moments import gram_of, moments
 from pml_hashing.pairs import LabelGroups
 from pml_hashing.solvers import class_sums, label_counts, label_sums
 
@@ -16,41 +18,50 @@ ROWS_OF_A_BLOCK = 65536
 Rows: TypeAlias = Tensor | slice
 """Some samples of a data set: their places, or a slice of it."""
 
+Variables: TypeAlias = dict[str, Tensor]
+"""What one term of an objective keeps in a bank, by name."""
 
-def moments(values: Tensor) -> Tensor:
-    r"""Return $(1, v_i, \lVert v_i \rVert^2)$ of every row, `(n, 1 + width + 1)`.
+Statistic: TypeAlias = Literal["code_sums", "code_gram", "class_moments", "network_gram"]
+"""What a bank can sum over all samples: see `CodeBank.sums`."""
 
-    Weighted sums of these rows give weighted sums of squared distances: see `spread`.
-    """
-    square = values.square().sum(dim=1, keepdim=True)
-    return torch.cat([torch.ones_like(square), values, square], dim=1)
+OF_BINARY_CODES = ("code_sums", "code_gram")
+
+T = TypeVar("T")
 
 
-def spread(values: Tensor, sums: Tensor) -> Tensor:
-    r"""Return $\sum_j A_{ij} \lVert x_i - v_j \rVert^2$ of every row, from sums of moments.
+class _Kept(nn.Module):
+    """Tensors that move, are saved and are resumed with a bank, and what they mean.
 
     Args:
-        values: The rows $x_i$, `(n, width)`.
-        sums: The sums $\sum_j A_{ij}\,(1, v_j, \lVert v_j \rVert^2)$, `(n, 1 + width + 1)`.
-
-    Returns:
-        One value a row, `(n,)`.
+        kind: What they mean: tensors of one kind are none of another.
     """
-    weight, mean, square = sums[:, 0], sums[:, 1:-1], sums[:, -1]
-    return weight * values.square().sum(dim=1) - 2 * (values * mean).sum(dim=1) + square
 
+    def __init__(self, kind: str = "") -> None:
+        super().__init__()
+        self.kind, self.version = kind, 0
 
-def gram_of(values: Tensor) -> Tensor:
-    r"""Return $(1, V)^\top (1, V)$, `(1 + width, 1 + width)`."""
-    rows = torch.cat([torch.ones_like(values[:, :1]), values], dim=1)
-    return rows.T @ rows
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"kind": self.kind, "version": self.version}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.kind, self.version = state["kind"], state["version"]
+
+    def put(self, tensors: Variables, version: int = 0) -> None:
+        """Keep tensors, for a version of the binary codes, in the memory of earlier ones."""
+        self.version = version
+        for name, tensor in tensors.items():
+            held = self._buffers.get(name)
+            if held is None or held.shape != tensor.shape:
+                self.register_buffer(name, tensor.detach().clone())
+            else:
+                held.copy_(tensor)
 
 
 class CodeBank(nn.Module):
     r"""The labels, binary codes and latest network outputs of all $n$ samples of a data set.
 
     A loss with discrete variables reads and writes it, sample by sample through `sample_indices`,
-    and improves the binary codes once a round (`update_codes` of the loss). As an entry of a
+    and improves the binary codes once per round (`update_codes` of the loss). As an entry of a
     trainer's `models` (`models={"trunk": ..., "code_bank": bank}`) it is saved and resumed there.
 
     Memory is $O(nK + nC)$, and no $n \times n$ matrix exists: samples see each other through the
@@ -61,31 +72,26 @@ class CodeBank(nn.Module):
     whose products cost $O(nK)$ by class sums. Equal label rows are stored once. A sample without
     any label has no similar sample: its row and column of $Q$ are 0.
 
+    The terms of an objective keep here what they learn of the data set, each under its name
+    (`keep`, `variables`), and ask for sums over it, which are kept up to date from then on
+    (`sums`). A term that comes later, as that of another loss, starts from the codes that it finds.
+
     Args:
         labels: Class ids `(n,)` or multi-hot rows `(n, num_classes)`, in the order of the data set.
         code_length: Number of bits $K$.
         num_classes: Number of classes. The largest class id plus 1, or the width, if `None`.
         num_networks: 2 where a second network encodes the database, else 1.
-        query_binary_codes: Keep a set of binary codes for the first network too, for the losses
-            that learn one for each.
 
     Attributes:
         binary_codes: The codes $B$, -1 and 1, int8 `(n, code_length)`: all 1 until a loss starts.
-            They are the codes to search in.
-        query_binary_codes: Those of the first network, alike; `None` where there is one set.
+            They are the codes to search in. After writing to them call `codes_changed`.
         query_codes: Latest codes $U$ of the first network, float32 `(n, code_length)`.
         database_codes: Those of the second network, $V$; `None` with one network.
         group_labels: The distinct labels; beside it `groups`, that of every sample, and
             `group_sizes`, how many samples have each.
-        code_sums: $Y^\top B$, `(num_classes, code_length)`; beside it `code_total`, $B^\top 1$, and
-            `code_gram`, $B^\top B$.
-        query_gram: $(1, U)^\top (1, U)$, `(1 + code_length, 1 + code_length)`: how many samples
-            there are, the sums of their bits, and those of products of two bits.
-        database_gram: That of $V$; `None` with one network.
-        similar_sums: Sums over similar samples, of a loss with an inner-product term.
-        class_weights: Matrices that regress labels on codes or codes on labels, as the loss has
-            it: `(2, code_length, num_classes)`.
-        started: Whether a loss has set the codes that training starts from.
+        class_counts: How many samples have each class, `(num_classes,)`.
+        started: Whether a loss has set the binary codes that training starts from.
+        version: How often the binary codes have changed.
 
     Raises:
         TypeError: If class ids are no integers.
@@ -104,18 +110,8 @@ class CodeBank(nn.Module):
     group_sizes: Tensor
     class_counts: Tensor
     binary_codes: Tensor
-    query_binary_codes: Tensor | None
     query_codes: Tensor
     database_codes: Tensor | None
-    code_sums: Tensor
-    code_total: Tensor
-    code_gram: Tensor
-    query_sums: Tensor
-    database_sums: Tensor | None
-    query_gram: Tensor
-    database_gram: Tensor | None
-    similar_sums: Tensor
-    class_weights: Tensor
 
     def __init__(
         self,
@@ -124,7 +120,6 @@ class CodeBank(nn.Module):
         *,
         num_classes: int | None = None,
         num_networks: int = 1,
-        query_binary_codes: bool = False,
     ) -> None:
         super().__init__()
         labels = torch.as_tensor(labels)
@@ -140,9 +135,8 @@ class CodeBank(nn.Module):
         check_label_values(labels, num_classes, "labels")
         shape = (len(labels), code_length)
         codes = [torch.zeros(shape, device=labels.device) for _ in range(num_networks)]
+        self._once: dict[object, Any] | None = None
         self._register(LabelGroups.unique(labels, num_classes), num_classes, *codes)
-        if query_binary_codes:
-            self.query_binary_codes = torch.ones_like(self.binary_codes)
 
     @classmethod
     def of_batch(cls, labels: Tensor, num_classes: int, *codes: Tensor) -> "CodeBank":
@@ -155,70 +149,128 @@ class CodeBank(nn.Module):
         """
         bank = cls.__new__(cls)
         nn.Module.__init__(bank)
+        bank._once = {}
         bank._register(LabelGroups.each(labels, num_classes), num_classes, *codes)
-        bank.refresh()
         return bank
 
     def _register(self, groups: LabelGroups, num_classes: int, *codes: Tensor) -> None:
-        code_length = codes[0].shape[1]
-        self.num_classes, self.code_length = num_classes, code_length
+        self.num_classes, self.code_length = num_classes, codes[0].shape[1]
         self.register_buffer("group_labels", groups.labels)
         self.register_buffer("groups", groups.membership)
         self.register_buffer("binary_codes", torch.ones_like(codes[0], dtype=torch.int8))
-        self.register_buffer("query_binary_codes", None)
         self.register_buffer("query_codes", codes[0])
         self.register_buffer("database_codes", codes[1] if len(codes) == 2 else None)
-        zeros = codes[0].new_zeros
-        sizes = self.group_sums(zeros(len(self), 1) + 1)
+        sizes = self.group_sums(codes[0].new_ones(len(self), 1))
         self.register_buffer("group_sizes", sizes.flatten())
         counts = class_sums(sizes, self.group_labels, num_classes)
         self.register_buffer("class_counts", counts.flatten())
-        self.register_buffer("code_sums", zeros(num_classes, code_length))
-        self.register_buffer("code_total", zeros(code_length))
-        self.register_buffer("code_gram", zeros(code_length, code_length))
-        sums, gram = (2, num_classes, code_length + 2), (1 + code_length, 1 + code_length)
-        self.register_buffer("query_sums", zeros(sums))
-        self.register_buffer("query_gram", zeros(gram))
-        self.register_buffer("database_sums", zeros(sums) if len(codes) == 2 else None)
-        self.register_buffer("database_gram", zeros(gram) if len(codes) == 2 else None)
-        self.register_buffer("similar_sums", zeros(len(groups.labels), code_length + 1))
-        self.register_buffer("class_weights", zeros(2, code_length, num_classes))
-        self.started = False
+        self.started, self.version = False, 0
+        self._kept, self._sums = nn.ModuleDict(), nn.ModuleDict()
 
     def __len__(self) -> int:
         return len(self.groups)
 
-    def get_extra_state(self) -> dict[str, bool]:
-        return {"started": self.started}
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"started": self.started, "version": self.version}
 
-    def set_extra_state(self, state: dict[str, bool]) -> None:
-        self.started = state["started"]
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.started, self.version = state["started"], state["version"]
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Mapping[str, Any],
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        # What terms keep here is then what the state has, whatever was kept before.
+        for entries, start in ((self._kept, f"{prefix}_kept."), (self._sums, f"{prefix}_sums.")):
+            entries.clear()
+            for key, value in state_dict.items():
+                if key.startswith(start) and isinstance(value, Tensor):
+                    name, tensor = key.removeprefix(start).split(".", 1)
+                    entry = _entry(entries, name)
+                    entry.put({tensor: torch.zeros_like(value, device=self.groups.device)})
+                elif key.startswith(start):
+                    _entry(entries, key.removeprefix(start).split(".", 1)[0])
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
 
     def extra_repr(self) -> str:
         return f"{len(self)} samples, {self.code_length} bits, {self.num_classes} classes"
 
     @property
-    def networks(self) -> list[tuple[Tensor, Tensor]]:
-        """The codes of each network, with their class sums."""
-        pairs = ((self.query_codes, self.query_sums), (self.database_codes, self.database_sums))
-        return [(codes, sums) for codes, sums in pairs if codes is not None and sums is not None]
+    def is_batch(self) -> bool:
+        """Whether these are the samples of one batch, and live no longer than it does."""
+        return self._once is not None
 
     @property
-    def network_grams(self) -> list[Tensor]:
-        r"""$(1, U)^\top (1, U)$ of each network."""
-        return [gram for gram in (self.query_gram, self.database_gram) if gram is not None]
+    def networks(self) -> list[Tensor]:
+        """The codes of each network."""
+        both = (self.query_codes, self.database_codes)
+        return [codes for codes in both if codes is not None]
 
     def labels_of(self, rows: Rows) -> Tensor:
         """Return the labels of some samples, class ids or multi-hot rows as they were given."""
         return self.group_labels[self.groups[rows]]
 
+    def check_labels(self, labels: Tensor, rows: Tensor) -> None:
+        """Raise if labels of a batch are not those that the bank has for the same samples.
+
+        Labels of two kinds are not compared, nor labels on a GPU: reading values back would stop
+        it.
+
+        Raises:
+            ValueError: If they are others.
+        """
+        known = self.labels_of(rows)
+        if labels.is_cuda or labels.shape != known.shape:
+            return
+        wrong = (labels.long() != known.long()).view(len(labels), -1).any(dim=1)
+        if wrong.any():
+            raise ValueError(
+                "Expected `labels` of the samples at `sample_indices` as the code bank has them, "
+                f"got others for {wrong.sum()} of {len(labels)}: is the data set in the bank's "
+                "order?"
+            )
+
+    def check_rows(self, sample_indices: Tensor | None, size: int) -> Tensor:
+        """Return `sample_indices` as rows of this bank, int64 and on its device.
+
+        Raises:
+            TypeError: If they are no tensor of integers.
+            ValueError: If they are missing, not as many as `size`, or out of range.
+        """
+        if sample_indices is not None and not isinstance(sample_indices, Tensor):
+            got = type(sample_indices).__name__
+            raise TypeError(f"Expected `sample_indices` to be a torch.Tensor, got {got}.")
+        if sample_indices is None or sample_indices.shape != (size,):
+            got = None if sample_indices is None else tuple(sample_indices.shape)
+            raise ValueError(
+                f"Expected `sample_indices` of shape ({size},) with the places of the samples in "
+                f"the code bank, got {got}."
+            )
+        if sample_indices.is_floating_point() or sample_indices.dtype == torch.bool:
+            raise TypeError(f"Expected integer `sample_indices`, got {sample_indices.dtype}.")
+        if not sample_indices.is_cuda:  # reading values back from a GPU would stop it
+            low, high = sample_indices.min().item(), sample_indices.max().item()
+            if low < 0 or high >= len(self):
+                raise ValueError(
+                    f"Expected `sample_indices` from 0 to {len(self) - 1}, got {low} to {high}."
+                )
+        return sample_indices.to(self.groups.device).long()  # uint8 would be a mask
+
     def row_blocks(self, progress: bool = False) -> Iterator[slice]:
         """Yield slices that cover all samples, with a progress bar if asked."""
-        starts: Iterable[int] = range(0, len(self), ROWS_OF_A_BLOCK)
-        if progress and len(self) > ROWS_OF_A_BLOCK:
-            starts = tqdm(starts, desc="updating codes", leave=False)
-        for start in starts:
-            yield slice(start, start + ROWS_OF_A_BLOCK)
+        starts, hidden = range(0, len(self), ROWS_OF_A_BLOCK), not progress
+        hidden = hidden or len(starts) == 1
+        with tqdm(starts, "updating codes", leave=False, disable=hidden) as bar:
+            for start in bar:
+                yield slice(start, start + ROWS_OF_A_BLOCK)
 
     def row_average(self, sums: Tensor, labels: Tensor) -> Tensor:
         r"""Return $(Q V)_i$ for samples of these labels, from the class sums $Y^\top V$."""
@@ -236,13 +288,6 @@ class CodeBank(nn.Module):
         labels = self.group_labels.to(self.group_sizes)
         return labels.T @ (labels * self.group_sizes[:, None])
 
-    def graph_sums(self, values: Tensor, groups: Tensor | None = None) -> Tensor:
-        r"""Return the class sums of `moments` for the rows of $Q$, and those for its columns."""
-        groups = self.groups if groups is None else groups
-        rows = moments(values)
-        sizes = label_counts(self.group_labels[groups], rows.dtype).clamp(min=1)[:, None]
-        return torch.stack([self.class_sums(r, groups) for r in (rows, rows / sizes)])
-
     def group_sums(self, values: Tensor, groups: Tensor | None = None) -> Tensor:
         r"""Return the sum of the rows of `values` over each group of equal labels."""
         sums = values.new_zeros(len(self.group_labels), values.shape[1])
@@ -255,9 +300,77 @@ class CodeBank(nn.Module):
             return class_sums(values, labels, self.num_classes)
         return class_sums(self.group_sums(values, groups), self.group_labels, self.num_classes)
 
+    def once(self, key: object, compute: Callable[[], T]) -> T:
+        """Return what `compute` gives: of one batch it is called once, of a data set each time."""
+        if self._once is None:
+            return compute()
+        if key not in self._once:
+            self._once[key] = compute()
+        return self._once[key]
+
+    def variables(self, name: str) -> Variables:
+        """Return what the term of this name keeps here; nothing as long as it has not started."""
+        return dict(self._kept[name].named_buffers()) if name in self._kept else {}
+
+    def keeps(self, name: str, kind: str, *, current: bool = False) -> bool:
+        """Return whether a term has variables here.
+
+        Args:
+            name: Its name.
+            kind: What its variables mean.
+            current: Whether they must be those of the binary codes as they are now.
+        """
+        if name not in self._kept or _entry(self._kept, name).kind != kind:
+            return False
+        return not current or _entry(self._kept, name).version == self.version
+
+    def keep(self, name: str, variables: Variables, kind: str) -> None:
+        """Keep the variables of a term, for the binary codes as they are now."""
+        if not self.keeps(name, kind):
+            self._kept[name] = _Kept(kind)
+        _entry(self._kept, name).put(variables, self.version)
+
+    @torch.no_grad()
+    def sums(self, statistic: Statistic) -> list[Tensor]:
+        r"""Return a sum over all samples, which is kept up to date from now on.
+
+        Args:
+            statistic: Of the binary codes, one sum: `"code_sums"`, $Y^\top B$,
+                `(num_classes, code_length)`, or `"code_gram"`, $(1, B)^\top (1, B)$,
+                `(1 + code_length, 1 + code_length)`. Of the codes of each network, a sum each:
+                `"class_moments"`, the class sums of `moments` for the rows of $Q$, and those for
+                its columns, `(2, num_classes, code_length + 2)`; or `"network_gram"`, like
+                `"code_gram"`.
+        """
+        is_new = statistic not in self._sums
+        entry = _entry(self._sums, statistic)
+        if is_new or (statistic in OF_BINARY_CODES and entry.version != self.version):
+            self._sum_anew(statistic)
+        return list(entry.buffers())
+
+    def _sum_anew(self, statistic: str) -> None:
+        sources = [self.binary_codes] if statistic in OF_BINARY_CODES else self.networks
+        for place, codes in enumerate(sources):
+            parts = (
+                self._sum(statistic, codes[block].to(self.query_codes), self.groups[block])
+                for block in self.row_blocks()
+            )
+            total = reduce(torch.add, parts)
+            _entry(self._sums, statistic).put({f"sum_{place}": total}, self.version)
+
+    def _sum(self, statistic: str, codes: Tensor, groups: Tensor) -> Tensor:
+        """Return a statistic of some samples, given their codes and groups."""
+        if statistic in ("code_gram", "network_gram"):
+            return gram_of(codes)
+        if statistic == "code_sums":
+            return self.class_sums(codes, groups)
+        rows = moments(codes)
+        sizes = label_counts(self.group_labels[groups], rows.dtype).clamp(min=1)[:, None]
+        return torch.stack([self.class_sums(r, groups) for r in (rows, rows / sizes)])
+
     @torch.no_grad()
     def store(self, rows: Tensor, *codes: Tensor) -> None:
-        """Remember the latest codes of some samples, and their class sums.
+        """Remember the latest codes of some samples, and what is summed of them.
 
         Args:
             rows: Places of the samples in the data set, `(batch_size,)`. Of a sample that occurs
@@ -268,33 +381,30 @@ class CodeBank(nn.Module):
         ordered, order = rows.sort(stable=True)
         last = order[torch.searchsorted(ordered, rows, right=True) - 1]
         once = (last == torch.arange(len(rows), device=rows.device))[:, None]
-        network_codes = zip(self.networks, self.network_grams, codes, strict=True)
-        for (kept, sums), gram, new in network_codes:
-            groups, earlier, latest = self.groups[rows], kept[rows], new.to(kept.dtype)[last]
+        groups = self.groups[rows]
+        for place, (held, new) in enumerate(zip(self.networks, codes, strict=True)):
+            earlier, latest = held[rows], new.to(held.dtype)[last]
             latest = torch.where(latest.isfinite(), latest, earlier)  # else all sums would be NaN
             counted = torch.where(once, latest, earlier)
-            sums.add_(self.graph_sums(counted, groups) - self.graph_sums(earlier, groups))
-            gram.add_(gram_of(counted) - gram_of(earlier))
-            kept[rows] = latest
+            for statistic in set(self._sums) - set(OF_BINARY_CODES):
+                change = self._sum(statistic, counted, groups)
+                total = list(self._sums[statistic].buffers())[place]
+                total.add_(change - self._sum(statistic, earlier, groups))
+            held[rows] = latest
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Sum all codes anew, so that rounding does not add up."""
-        self.refresh_binary_codes()
-        for (codes, sums), gram in zip(self.networks, self.network_grams, strict=True):
-            sums.zero_()
-            gram.zero_()
-            for block in self.row_blocks():
-                sums.add_(self.graph_sums(codes[block], self.groups[block]))
-                gram.add_(gram_of(codes[block]))
+        """Sum the networks' codes anew, so that rounding does not add up."""
+        for statistic in set(self._sums) - set(OF_BINARY_CODES):
+            self._sum_anew(statistic)
 
-    @torch.no_grad()
-    def refresh_binary_codes(self) -> None:
-        """Sum the binary codes anew: after a discrete step."""
-        for sums in (self.code_sums, self.code_total, self.code_gram):
-            sums.zero_()
-        for block in self.row_blocks():
-            codes = self.binary_codes[block].to(self.code_sums)
-            self.code_sums += self.class_sums(codes, self.groups[block])
-            self.code_total += codes.sum(dim=0)
-            self.code_gram += codes.T @ codes
+    def codes_changed(self) -> None:
+        """Tell that `binary_codes` have been written to: what depends on them is out of date."""
+        self.version += 1
+
+
+def _entry(entries: nn.ModuleDict, name: str) -> _Kept:
+    """Return an entry, a new one if there is none."""
+    if name not in entries:
+        entries[name] = _Kept()
+    return cast(_Kept, entries[name])

@@ -95,6 +95,30 @@ def affinity(labels: Tensor, ref_labels: Tensor, dtype: torch.dtype = torch.floa
     return rows @ (columns / columns.sum(dim=0).clamp(min=1)).T
 
 
+def mined_affinity(
+    indices_tuple: IndicesTuple,
+    codes: Tensor,
+    ref_codes: Tensor,
+    labels: Tensor | None,
+    ref_labels: Tensor | None,
+) -> Tensor:
+    """Return the affinity of `codes` to `ref_codes` whose edges are a miner's similar pairs."""
+    anchors, similar, *_ = to_pairs(indices_tuple, labels, ref_labels)
+    graph = codes.new_zeros(len(codes), len(ref_codes))
+    graph[anchors, similar] = 1.0
+    return graph / graph.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def classes_of_batch(labels: Tensor) -> tuple[Tensor, int]:
+    """Return labels of a batch with a number of classes, reading nothing back from the device.
+
+    Class ids are replaced by the first places at which they stand in the batch.
+    """
+    if labels.ndim == 2:
+        return labels, labels.shape[1]
+    return similarity(labels, labels).int().argmax(dim=1), len(labels)
+
+
 class LabelGroups(NamedTuple):
     """Samples grouped by label: work that depends on labels alone is done once a group."""
 

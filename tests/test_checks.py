@@ -11,7 +11,6 @@ from pml_hashing._checks import (
     check_label_values,
     check_labels,
     require_labels,
-    require_sample_indices,
 )
 
 CODES = torch.zeros(2, 3)
@@ -105,13 +104,3 @@ def test_right_arguments_pass(check, arguments):
 def test_wrong_arguments_are_named(check, arguments, error, message):
     with pytest.raises(error, match=message):
         check(*arguments)
-
-
-@pytest.mark.parametrize("kind", [torch.uint8, torch.int16, torch.int32, torch.int64])
-def test_sample_indices_become_int64(kind, device):
-    indices = require_sample_indices(torch.tensor([2, 0], dtype=kind, device=device), 2, 3)
-    assert (indices.tolist(), indices.dtype, indices.device.type) == (
-        [2, 0],
-        torch.int64,
-        device.type,
-    )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from pml_hashing import CodeBank, code_bank
-from pml_hashing.code_bank import moments, spread
+from pml_hashing.moments import moments, spread
 
 LABELS = {
     "class_ids": torch.tensor([0, 0, 1, 3, 1, 0]),  # no sample of class 2
@@ -18,8 +18,7 @@ LABELS = {
         [[1, 1, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0], [1, 0, 0, 1], [0, 0, 0, 0], [1, 1, 0, 0]]
     ),
 }
-SUMS = ("code_sums", "code_total", "code_gram", "query_sums", "database_sums")
-SUMS += ("query_gram", "database_gram")
+STATISTICS = ("code_sums", "code_gram", "class_moments", "network_gram")
 
 
 @pytest.fixture(params=LABELS)
@@ -47,8 +46,10 @@ def make_bank(labels, num_networks=2, **kwargs):
     """Return a bank with random codes in it."""
     bank = CodeBank(labels, 5, num_classes=4, num_networks=num_networks, **kwargs)
     bank.binary_codes.copy_(torch.randint(2, (6, 5)) * 2 - 1)
+    bank.codes_changed()
     bank.store(torch.arange(6), *(torch.randn(6, 5) for _ in range(num_networks)))
-    bank.refresh()
+    for statistic in STATISTICS:
+        bank.sums(statistic)  # from now on they are kept
     return bank
 
 
@@ -56,22 +57,21 @@ def check_sums(bank, labels):
     """Compare all sums with those of the dense matrices."""
     rows, codes = dense_labels(labels), bank.binary_codes.double()
     sizes = rows.sum(dim=1, keepdim=True).clamp(min=1)
-    expected = {
-        "code_sums": rows.T @ codes,
-        "code_total": codes.sum(dim=0),
-        "code_gram": codes.T @ codes,
-        "class_counts": rows.sum(dim=0),
-    }
-    for name in ("query", "database"):
-        kept = getattr(bank, f"{name}_codes")
-        if kept is not None:
-            values = dense_moments(kept)
-            sums = torch.stack([rows.T @ values, rows.T @ (values / sizes)])
-            expected[f"{name}_sums"] = sums
-            ones = torch.cat([torch.ones(6, 1), kept.cpu()], dim=1).double()
-            expected[f"{name}_gram"] = ones.T @ ones
-    for name, value in expected.items():
-        assert_close(getattr(bank, name).double(), value.double(), rtol=1e-5, atol=1e-5)
+    expected = {"code_sums": [rows.T @ codes], "code_gram": [dense_gram(codes)]}
+    for kept in bank.networks:
+        values = dense_moments(kept)
+        sums = torch.stack([rows.T @ values, rows.T @ (values / sizes)])
+        expected.setdefault("class_moments", []).append(sums)
+        expected.setdefault("network_gram", []).append(dense_gram(kept))
+    assert_close(bank.class_counts.double(), rows.sum(dim=0))
+    for statistic, value in expected.items():
+        found = [total.double().cpu() for total in bank.sums(statistic)]
+        assert_close(found, value, rtol=1e-5, atol=1e-5)
+
+
+def dense_gram(codes):
+    rows = torch.cat([torch.ones(len(codes), 1), codes.cpu()], dim=1).double()
+    return rows.T @ rows
 
 
 def test_moments_and_spread(dtype, device):
@@ -181,12 +181,11 @@ def test_as_many_codes_as_networks_are_stored(labels):
 @pytest.mark.parametrize("block", [1, 4, 5])
 def test_sums_in_blocks_are_the_sums(labels, block, monkeypatch):
     bank = make_bank(labels)
-    expected = {name: getattr(bank, name).clone() for name in SUMS}
     monkeypatch.setattr(code_bank, "ROWS_OF_A_BLOCK", block)
     bank.refresh()
+    bank.codes_changed()
     assert [x.stop - x.start for x in bank.row_blocks()] == [block] * -(-6 // block)
-    for name in SUMS:
-        assert_close(getattr(bank, name), expected[name])
+    check_sums(bank, labels)
 
 
 def test_rows_of_many_labels_are_summed_by_label_or_by_row():
@@ -205,14 +204,13 @@ def test_bank_of_a_batch(labels, device):
     bank = CodeBank.of_batch(labels.to(device), 4, codes, ref_codes)
     assert bank.query_codes is codes
     assert bank.database_codes is ref_codes
-    assert bank.code_sums.dtype == torch.float64
+    assert bank.sums("code_sums")[0].dtype == torch.float64
     check_sums(bank.cpu(), labels)
 
 
 def test_equal_label_rows_are_kept_once():
     bank = CodeBank(LABELS["multi_hot"].repeat(10, 1), 5)
     assert len(bank.group_labels) == 4
-    assert bank.similar_sums.shape == (4, 6)
 
 
 def test_number_of_classes_is_taken_from_the_labels(labels):
@@ -228,15 +226,51 @@ def test_bank_keeps_no_view_of_the_labels():
     assert_close(bank.labels_of(slice(None)), LABELS["class_ids"])
 
 
-def test_a_set_of_binary_codes_for_each_network(labels):
-    assert make_bank(labels).query_binary_codes is None
-    bank = make_bank(labels, query_binary_codes=True)
-    assert bank.query_binary_codes.dtype == torch.int8
-    assert (bank.query_binary_codes == 1).all()
-    bank.query_binary_codes[0] = -1
-    restored = CodeBank(labels, 5, num_classes=4, num_networks=2, query_binary_codes=True)
+def test_variables_of_terms_are_kept_under_their_names(labels):
+    bank = make_bank(labels)
+    assert bank.variables("map") == {}
+    assert not bank.keeps("map", "a")
+    bank.keep("map", {"weights": torch.ones(2, 3)}, "a")
+    kept = bank.variables("map")["weights"]
+    bank.keep("map", {"weights": torch.zeros(2, 3)}, "a")
+    assert bank.variables("map")["weights"] is kept  # in its memory
+    assert (kept == 0).all()
+    assert bank.keeps("map", "a", current=True)
+    assert not bank.keeps("map", "b")
+    bank.codes_changed()
+    assert bank.keeps("map", "a")
+    assert not bank.keeps("map", "a", current=True)
+    bank.keep("map", {"others": torch.ones(4)}, "b")
+    assert list(bank.variables("map")) == ["others"]
+
+
+def test_only_what_is_asked_for_is_summed(labels):
+    bank = CodeBank(labels, 5, num_classes=4)
+    bank.store(torch.arange(2), torch.ones(2, 5))
+    assert not [name for name, _ in bank.named_buffers() if "sum" in name]
+    bank.sums("network_gram")
+    names = [name for name, _ in bank.named_buffers() if "sum" in name]
+    assert len(names) == 1
+    bank.store(torch.arange(6), torch.randn(6, 5))
+    assert_close(bank.sums("network_gram")[0].double(), dense_gram(bank.query_codes))
+
+
+@pytest.mark.parametrize("is_used", [False, True])
+def test_what_terms_keep_is_restored_into_any_bank(labels, is_used):
+    bank, restored = make_bank(labels), CodeBank(labels, 5, num_classes=4, num_networks=2)
+    bank.keep("map", {"weights": torch.randn(2, 3)}, "a")
+    if is_used:
+        restored.keep("other", {"weights": torch.randn(7)}, "b")
+        restored.sums("network_gram")
     restored.load_state_dict(bank.state_dict())
-    assert_close(restored.query_binary_codes, bank.query_binary_codes)
+    assert restored.keeps("map", "a", current=True)
+    assert not restored.keeps("other", "b")
+    assert_close(restored.variables("map"), bank.variables("map"), rtol=0, atol=0)
+    rows, codes = torch.tensor([1, 2]), [torch.randn(2, 5) for _ in range(2)]
+    for each in (bank, restored):
+        each.store(rows, *codes)
+    for statistic in STATISTICS:  # the rounding of earlier sums and differences is restored too
+        assert_close(restored.sums(statistic), bank.sums(statistic), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("num_networks", [1, 2])
@@ -249,7 +283,9 @@ def test_is_saved_and_loaded(labels, num_networks):
     restored = CodeBank(labels, 5, num_classes=4, num_networks=num_networks)
     restored.load_state_dict(torch.load(file, weights_only=True))
     assert restored.started
-    for name, buffer in bank.named_buffers():
+    buffers = dict(bank.named_buffers())
+    assert buffers.keys() == dict(restored.named_buffers()).keys()
+    for name, buffer in buffers.items():
         assert torch.equal(buffer, restored.get_buffer(name))
 
 
@@ -269,7 +305,10 @@ def test_is_copied_apart(labels):
 
 def test_binary_codes_stay_integers_in_another_precision(labels):
     bank = make_bank(labels).double()
-    assert (bank.binary_codes.dtype, bank.query_sums.dtype) == (torch.int8, torch.float64)
+    assert (bank.binary_codes.dtype, bank.sums("class_moments")[0].dtype) == (
+        torch.int8,
+        torch.float64,
+    )
     bank.refresh()
     check_sums(bank, labels)
 
@@ -294,3 +333,17 @@ def test_binary_codes_stay_integers_in_another_precision(labels):
 def test_wrong_arguments_are_named(labels, options, error, message):
     with pytest.raises(error, match=message):
         CodeBank(labels, **{"code_length": 5, **options})
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int16, torch.int32, torch.int64])
+def test_sample_indices_become_int64(kind, device):
+    indices = (
+        CodeBank(torch.arange(3), 4)
+        .to(device)
+        .check_rows(torch.tensor([2, 0], dtype=kind, device=device), 2)
+    )
+    assert (indices.tolist(), indices.dtype, indices.device.type) == (
+        [2, 0],
+        torch.int64,
+        device.type,
+    )

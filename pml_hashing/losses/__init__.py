@@ -1,7 +1,7 @@
 """Losses of the deep supervised hashing literature, one file per paper."""
 
 from pml_hashing.losses._base import BaseHashingLoss
-from pml_hashing.losses._base_discrete import BaseDiscreteLoss, CodeUpdate
+from pml_hashing.losses._discrete import CodeUpdate, DiscreteLoss
 from pml_hashing.losses.adsh import ADSHLoss
 from pml_hashing.losses.adsq import ADSQLoss
 from pml_hashing.losses.csq import CSQLoss
@@ -30,7 +30,6 @@ __all__ = [
     "ADSHLoss",
     "ADSQLoss",
     "AffinityGraphLoss",
-    "BaseDiscreteLoss",
     "BaseHashingLoss",
     "CSQLoss",
     "ClassStructureQuantizationLoss",
@@ -47,6 +46,7 @@ __all__ = [
     "DSAHLoss",
     "DSDHLoss",
     "DTSHLoss",
+    "DiscreteLoss",
     "DualSemanticRegressionLoss",
     "GreedyHashLoss",
     "HashNetLoss",

@@ -7,10 +7,7 @@ from pytorch_metric_learning.distances import BaseDistance
 from pytorch_metric_learning.losses import BaseMetricLossFunction
 from torch import Tensor
 
-from pml_hashing._checks import (
-    check_codes,
-    check_labels,
-)
+from pml_hashing._checks import check_codes, check_labels
 from pml_hashing.codes import at_least_float32
 from pml_hashing.pairs import IndicesTuple
 
@@ -18,8 +15,12 @@ LossDict: TypeAlias = dict[str, dict[str, Any]]
 """PML's named sub-losses, each with its `losses`, `indices` and `reduction_type`."""
 
 
+INDICES_OF = {"element": 1, "pos_pair": 2, "neg_pair": 2, "triplet": 3}
+"""How many places each kind of element has."""
+
+
 class BaseHashingLoss(BaseMetricLossFunction):
-    """Base class of all losses. A subclass implements `compute_loss` and is not subclassed again.
+    """Base class of all losses. A subclass implements `compute_loss`.
 
     Labels are class ids `(batch_size,)`, as in PML, or multi-hot rows `(batch_size, num_classes)`.
     With `collect_stats=True` the mean of every sub-loss is an attribute of its name, which PML's
@@ -38,7 +39,31 @@ class BaseHashingLoss(BaseMetricLossFunction):
         ref_emb: Tensor,
         ref_labels: Tensor | None,
     ) -> LossDict:
-        """Return the loss of every element, pair or triplet, before reduction."""
+        """Return the loss of every sample, pair or triplet, before reduction.
+
+        It is called with what `forward` has checked, outside of autocast.
+
+        Args:
+            embeddings: Codes of the batch, `(batch_size, code_length)`, in the dtype they came in.
+            labels: Class ids or multi-hot rows on the device of the codes, or `None`.
+            indices_tuple: A miner's pairs or triplets, or `None`.
+            ref_emb: Codes to pair the batch with: `embeddings`, the same object, if none were
+                given.
+            ref_labels: Labels of `ref_emb`: `labels`, the same object, where the batch is paired
+                with itself.
+
+        Returns:
+            One entry for each name of `_sub_loss_names`, `["loss"]` unless a subclass says
+            otherwise; the loss is their sum. An entry is a dict of
+
+            - `"losses"`: a tensor with one loss for each element, `(m,)`,
+            - `"indices"`: places in the batch that the losses belong to,
+            - `"reduction_type"`: what an element is, and with it what the indices are: `"element"`
+              (a tensor `(m,)`), `"pos_pair"` or `"neg_pair"` (two of them), `"triplet"` (three), or
+              `"already_reduced"` (`None`; the loss is a number).
+
+            `element_loss`, `pair_loss` and PML's `zero_loss` make entries.
+        """
         raise NotImplementedError
 
     def get_default_distance(self) -> BaseDistance:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -94,6 +119,7 @@ class BaseHashingLoss(BaseMetricLossFunction):
             loss_dict = self.compute_loss(
                 embeddings, labels, indices_tuple, ref_emb, ref_labels, **extra
             )
+        check_loss_dict(loss_dict, self._sub_loss_names(), type(self).__name__)
         if self.collect_stats:
             for name, sub_loss in loss_dict.items():  # 0, an integer, where there is no pair
                 setattr(self, name, torch.as_tensor(sub_loss["losses"]).float().mean().item())
@@ -112,3 +138,65 @@ class BaseHashingLoss(BaseMetricLossFunction):
         """Return one entry of the loss dict: a loss per sample of the batch."""
         indices = torch.arange(len(losses), device=losses.device)
         return {"losses": losses, "indices": indices, "reduction_type": "element"}
+
+
+def codes_of_networks(embeddings: Tensor, ref_emb: Tensor) -> list[Tensor]:
+    """Return the codes of the batch by each network: `ref_emb` may be the batch itself.
+
+    Raises:
+        ValueError: If there is not one code of each network for each sample.
+    """
+    if ref_emb is embeddings:
+        return [at_least_float32(embeddings)]
+    if ref_emb.shape != embeddings.shape:
+        raise ValueError(
+            f"Expected `ref_emb` of shape {tuple(embeddings.shape)}, the codes of the same samples "
+            f"by the second network, got {tuple(ref_emb.shape)}."
+        )
+    return [at_least_float32(embeddings), at_least_float32(ref_emb)]
+
+
+def check_loss_dict(loss_dict: Any, names: list[str], loss_class: str) -> None:
+    """Raise unless a loss returned what `compute_loss` has to: shapes are checked, not values.
+
+    Raises:
+        TypeError: If it is no dict, or an entry is none with losses, indices and reduction type.
+        ValueError: If its names are others, or losses and indices do not fit each other.
+    """
+    start = f"Expected `compute_loss` of {loss_class} to return "
+    if not isinstance(loss_dict, dict):
+        raise TypeError(f"{start}a dict of sub-losses, got {type(loss_dict).__name__}.")
+    if set(loss_dict) != set(names):
+        raise ValueError(f"{start}the sub-losses {names}, got {list(loss_dict)}.")
+    for name, entry in loss_dict.items():
+        keys = set(entry) if isinstance(entry, dict) else type(entry).__name__
+        if keys != {"losses", "indices", "reduction_type"}:
+            raise TypeError(
+                f"{start}a dict with `losses`, `indices` and `reduction_type` as {name!r} (see "
+                f"`element_loss`), got {sorted(keys) if isinstance(keys, set) else keys}."
+            )
+        problem = _problem_of(**entry)
+        if problem:
+            raise ValueError(f"{start}{problem} as {name!r}.")
+
+
+def _problem_of(losses: Any, indices: Any, reduction_type: Any) -> str | None:
+    """Return what is wrong with an entry, after "Expected ... to return", `None` if nothing is."""
+    if reduction_type == "already_reduced":
+        size = losses.numel() if isinstance(losses, Tensor) else 1
+        return None if size == 1 else f"one loss that is already reduced, got {size}"
+    if reduction_type not in INDICES_OF:
+        known = ", ".join(map(repr, (*INDICES_OF, "already_reduced")))
+        return f"a `reduction_type` that is one of {known}, got {reduction_type!r}"
+    if not isinstance(losses, Tensor) or losses.ndim != 1:
+        got = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+        return f"`losses` of shape (m,), got {got}"
+    count = INDICES_OF[reduction_type]
+    places = [indices] if count == 1 else indices
+    if not isinstance(places, list | tuple):
+        places = [places]
+    sizes = [tuple(p.shape) if isinstance(p, Tensor) else type(p).__name__ for p in places]
+    if sizes != [tuple(losses.shape)] * count:
+        wanted = "a tensor" if count == 1 else f"{count} tensors"
+        return f"`indices` of {wanted} of shape ({len(losses)},) with {reduction_type}, got {sizes}"
+    return None

@@ -1,71 +1,379 @@
-"""What losses with binary codes share: where the codes start, and how they are solved for."""
+"""Losses with discrete variables, as sums of terms: in mini-batch mode and in data-set mode."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any, NamedTuple, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pml_hashing.code_bank import CodeBank, Rows
+from pml_hashing._checks import check_at_least, check_label_values, require_labels
+from pml_hashing.code_bank import CodeBank
 from pml_hashing.codes import binarize
-from pml_hashing.solvers import dcc, label_sums
+from pml_hashing.losses._base import BaseHashingLoss, LossDict, codes_of_networks
+from pml_hashing.losses.terms import Batch, Quadratic, Term
+from pml_hashing.pairs import IndicesTuple
+from pml_hashing.solvers import dcc, label_sums, spread_codes
 
 
-def set_class_codes(bank: CodeBank, class_codes: Tensor) -> None:
-    """Give every sample the code of its class, or the majority of those of its classes.
+class CodeUpdate(NamedTuple):
+    """The objective per sample before and after a discrete step."""
+
+    before: float
+    after: float
+
+
+class DiscreteLoss(BaseHashingLoss):
+    r"""A weighted sum of terms over the networks and over binary codes that are learned with them.
+
+    $$J = \sum_t w_t\, J_t(U, V, B), \qquad B \in \{-1, 1\}^{n \times K}$$
+
+    where $U$ and $V$ hold the codes of the samples by one or two networks (`embeddings` and
+    `ref_emb`), $B$ their binary codes, and a term $J_t$ is a mean over the $n$ samples: see
+    `pml_hashing.losses.terms`. The loss of a batch is the mean over its samples, as one sub-loss
+    for each term.
+
+    *Mini-batch mode* (`code_bank=None`): the discrete variables are those of the batch, and are
+    solved for in every call. *Data-set mode*: they are those of all samples of a data set and live
+    in a `CodeBank`; a batch finds its own by `sample_indices`, every call in training mode
+    remembers the batch's codes there, and `update_codes` makes the discrete step, once per round:
+    the variables of the terms are fitted to $B$, then $B$ is improved bit by bit given them, by
+    `solvers.dcc` over the sum of the terms' quadratics. Neither raises $J$.
+
+    $B$ starts from codes of the classes that lie far apart (samples of several classes: their
+    majority), unless a term has other codes to start from.
 
     Args:
-        bank: The bank whose binary codes are set.
-        class_codes: A code a class, and a last one that breaks ties, `(num_classes + 1, K)`.
+        num_classes: Number of classes $C$.
+        code_length: Number of bits $K$.
+        terms: The weight of each term, and the term, by the name under which it is kept in the
+            bank; its sub-loss is `<name>_loss`. A term of weight 0 costs nothing.
+        warm_start: Discrete steps on the labels alone before a code bank is first used.
+        sweeps: Sweeps over the bits in a discrete step.
+        seed: Of the class codes to start from.
+        code_bank: The bank of data-set mode. Mini-batch mode if `None`.
+        **kwargs: Arguments of PML's losses: `reducer`, `embedding_regularizer`, ...
+
+    Raises:
+        TypeError: If a term is none.
+        ValueError: If a weight is negative, there is no term, `sweeps` is less than 1, or the code
+            bank is of other classes or bits.
+
+    Examples:
+        >>> import torch
+        >>> from pml_hashing import CodeBank
+        >>> from pml_hashing.losses import DiscreteLoss, terms
+        >>> labels = torch.tensor([0, 0, 1, 2])
+        >>> loss_func = DiscreteLoss(
+        ...     num_classes=3,
+        ...     code_length=16,
+        ...     terms={
+        ...         "inner_product": (1.0, terms.InnerProduct()),
+        ...         "quantization": (0.5, terms.ClassStructureQuantization()),
+        ...     },
+        ...     code_bank=CodeBank(labels, 16),
+        ... )
+        >>> loss_func.sub_loss_names()
+        ['inner_product_loss', 'quantization_loss']
+        >>> loss = loss_func(torch.zeros(2, 16), sample_indices=torch.tensor([0, 3]))
+        >>> before, after = loss_func.update_codes()
+        >>> after <= before
+        True
     """
-    class_codes = class_codes.to(bank.code_sums)
-    set_group_codes(bank, label_sums(class_codes[:-1], bank.group_labels) + class_codes[-1] / 2)
+
+    class_codes: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        code_length: int,
+        terms: Mapping[str, tuple[float, Term]],
+        *,
+        warm_start: int = 0,
+        sweeps: int = 1,
+        seed: int = 0,
+        code_bank: CodeBank | None = None,
+        **kwargs: Any,
+    ) -> None:
+        check_at_least(num_classes, 2, "num_classes")
+        check_at_least(code_length, 1, "code_length")
+        check_at_least(warm_start, 0, "warm_start")
+        check_at_least(sweeps, 1, "sweeps")
+        check_terms(terms)
+        # PML asks for the names of the sub-losses before modules can be registered.
+        self.weights = {name: float(weight) for name, (weight, _) in terms.items()}
+        super().__init__(**kwargs)
+        self.num_classes, self.code_length = num_classes, code_length
+        self.warm_start, self.sweeps = warm_start, sweeps
+        self.terms = nn.ModuleDict({name: term for name, (_, term) in terms.items()})
+        # The last row breaks ties between the classes of a sample with several.
+        self.register_buffer("class_codes", spread_codes(num_classes + 1, code_length, seed))
+        self.objective_value = float("nan")  # before the first batch
+        if code_bank is not None:
+            self._check_bank(code_bank)
+            self.add_to_recordable_attributes(name="objective_value", is_stat=False)
+        else:
+            labels = CodeBank(torch.arange(num_classes), 1)  # each class as often as the others
+            for _, term in self._counted():
+                term.prepare(labels)
+        # The trainer saves it. Here, neither torch nor record-keeper (which logs tuples) finds it.
+        self._held = SimpleNamespace(code_bank=code_bank)
+
+    @property
+    def code_bank(self) -> CodeBank | None:
+        """The bank of data-set mode, `None` in mini-batch mode."""
+        return self._held.code_bank
+
+    def get_extra_state(self) -> dict[str, float]:
+        return {"objective_value": self.objective_value}
+
+    def set_extra_state(self, state: dict[str, float]) -> None:
+        self.objective_value = state["objective_value"]
+
+    def _sub_loss_names(self) -> list[str]:
+        return [f"{name}_loss" for name in self.weights]
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor | None = None,
+        indices_tuple: IndicesTuple | None = None,
+        ref_emb: Tensor | None = None,
+        ref_labels: Tensor | None = None,
+        sample_indices: Tensor | None = None,
+    ) -> Tensor:
+        """Return the reduced loss.
+
+        Args:
+            embeddings: Codes of the batch, `(batch_size, code_length)`, before binarization.
+            labels: Class ids or multi-hot rows. Not needed with a code bank, which knows them.
+            indices_tuple: Pairs chosen by a miner, for the terms that are of pairs.
+            ref_emb: Codes of the same samples by the second network. One network if `None`.
+            ref_labels: Not needed: the labels of `ref_emb` are `labels`.
+            sample_indices: Places of the samples in the data set of the code bank,
+                `(batch_size,)`. `None` without a code bank.
+
+        Raises:
+            RuntimeError: In evaluation mode, if training has not started the code bank.
+            TypeError: If `sample_indices` are no tensor of integers.
+            ValueError: If a shape is wrong, or `sample_indices` are missing where there is a code
+                bank, given where there is none, or out of its range.
+        """
+        return self._reduced_loss(
+            embeddings, labels, indices_tuple, ref_emb, ref_labels, sample_indices=sample_indices
+        )
+
+    def compute_loss(
+        self,
+        embeddings: Tensor,
+        labels: Tensor | None,
+        indices_tuple: IndicesTuple | None,
+        ref_emb: Tensor,
+        ref_labels: Tensor | None,
+        sample_indices: Tensor | None = None,
+    ) -> LossDict:
+        codes = codes_of_networks(embeddings, ref_emb)
+        bank, rows = self._bank_of(codes, labels, sample_indices)
+        losses, zero = {}, torch.zeros_like(codes[0][:, 0])
+        batch = Batch(bank, rows, codes, indices_tuple)
+        for name, term in self._counted():
+            losses[name] = self.weights[name] * term.losses(batch, bank.variables(name))
+        return {f"{k}_loss": self.element_loss(losses.get(k, zero)) for k in self.weights}
+
+    @torch.no_grad()
+    def solve_batch(self, labels: Tensor, *codes: Tensor) -> CodeBank:
+        """Return the discrete variables of one batch, as mini-batch mode has them.
+
+        Args:
+            labels: Labels of the batch.
+            *codes: Its codes by one or two networks, of which no gradient is taken.
+        """
+        bank = CodeBank.of_batch(labels, self.num_classes, *codes)
+        self._start(bank)
+        self._improve(bank, fit=False)
+        return bank
+
+    @torch.no_grad()
+    def update_codes(self, *, progress: bool = False) -> CodeUpdate:
+        """Make one discrete step over the data set, at the end of a round.
+
+        Args:
+            progress: Show a progress bar over the rows of the data set.
+
+        Returns:
+            The objective before and after, which never rises (but for rounding).
+
+        Raises:
+            ValueError: If the loss has no code bank.
+        """
+        bank = self.code_bank
+        if bank is None:
+            raise ValueError("Expected a loss with a `code_bank`, got `code_bank=None`.")
+        with torch.autocast(bank.groups.device.type, enabled=False):
+            self._start(bank)
+            bank.refresh()
+            before = self.objective(bank).item()
+            self._improve(bank, progress)
+            update = CodeUpdate(before, self.objective(bank).item())
+        self.objective_value = update.after
+        return update
+
+    def objective(self, bank: CodeBank) -> Tensor:
+        """Return the objective per sample, for the codes that `bank` remembers, in float64.
+
+        Terms that would cost more than one pass over the data set are not in it.
+        """
+        total = bank.query_codes.new_zeros((), dtype=torch.float64)
+        for block in bank.row_blocks():
+            batch = Batch(bank, block, [codes[block] for codes in bank.networks])
+            for name, term in self._counted():
+                if term.in_objective:
+                    losses = term.losses(batch, bank.variables(name))
+                    total += (self.weights[name] * losses).double().sum()
+        return total / len(bank)
+
+    def improve_codes(self, bank: CodeBank, progress: bool = False) -> None:
+        """Improve the binary codes of `bank`, given the variables of all terms.
+
+        A method whose step is another than that of the sum of quadratics overrides this. It must
+        not raise `objective`.
+        """
+        total = Quadratic()
+        for name, term in self._counted():
+            quadratic = term.quadratic(bank, bank.variables(name))
+            if quadratic is not None:
+                total = total.plus(quadratic, self.weights[name])
+        gram, targets, own, own_targets = total
+        for block in bank.row_blocks(progress):
+            target = torch.zeros_like(bank.query_codes[block])
+            if isinstance(targets, Tensor):
+                target = targets[bank.groups[block]]
+            for codes in bank.networks:
+                target = target.add(codes[block], alpha=own)
+            if isinstance(own_targets, Tensor):
+                target = target + own_targets[block]
+            codes = bank.binary_codes[block]
+            if isinstance(gram, Tensor):
+                codes.copy_(dcc(codes, gram, target, self.sweeps))
+            else:
+                codes.copy_(torch.where(target == 0, codes, binarize(target)))
+
+    def _counted(self) -> list[tuple[str, Term]]:
+        """Return the terms that have a weight, by name."""
+        return [(k, cast(Term, term)) for k, term in self.terms.items() if self.weights[k] > 0]
+
+    @torch.no_grad()
+    def _start(self, bank: CodeBank) -> None:
+        """Start what has not started in this bank, and bring all terms up to its binary codes."""
+        is_first = not bank.started
+        for _, term in self._counted() if not bank.is_batch else []:
+            term.prepare(bank)
+        if is_first:
+            self._start_codes(bank)
+        self._start_terms(bank)
+        if is_first and not bank.is_batch:
+            for step in range(self.warm_start):  # on the labels: the networks' codes are zero
+                self._improve(bank, fit=step > 0)
+            self.objective_value = self.objective(bank).item()
+
+    def _start_terms(self, bank: CodeBank) -> None:
+        for name, term in self._counted():
+            if not bank.keeps(name, term.kind):
+                bank.keep(name, term.start(bank), term.kind)
+            elif not bank.keeps(name, term.kind, current=True):  # another loss changed the codes
+                bank.keep(name, term.refresh(bank, bank.variables(name)), term.kind)
+
+    def _start_codes(self, bank: CodeBank) -> None:
+        first = (term.first_codes(bank) for _, term in self._counted())
+        codes = next((codes for codes in first if codes is not None), None)
+        if codes is None:
+            class_codes = self.class_codes.to(bank.query_codes)
+            codes = label_sums(class_codes[:-1], bank.group_labels) + class_codes[-1] / 2
+        bank.binary_codes.copy_(binarize(codes)[bank.groups])
+        bank.codes_changed()
+        bank.started = True
+
+    def _improve(self, bank: CodeBank, progress: bool = False, *, fit: bool = True) -> None:
+        """Improve the variables of all terms if asked, then the binary codes."""
+        for name, term in self._counted() if fit else []:
+            bank.keep(name, term.fit(bank, bank.variables(name)), term.kind)
+        self.improve_codes(bank, progress)
+        bank.codes_changed()
+        for name, term in self._counted():
+            bank.keep(name, term.refresh(bank, bank.variables(name)), term.kind)
+
+    def _bank_of(
+        self, codes: list[Tensor], labels: Tensor | None, sample_indices: Tensor | None
+    ) -> tuple[CodeBank, Tensor]:
+        """Return the bank of this call, which knows its codes, and the rows of the batch."""
+        for name, of_network in zip(("embeddings", "ref_emb"), codes, strict=False):
+            if of_network.shape != (len(codes[0]), self.code_length):
+                raise ValueError(
+                    f"Expected `{name}` of shape ({len(codes[0])}, {self.code_length}), "
+                    f"got {tuple(of_network.shape)}."
+                )
+        if self.code_bank is not None:
+            return self.code_bank, self._rows_of_bank(self.code_bank, codes, labels, sample_indices)
+        if sample_indices is not None:
+            raise ValueError("Expected no `sample_indices` without a code bank, got some.")
+        if not (labels := require_labels(labels)).is_cuda:  # to read values back would stop a GPU
+            check_label_values(labels, self.num_classes, "labels")
+        rows = torch.arange(len(labels), device=labels.device)
+        return self.solve_batch(labels, *(network.detach() for network in codes)), rows
+
+    def _rows_of_bank(
+        self,
+        bank: CodeBank,
+        codes: list[Tensor],
+        labels: Tensor | None,
+        sample_indices: Tensor | None,
+    ) -> Tensor:
+        rows = bank.check_rows(sample_indices, len(codes[0]))
+        if codes[0].device != bank.groups.device:
+            raise ValueError(
+                f"Expected a `code_bank` on {codes[0].device}, as the codes are (the loss does "
+                f"not move it), got one on {bank.groups.device}."
+            )
+        if len(codes) != len(bank.networks):
+            raise ValueError(
+                f"Expected codes of {len(bank.networks)} networks (`num_networks` of the code "
+                f"bank; the second as `ref_emb`), got {len(codes)}."
+            )
+        terms = [(name, term.kind) for name, term in self._counted()]
+        if not self.training and not (bank.started and all(bank.keeps(*term) for term in terms)):
+            raise RuntimeError(
+                "Expected a `code_bank` that training of this loss has started, got another: call "
+                "the loss in training mode, or `update_codes`, before it is evaluated."
+            )
+        self._start(bank)
+        if labels is not None:
+            bank.check_labels(labels, rows)
+        if self.training:  # first, so that sums over the bank count the batch as it is now
+            bank.store(rows, *(network.detach() for network in codes))
+        return rows
+
+    def _check_bank(self, bank: CodeBank) -> None:
+        wanted, got = (self.num_classes, self.code_length), (bank.num_classes, bank.code_length)
+        if wanted != got:
+            raise ValueError(
+                f"Expected a `code_bank` of {wanted[0]} classes and {wanted[1]} bits, "
+                f"got one of {got[0]} classes and {got[1]} bits."
+            )
 
 
-def set_group_codes(bank: CodeBank, codes: Tensor) -> None:
-    """Give every sample the signs of one of `codes`, which has a row a group of equal labels."""
-    bank.binary_codes.copy_(binarize(codes)[bank.groups])
-    bank.refresh_binary_codes()
+def check_weights(**weights: float) -> None:
+    """Raise if a weight is negative or NaN."""
+    for name, weight in weights.items():
+        check_at_least(weight, 0, name)
 
 
-def solve_codes(
-    bank: CodeBank,
-    gram: Tensor,
-    targets: Tensor,
-    own_weight: float,
-    sweeps: int,
-    progress: bool = False,
-) -> None:
-    """Improve the binary codes by `dcc`, in blocks of rows.
-
-    Args:
-        bank: The bank whose binary codes are improved.
-        gram: The matrix $G$.
-        targets: The part of $P$ that depends on labels alone, one row a group.
-        own_weight: The weight in $P$ of a sample's own codes, by each network.
-        sweeps: Sweeps over the bits.
-        progress: Show a progress bar.
-    """
-    for block in bank.row_blocks(progress):
-        target = targets[bank.groups[block]]
-        for codes, _ in bank.networks:
-            target = target.add(codes[block], alpha=own_weight)
-        binary_codes = bank.binary_codes[block]
-        binary_codes.copy_(dcc(binary_codes, gram, target, sweeps))
-
-
-def own_quantization(bank: CodeBank, rows: Rows, codes: list[Tensor]) -> Tensor:
-    """Return the squared distance of every sample's codes, by each network, to its binary code."""
-    own = bank.binary_codes[rows].to(codes[0].dtype)
-    return torch.stack([(network - own).square().sum(dim=1) for network in codes]).sum(dim=0)
-
-
-def mean_over_bank(
-    bank: CodeBank, terms: Callable[[CodeBank, Rows, list[Tensor]], dict[str, Tensor]]
-) -> Tensor:
-    """Return the sum of some terms, as a mean over all samples, for the codes a bank remembers."""
-    total = bank.code_sums.new_zeros((), dtype=torch.float64)
-    for block in bank.row_blocks():
-        codes = [codes[block] for codes, _ in bank.networks]
-        for losses in terms(bank, block, codes).values():
-            total += losses.double().sum()
-    return total / len(bank)
+def check_terms(terms: Mapping[str, tuple[float, Term]]) -> None:
+    """Raise unless these are weights and terms by names that a module can have."""
+    if not terms:
+        raise ValueError("Expected `terms` with at least one term, got none.")
+    for name, (weight, term) in terms.items():
+        if not isinstance(term, Term):
+            raise TypeError(f"Expected a Term as `terms[{name!r}]`, got {type(term).__name__}.")
+        if not name.isidentifier() or hasattr(nn.ModuleDict, name):
+            raise ValueError(f"Expected names of `terms` such as 'quantization', got {name!r}.")
+        check_weights(**{f"{name}_weight": weight})

@@ -2,24 +2,12 @@ r"""ADSH (Jiang and Li, 2018): network codes against learned codes of the whole 
 
 from typing import Any
 
-from torch import Tensor
-
-from pml_hashing._checks import check_at_least
-from pml_hashing.code_bank import CodeBank, Rows
-from pml_hashing.losses._base import LossDict
-from pml_hashing.losses._base_discrete import BaseDiscreteLoss
-from pml_hashing.losses._discrete import mean_over_bank, own_quantization, set_class_codes
-from pml_hashing.losses._inner_product import (
-    improve_codes,
-    inner_products_of_networks,
-    remember_similar_sums,
-)
-from pml_hashing.losses.dsah_terms import of_networks
-from pml_hashing.pairs import IndicesTuple
-from pml_hashing.solvers import spread_codes
+from pml_hashing.code_bank import CodeBank
+from pml_hashing.losses._discrete import DiscreteLoss, check_weights
+from pml_hashing.losses.terms import InnerProduct, Quantization
 
 
-class ADSHLoss(BaseDiscreteLoss):
+class ADSHLoss(DiscreteLoss):
     r"""Inner products of the network's codes with learned codes, against the similarity.
 
     As in the authors' code, up to the scale of the whole:
@@ -45,14 +33,13 @@ class ADSHLoss(BaseDiscreteLoss):
     Args:
         num_classes: Number of classes.
         code_length: Number of bits $K$.
-        gamma: Weight $\gamma$ of the quantization: the paper's weight over $n$. The default is the
-            paper's 200 at its $n = 59{,}000$.
+        quantization_weight: Weight $\gamma$ of the quantization: the paper's weight over $n$. The
+            default is the paper's 200 at its $n = 59{,}000$.
         soft_similarity: Dissimilar pairs have $S_{ij} = -r$. If `False`, -1, with which bits become
             constant unless $\gamma$ is near $K$.
-        sweeps: Sweeps over the bits in a discrete step.
-        seed: Of the class codes to start from.
         code_bank: The bank of data-set mode. Mini-batch mode if `None`.
-        **kwargs: Arguments of PML's losses: `reducer`, `embedding_regularizer`, ...
+        **kwargs: Arguments of `DiscreteLoss` (`sweeps`, `seed`), and of PML's losses (`reducer`,
+            `embedding_regularizer`, ...).
 
     Raises:
         ValueError: If a weight is negative, `sweeps` is less than 1, or the code bank is of other
@@ -68,7 +55,7 @@ class ADSHLoss(BaseDiscreteLoss):
         >>> import torch
         >>> from pml_hashing.losses import ADSHLoss
         >>> codes = torch.zeros(4, 8)
-        >>> ADSHLoss(num_classes=2, code_length=8, gamma=0)(
+        >>> ADSHLoss(num_classes=2, code_length=8, quantization_weight=0)(
         ...     codes, torch.tensor([0, 0, 1, 1])
         ... )  # S is 1 and -1, of which the products are all 0
         tensor(1.)
@@ -78,63 +65,19 @@ class ADSHLoss(BaseDiscreteLoss):
         2018: the objective, and its two learning steps.
     """
 
-    class_codes: Tensor
-
     def __init__(
         self,
         num_classes: int,
         code_length: int,
         *,
-        gamma: float = 200 / 59_000,
+        quantization_weight: float = 200 / 59_000,
         soft_similarity: bool = True,
-        sweeps: int = 1,
-        seed: int = 0,
         code_bank: CodeBank | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(num_classes, code_length, code_bank=code_bank, **kwargs)
-        check_at_least(gamma, 0, "gamma")
-        check_at_least(sweeps, 1, "sweeps")
-        self.gamma, self.soft_similarity, self.sweeps = gamma, soft_similarity, sweeps
-        # The last row breaks ties between the classes of a sample with several.
-        self.register_buffer("class_codes", spread_codes(num_classes + 1, code_length, seed))
-
-    def compute_loss(
-        self,
-        embeddings: Tensor,
-        labels: Tensor | None,
-        indices_tuple: IndicesTuple | None,
-        ref_emb: Tensor,
-        ref_labels: Tensor | None,
-        sample_indices: Tensor | None = None,
-    ) -> LossDict:
-        codes = of_networks(embeddings, ref_emb)
-        bank, rows = self.bank_of(codes, labels, sample_indices)
-        losses = self._terms(bank, rows, codes)
-        return {name: self.element_loss(losses[name]) for name in self._sub_loss_names()}
-
-    def _sub_loss_names(self) -> list[str]:
-        return ["inner_product_loss", "quantization_loss"]
-
-    def _terms(self, bank: CodeBank, rows: Rows, codes: list[Tensor]) -> dict[str, Tensor]:
-        quantization = own_quantization(bank, rows, codes)
-        return {
-            "inner_product_loss": inner_products_of_networks(bank, rows, codes),
-            "quantization_loss": self.gamma * quantization / self.code_length**2,
+        check_weights(quantization_weight=quantization_weight)
+        terms = {
+            "inner_product": (1.0, InnerProduct(soft_similarity)),
+            "quantization": (quantization_weight / code_length, Quantization()),
         }
-
-    def start_codes(self, bank: CodeBank) -> None:
-        set_class_codes(bank, self.class_codes)
-        remember_similar_sums(bank, self.soft_similarity)
-
-    def solve_batch(self, bank: CodeBank) -> None:
-        self.start_codes(bank)
-        self.discrete_step(bank)
-        bank.refresh_binary_codes()
-
-    def discrete_step(self, bank: CodeBank, progress: bool = False) -> None:
-        soft, own_weight = self.soft_similarity, self.gamma / self.code_length**2
-        improve_codes(bank, own_weight, soft=soft, sweeps=self.sweeps, progress=progress)
-
-    def objective(self, bank: CodeBank) -> Tensor:
-        return mean_over_bank(bank, self._terms)
+        super().__init__(num_classes, code_length, terms, code_bank=code_bank, **kwargs)

@@ -2,33 +2,23 @@
 
 from typing import Any
 
-import torch
-from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from pml_hashing._checks import check_at_least
-from pml_hashing.code_bank import CodeBank, Rows
-from pml_hashing.losses._base import LossDict
-from pml_hashing.losses._base_discrete import BaseDiscreteLoss
-from pml_hashing.losses._bit_statistics import balance_of_networks
-from pml_hashing.losses._discrete import own_quantization
-from pml_hashing.losses._inner_product import (
-    improve_codes,
-    inner_products_of_networks,
-    start_from,
-)
-from pml_hashing.losses._label_networks import (
-    BatchLabels,
+from pml_hashing.code_bank import CodeBank
+from pml_hashing.losses._discrete import DiscreteLoss, check_weights
+from pml_hashing.losses.terms import (
+    BitBalance,
+    InnerProduct,
+    LabelAgreement,
+    LabelCodes,
+    LabelGuidance,
     LabelNetwork,
-    codes_of_groups,
-    mean_with_labels,
+    PairLikelihood,
+    Quantization,
 )
-from pml_hashing.losses._likelihood import likelihood
-from pml_hashing.losses.dsah_terms import of_networks
-from pml_hashing.pairs import IndicesTuple
 
 
-class ADSQLoss(BaseDiscreteLoss):
+class ADSQLoss(DiscreteLoss):
     r"""The terms of DADH, with both networks and the learned codes led by codes of the labels.
 
     Reconstructed: a survey names the terms, the abstract the networks; formulas and weights are
@@ -79,22 +69,22 @@ class ADSQLoss(BaseDiscreteLoss):
     Args:
         num_classes: Number of classes $C$.
         code_length: Number of bits $K$.
-        tau: Weight $\tau$ of the likelihood.
-        gamma: Weight $\gamma$ of the quantization, over $n$: as in DADH.
-        eta: Weight $\eta$ of the bit balance.
-        alpha: Weight $\alpha$ of the likelihood with codes of labels.
-        mu: Weight $\mu$ of the pull of codes of labels on the learned codes. The default is a tenth
-            of $\gamma$.
+        likelihood_weight: Weight $\tau$ of the likelihood.
+        quantization_weight: Weight $\gamma$ of the quantization, over $n$: as in DADH.
+        balance_weight: Weight $\eta$ of the bit balance.
+        guidance_weight: Weight $\alpha$ of the likelihood with codes of labels.
+        agreement_weight: Weight $\mu$ of the pull of codes of labels on the learned codes. The
+            default is a tenth of $\gamma$.
         soft_similarity: Dissimilar pairs have $S_{ij} = -r$. If `False`, -1, with which bits become
             constant unless $\gamma$ is near $K$.
         bank_samples: Samples of the code bank, drawn anew in every call, whose latest codes the
             batch is paired with in the likelihood; at least $n$: all. 0: those of the batch.
         label_widths: Widths of the layers between a label and its code.
         fit_steps: Steps of the fit to labels alone.
-        sweeps: Sweeps over the bits in a discrete step.
         seed: Of the label network, and of its fit.
         code_bank: The bank of data-set mode. Mini-batch mode if `None`.
-        **kwargs: Arguments of PML's losses: `reducer`, `embedding_regularizer`, ...
+        **kwargs: Arguments of `DiscreteLoss` (`sweeps`), and of PML's losses (`reducer`,
+            `embedding_regularizer`, ...).
 
     Raises:
         ValueError: If a weight is negative, a width or `sweeps` is less than 1, or the code bank is
@@ -112,7 +102,13 @@ class ADSQLoss(BaseDiscreteLoss):
     Examples:
         >>> import torch
         >>> from pml_hashing.losses import ADSQLoss
-        >>> loss_func = ADSQLoss(num_classes=2, code_length=8, label_widths=(16,), gamma=0, mu=0)
+        >>> loss_func = ADSQLoss(
+        ...     num_classes=2,
+        ...     code_length=8,
+        ...     label_widths=(16,),
+        ...     quantization_weight=0,
+        ...     agreement_weight=0,
+        ... )
         >>> _ = [p.data.zero_() for p in loss_func.label_network.parameters()]
         >>> codes = torch.zeros(4, 8)  # as those of labels: every pair has probability ½
         >>> loss_func(codes, torch.tensor([0, 0, 1, 1])).detach()
@@ -132,28 +128,27 @@ class ADSQLoss(BaseDiscreteLoss):
         num_classes: int,
         code_length: int,
         *,
-        tau: float = 10.0,
-        gamma: float = 0.02,
-        eta: float = 10.0,
-        alpha: float = 1.0,
-        mu: float = 0.002,
+        likelihood_weight: float = 10.0,
+        quantization_weight: float = 0.02,
+        balance_weight: float = 10.0,
+        guidance_weight: float = 1.0,
+        agreement_weight: float = 0.002,
         soft_similarity: bool = True,
         bank_samples: int = 0,
         label_widths: tuple[int, ...] = (4096, 512),
         fit_steps: int = 30,
-        sweeps: int = 1,
         seed: int = 0,
         code_bank: CodeBank | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(num_classes, code_length, code_bank=code_bank, **kwargs)
-        weights = {"tau": tau, "gamma": gamma, "eta": eta, "alpha": alpha, "mu": mu}
-        for name, value in (weights | {"bank_samples": bank_samples}).items():
-            check_at_least(value, 0, name)
-        check_at_least(sweeps, 1, "sweeps")
-        self.tau, self.gamma, self.eta, self.alpha, self.mu = tau, gamma, eta, alpha, mu
-        self.soft_similarity, self.bank_samples, self.sweeps = soft_similarity, bank_samples, sweeps
-        self.label_network = LabelNetwork(
+        check_weights(
+            likelihood_weight=likelihood_weight,
+            quantization_weight=quantization_weight,
+            balance_weight=balance_weight,
+            guidance_weight=guidance_weight,
+            agreement_weight=agreement_weight,
+        )
+        network = LabelNetwork(
             num_classes,
             code_length,
             label_widths,
@@ -162,63 +157,21 @@ class ADSQLoss(BaseDiscreteLoss):
             quantization=0.005,
             reconstruction=mse_loss,
         )
-        if code_bank is None:
-            self.label_network.fit(torch.arange(num_classes), torch.ones(num_classes))
-
-    def compute_loss(
-        self,
-        embeddings: Tensor,
-        labels: Tensor | None,
-        indices_tuple: IndicesTuple | None,
-        ref_emb: Tensor,
-        ref_labels: Tensor | None,
-        sample_indices: Tensor | None = None,
-    ) -> LossDict:
-        codes = of_networks(embeddings, ref_emb)
-        bank, rows = self.bank_of(codes, labels, sample_indices)
-        batch, scale = BatchLabels.of(bank, rows), self.code_length**-2
-        label_codes = self.label_network(batch.labels)
-        losses = self._discrete_terms(bank, rows, codes, label_codes[batch.own])
-        samples = self.bank_samples if bank is self.code_bank else 0
-        pairs = likelihood(codes, bank, rows, samples, indices_tuple)
-        losses["likelihood_loss"] = self.tau * scale * pairs
-        losses["guidance_loss"] = self.alpha * scale * batch.likelihood(codes, label_codes)
-        losses["label_loss"] = batch.losses(self.label_network, label_codes)
-        return {name: self.element_loss(losses[name]) for name in self._sub_loss_names()}
-
-    def _sub_loss_names(self) -> list[str]:
-        terms = ("inner_product", "likelihood", "quantization", "balance")
-        return [f"{term}_loss" for term in (*terms, "guidance", "agreement", "label")]
-
-    def _discrete_terms(
-        self, bank: CodeBank, rows: Rows, codes: list[Tensor], label_codes: Tensor
-    ) -> dict[str, Tensor]:
-        """Return the terms of every sample in which its binary code stands, and balance."""
-        scale = self.code_length**-2
-        return {
-            "inner_product_loss": inner_products_of_networks(bank, rows, codes),
-            "quantization_loss": self.gamma * scale * own_quantization(bank, rows, codes),
-            "balance_loss": self.eta * scale * balance_of_networks(bank, codes),
-            "agreement_loss": self.mu * scale * own_quantization(bank, rows, [label_codes]),
+        per_pair, per_bit = code_length**-2, 1 / code_length
+        terms = {
+            "inner_product": (1.0, InnerProduct(soft_similarity)),
+            "likelihood": (likelihood_weight * per_pair, PairLikelihood(bank_samples)),
+            "quantization": (quantization_weight * per_bit, Quantization()),
+            "balance": (balance_weight * per_bit, BitBalance()),
+            "guidance": (guidance_weight * per_pair, LabelGuidance(network)),
+            "agreement": (agreement_weight * per_bit, LabelAgreement(network)),
+            "label": (1.0, LabelCodes(network)),
         }
+        super().__init__(num_classes, code_length, terms, seed=seed, code_bank=code_bank, **kwargs)
 
-    def start_codes(self, bank: CodeBank) -> None:
-        self.label_network.fit(bank.group_labels, bank.group_sizes)
-        start_from(bank, codes_of_groups(self.label_network, bank), self.soft_similarity)
-
-    def solve_batch(self, bank: CodeBank) -> None:
-        label_codes = codes_of_groups(self.label_network, bank)
-        start_from(bank, label_codes, self.soft_similarity)
-        self._improve(bank, label_codes)
-        bank.refresh_binary_codes()
-
-    def discrete_step(self, bank: CodeBank, progress: bool = False) -> None:
-        self._improve(bank, codes_of_groups(self.label_network, bank), progress)
-
-    def _improve(self, bank: CodeBank, label_codes: Tensor, progress: bool = False) -> None:
-        soft, scale = self.soft_similarity, self.code_length**-2
-        weight, pull = self.gamma * scale, self.mu * scale * label_codes
-        improve_codes(bank, weight, soft=soft, sweeps=self.sweeps, progress=progress, pull=pull)
-
-    def objective(self, bank: CodeBank) -> Tensor:
-        return mean_with_labels(bank, self.label_network, self._discrete_terms)
+    @property
+    def label_network(self) -> LabelNetwork:
+        """The network of labels."""
+        label = self.terms["label"]
+        assert isinstance(label, LabelCodes)
+        return label.network

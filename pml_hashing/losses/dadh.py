@@ -2,26 +2,12 @@
 
 from typing import Any
 
-from torch import Tensor
-
-from pml_hashing._checks import check_at_least
-from pml_hashing.code_bank import CodeBank, Rows
-from pml_hashing.losses._base import LossDict
-from pml_hashing.losses._base_discrete import BaseDiscreteLoss
-from pml_hashing.losses._bit_statistics import balance_of_networks
-from pml_hashing.losses._discrete import mean_over_bank, own_quantization, set_class_codes
-from pml_hashing.losses._inner_product import (
-    improve_codes,
-    inner_products_of_networks,
-    remember_similar_sums,
-)
-from pml_hashing.losses._likelihood import likelihood
-from pml_hashing.losses.dsah_terms import of_networks
-from pml_hashing.pairs import IndicesTuple
-from pml_hashing.solvers import spread_codes
+from pml_hashing.code_bank import CodeBank
+from pml_hashing.losses._discrete import DiscreteLoss, check_weights
+from pml_hashing.losses.terms import BitBalance, InnerProduct, PairLikelihood, Quantization
 
 
-class DADHLoss(BaseDiscreteLoss):
+class DADHLoss(DiscreteLoss):
     r"""Likelihood of pairs across two networks, and inner products of both with learned codes.
 
     Reconstructed: terms, weights and discrete step are those of a third party's code that says it
@@ -57,18 +43,17 @@ class DADHLoss(BaseDiscreteLoss):
     Args:
         num_classes: Number of classes.
         code_length: Number of bits $K$.
-        tau: Weight $\tau$ of the likelihood.
-        gamma: Weight $\gamma$ of the quantization: the paper's weight over $n$. The default is 100
-            at $n = 5{,}000$.
-        eta: Weight $\eta$ of the bit balance.
+        likelihood_weight: Weight $\tau$ of the likelihood.
+        quantization_weight: Weight $\gamma$ of the quantization: the paper's weight over $n$. The
+            default is 100 at $n = 5{,}000$.
+        balance_weight: Weight $\eta$ of the bit balance.
         soft_similarity: Dissimilar pairs have $S_{ij} = -r$. If `False`, -1, with which bits become
             constant unless $\gamma$ is near $K$.
         bank_samples: Samples of the code bank, drawn anew in every call, whose latest codes the
             batch is paired with in the likelihood; at least $n$: all. 0: those of the batch.
-        sweeps: Sweeps over the bits in a discrete step.
-        seed: Of the class codes to start from.
         code_bank: The bank of data-set mode. Mini-batch mode if `None`.
-        **kwargs: Arguments of PML's losses: `reducer`, `embedding_regularizer`, ...
+        **kwargs: Arguments of `DiscreteLoss` (`sweeps`, `seed`), and of PML's losses (`reducer`,
+            `embedding_regularizer`, ...).
 
     Raises:
         ValueError: If a weight is negative, `sweeps` is less than 1, or the code bank is of other
@@ -86,7 +71,7 @@ class DADHLoss(BaseDiscreteLoss):
         >>> import torch
         >>> from pml_hashing.losses import DADHLoss
         >>> codes = torch.zeros(4, 8)  # S is 1 and -1, and every pair has probability ½
-        >>> DADHLoss(num_classes=2, code_length=8, gamma=0, tau=64)(
+        >>> DADHLoss(num_classes=2, code_length=8, quantization_weight=0, likelihood_weight=64)(
         ...     codes, torch.tensor([0, 0, 1, 1])
         ... )  # 1 + ln 2
         tensor(1.6931)
@@ -96,74 +81,28 @@ class DADHLoss(BaseDiscreteLoss):
         Access 7, 2019. Equations: after the code of a third party.
     """
 
-    class_codes: Tensor
-
     def __init__(
         self,
         num_classes: int,
         code_length: int,
         *,
-        tau: float = 10.0,
-        gamma: float = 0.02,
-        eta: float = 10.0,
+        likelihood_weight: float = 10.0,
+        quantization_weight: float = 0.02,
+        balance_weight: float = 10.0,
         soft_similarity: bool = True,
         bank_samples: int = 0,
-        sweeps: int = 1,
-        seed: int = 0,
         code_bank: CodeBank | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(num_classes, code_length, code_bank=code_bank, **kwargs)
-        for name, value in (("tau", tau), ("gamma", gamma), ("eta", eta)):
-            check_at_least(value, 0, name)
-        check_at_least(bank_samples, 0, "bank_samples")
-        check_at_least(sweeps, 1, "sweeps")
-        self.tau, self.gamma, self.eta = tau, gamma, eta
-        self.soft_similarity, self.bank_samples, self.sweeps = soft_similarity, bank_samples, sweeps
-        # The last row breaks ties between the classes of a sample with several.
-        self.register_buffer("class_codes", spread_codes(num_classes + 1, code_length, seed))
-
-    def compute_loss(
-        self,
-        embeddings: Tensor,
-        labels: Tensor | None,
-        indices_tuple: IndicesTuple | None,
-        ref_emb: Tensor,
-        ref_labels: Tensor | None,
-        sample_indices: Tensor | None = None,
-    ) -> LossDict:
-        codes = of_networks(embeddings, ref_emb)
-        bank, rows = self.bank_of(codes, labels, sample_indices)
-        samples = self.bank_samples if bank is self.code_bank else 0
-        losses = self._discrete_terms(bank, rows, codes)
-        losses["likelihood_loss"] = likelihood(codes, bank, rows, samples, indices_tuple)
-        losses["likelihood_loss"] *= self.tau / self.code_length**2
-        return {name: self.element_loss(losses[name]) for name in self._sub_loss_names()}
-
-    def _sub_loss_names(self) -> list[str]:
-        return ["inner_product_loss", "likelihood_loss", "quantization_loss", "balance_loss"]
-
-    def _discrete_terms(self, bank: CodeBank, rows: Rows, codes: list[Tensor]) -> dict[str, Tensor]:
-        """Return all terms but the likelihood, of every sample."""
-        scale = self.code_length**-2
-        return {
-            "inner_product_loss": inner_products_of_networks(bank, rows, codes),
-            "quantization_loss": self.gamma * scale * own_quantization(bank, rows, codes),
-            "balance_loss": self.eta * scale * balance_of_networks(bank, codes),
+        check_weights(
+            likelihood_weight=likelihood_weight,
+            quantization_weight=quantization_weight,
+            balance_weight=balance_weight,
+        )
+        terms = {
+            "inner_product": (1.0, InnerProduct(soft_similarity)),
+            "likelihood": (likelihood_weight / code_length**2, PairLikelihood(bank_samples)),
+            "quantization": (quantization_weight / code_length, Quantization()),
+            "balance": (balance_weight / code_length, BitBalance()),
         }
-
-    def start_codes(self, bank: CodeBank) -> None:
-        set_class_codes(bank, self.class_codes)
-        remember_similar_sums(bank, self.soft_similarity)
-
-    def solve_batch(self, bank: CodeBank) -> None:
-        self.start_codes(bank)
-        self.discrete_step(bank)
-        bank.refresh_binary_codes()
-
-    def discrete_step(self, bank: CodeBank, progress: bool = False) -> None:
-        soft, own_weight = self.soft_similarity, self.gamma / self.code_length**2
-        improve_codes(bank, own_weight, soft=soft, sweeps=self.sweeps, progress=progress)
-
-    def objective(self, bank: CodeBank) -> Tensor:
-        return mean_over_bank(bank, self._discrete_terms)
+        super().__init__(num_classes, code_length, terms, code_bank=code_bank, **kwargs)

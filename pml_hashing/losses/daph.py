@@ -5,20 +5,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pml_hashing._checks import check_at_least
-from pml_hashing.code_bank import CodeBank, Rows
+from pml_hashing.code_bank import CodeBank, Variables
 from pml_hashing.codes import binarize
-from pml_hashing.losses._base import LossDict
-from pml_hashing.losses._base_discrete import BaseDiscreteLoss
-from pml_hashing.losses._bit_statistics import balance_losses, independence_losses
-from pml_hashing.losses._discrete import mean_over_bank, set_class_codes
-from pml_hashing.losses._likelihood import likelihood
-from pml_hashing.losses.dsah_terms import of_networks
-from pml_hashing.pairs import IndicesTuple
-from pml_hashing.solvers import spread_codes
+from pml_hashing.losses._discrete import DiscreteLoss, check_weights
+from pml_hashing.losses.terms import Batch, BitBalance, BitDecorrelation, PairLikelihood, Term
+
+FIRST = "first_network"
+"""What the binary codes of the first network are kept under in a bank."""
 
 
-class DAPHLoss(BaseDiscreteLoss):
+class DAPHLoss(DiscreteLoss):
     r"""Likelihood of pairs across two networks, each of which is drawn to codes of its own.
 
     Terms as in the code of a third party, which says it is not complete; scales are ours.
@@ -42,33 +38,33 @@ class DAPHLoss(BaseDiscreteLoss):
     and $H$ are absent and the likelihood is of all pairs of different samples of $U$.
 
     *Mini-batch mode*: the samples are those of the batch, and $B$ and $H$ are solved for in every
-    call. *Data-set mode*: they are those of a `CodeBank` with `query_binary_codes=True`, which are
-    $B$; its `binary_codes` are $H$, the codes to search in ($B$ with one network). `update_codes`
-    sets them to the best of all. Balance and independence are those of the whole data set, at a
+    call. *Data-set mode*: they are those of a `CodeBank`, whose `binary_codes` are $H$, the
+    codes to search in; $B$ are the `query_binary_codes` of the loss (with one network, the bank's
+    are $B$). `update_codes`
+    sets them to the best of all. Balance and decorrelation are those of the whole data set, at a
     cost that does not grow with $n$. The likelihood is estimated from the pairs of the batch, or
     from those with `bank_samples` samples of the bank. The objective that `update_codes` returns is
     without it: no learned code stands in it.
 
     Sub-losses: `likelihood_loss`, `quantization_loss`, `agreement_loss` (that of $\gamma$, constant
-    in the networks), `independence_loss`, `balance_loss`.
+    in the networks), `decorrelation_loss`, `balance_loss`.
 
     Args:
         num_classes: Number of classes.
         code_length: Number of bits $K$.
-        alpha: Weight $\alpha$ of the quantization.
-        gamma: Weight $\gamma$ of the difference of the two sets of codes.
-        lambda_: Weight $\lambda$ of the independence of bits.
-        beta: Weight $\beta$ of the bit balance. Ours: the third party has 0.01, on squared sums
-            over the samples, which is $0.01\, n^2$ here.
+        quantization_weight: Weight $\alpha$ of the quantization.
+        agreement_weight: Weight $\gamma$ of the difference of the two sets of codes.
+        decorrelation_weight: Weight $\lambda$ of the decorrelation of the bits.
+        balance_weight: Weight $\beta$ of the bit balance. Ours: the third party has 0.01, on
+            squared sums over the samples, which is $0.01\, n^2$ here.
         bank_samples: Samples of the code bank, drawn anew in every call, whose latest codes the
             batch is paired with in the likelihood; at least $n$: all. 0: those of the batch.
-        seed: Of the class codes to start from.
         code_bank: The bank of data-set mode. Mini-batch mode if `None`.
-        **kwargs: Arguments of PML's losses: `reducer`, `embedding_regularizer`, ...
+        **kwargs: Arguments of `DiscreteLoss` (`seed`), and of PML's losses (`reducer`,
+            `embedding_regularizer`, ...).
 
     Raises:
-        ValueError: If a weight is negative, or the code bank is of other classes or bits or has one
-            set of binary codes for two networks.
+        ValueError: If a weight is negative, or the code bank is of other classes or bits.
 
     Note: Differences from the paper
         The published step sets $B = \operatorname{sign}(\alpha U + \gamma H)$, then
@@ -82,7 +78,7 @@ class DAPHLoss(BaseDiscreteLoss):
         >>> import torch
         >>> from pml_hashing.losses import DAPHLoss
         >>> codes = torch.zeros(4, 8)  # every pair has probability ½
-        >>> DAPHLoss(num_classes=2, code_length=8, lambda_=0)(
+        >>> DAPHLoss(num_classes=2, code_length=8, decorrelation_weight=0)(
         ...     codes, torch.tensor([0, 0, 1, 1])
         ... )  # ln 2 + alpha
         tensor(10.6931)
@@ -92,103 +88,81 @@ class DAPHLoss(BaseDiscreteLoss):
         ACM Multimedia 2017. Equations: after the code of a third party.
     """
 
-    class_codes: Tensor
-
     def __init__(
         self,
         num_classes: int,
         code_length: int,
         *,
-        alpha: float = 10.0,
-        gamma: float = 10.0,
-        lambda_: float = 0.01,
-        beta: float = 1.0,
+        quantization_weight: float = 10.0,
+        agreement_weight: float = 10.0,
+        decorrelation_weight: float = 0.01,
+        balance_weight: float = 1.0,
         bank_samples: int = 0,
-        seed: int = 0,
         code_bank: CodeBank | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(num_classes, code_length, code_bank=code_bank, **kwargs)
-        weights = {"alpha": alpha, "gamma": gamma, "lambda_": lambda_, "beta": beta}
-        for name, value in (weights | {"bank_samples": bank_samples}).items():
-            check_at_least(value, 0, name)
-        if code_bank is not None and len(_sets(code_bank)) < len(code_bank.networks):
-            raise ValueError(
-                "Expected a `code_bank` with binary codes for both of its networks "
-                "(`query_binary_codes=True`), got one with a single set."
-            )
-        self.alpha, self.gamma, self.lambda_, self.beta = alpha, gamma, lambda_, beta
-        self.bank_samples = bank_samples
-        # The last row breaks ties between the classes of a sample with several.
-        self.register_buffer("class_codes", spread_codes(num_classes + 1, code_length, seed))
-
-    def compute_loss(
-        self,
-        embeddings: Tensor,
-        labels: Tensor | None,
-        indices_tuple: IndicesTuple | None,
-        ref_emb: Tensor,
-        ref_labels: Tensor | None,
-        sample_indices: Tensor | None = None,
-    ) -> LossDict:
-        codes = of_networks(embeddings, ref_emb)
-        bank, rows = self.bank_of(codes, labels, sample_indices)
-        samples = self.bank_samples if bank is self.code_bank else 0
-        losses = self._discrete_terms(bank, rows, codes)
-        losses["likelihood_loss"] = likelihood(codes, bank, rows, samples, indices_tuple)
-        return {name: self.element_loss(losses[name]) for name in self._sub_loss_names()}
-
-    def _sub_loss_names(self) -> list[str]:
-        terms = ("likelihood", "quantization", "agreement", "independence", "balance")
-        return [f"{term}_loss" for term in terms]
-
-    def _discrete_terms(self, bank: CodeBank, rows: Rows, codes: list[Tensor]) -> dict[str, Tensor]:
-        """Return all terms but the likelihood, of every sample."""
-        learned = [own[rows].to(codes[0].dtype) for own in _sets(bank)]
-        grams = list(zip(codes, bank.network_grams, strict=True))
-        squares = [(u - b).square().sum(dim=1) for u, b in zip(codes, learned, strict=True)]
-        independence = [independence_losses(network, gram) for network, gram in grams]
-        balance = [balance_losses(network, gram) for network, gram in grams]
-        apart, bits = (learned[0] - learned[-1]).square().sum(dim=1), self.code_length
-        return {
-            "quantization_loss": self.alpha / bits * torch.stack(squares).sum(dim=0),
-            "agreement_loss": self.gamma / bits * apart,
-            "independence_loss": self.lambda_ / bits**2 * torch.stack(independence).sum(dim=0),
-            "balance_loss": self.beta / bits * torch.stack(balance).sum(dim=0),
+        check_weights(
+            quantization_weight=quantization_weight,
+            agreement_weight=agreement_weight,
+            decorrelation_weight=decorrelation_weight,
+            balance_weight=balance_weight,
+        )
+        terms = {
+            "likelihood": (1.0, PairLikelihood(bank_samples)),
+            "quantization": (quantization_weight, OwnQuantization()),
+            "agreement": (agreement_weight, Agreement()),
+            "decorrelation": (decorrelation_weight, BitDecorrelation()),
+            "balance": (balance_weight, BitBalance()),
         }
+        super().__init__(num_classes, code_length, terms, code_bank=code_bank, **kwargs)
 
-    def start_codes(self, bank: CodeBank) -> None:
-        set_class_codes(bank, self.class_codes)
-        for own in _sets(bank):
-            own.copy_(bank.binary_codes)
+    @property
+    def query_binary_codes(self) -> Tensor | None:
+        """The codes $B$ of the first network, int8 `(n, code_length)`; `None` without a bank."""
+        return None if self.code_bank is None else _first_codes(self.code_bank)
 
-    def solve_batch(self, bank: CodeBank) -> None:
-        if len(bank.networks) == 2:
-            bank.query_binary_codes = torch.ones_like(bank.binary_codes)
-        self.discrete_step(bank)
-
-    def discrete_step(self, bank: CodeBank, progress: bool = False) -> None:
-        sets = _sets(bank)
+    def improve_codes(self, bank: CodeBank, progress: bool = False) -> None:
+        first = bank.binary_codes.clone()
         for block in bank.row_blocks(progress):
-            codes = [codes[block] for codes, _ in bank.networks]
-            best = self._best_codes(codes) if len(sets) == 2 else [binarize(codes[0])]
-            for own, new in zip(sets, best, strict=True):
-                own[block] = new.to(own.dtype)
+            codes = [codes[block] for codes in bank.networks]
+            best = self._best_codes(codes) if len(codes) == 2 else [binarize(codes[0])]
+            first[block], bank.binary_codes[block] = (b.to(torch.int8) for b in (best[0], best[-1]))
+        if len(bank.networks) == 2:
+            bank.keep(FIRST, {"binary_codes": first}, "binary_codes")
 
     def _best_codes(self, codes: list[Tensor]) -> list[Tensor]:
         """Return the best of the four values of every bit of B and H."""
         total, difference = codes[0] + codes[1], codes[0] - codes[1]
         # Equal bits gain alpha |u + z| + gamma, different ones alpha |u - z| - gamma.
-        gain = self.alpha * (total.abs() - difference.abs()) + 2 * self.gamma
+        alpha, gamma = self.weights["quantization"], self.weights["agreement"]
+        gain = alpha * (total.abs() - difference.abs()) + 2 * gamma
         equal, apart = binarize(total), binarize(difference)
         return [torch.where(gain >= 0, equal, sign * apart) for sign in (1, -1)]
 
-    def objective(self, bank: CodeBank) -> Tensor:
-        return mean_over_bank(bank, self._discrete_terms)
+
+class Agreement(Term):
+    r"""The squared distance of the two binary codes of a sample, per bit."""
+
+    def losses(self, batch: Batch, variables: Variables) -> Tensor:
+        first = _of_first(batch)
+        return (first - batch.binary_codes).square().sum(dim=1) / first.shape[1]
 
 
-def _sets(bank: CodeBank) -> list[Tensor]:
-    """Return the binary codes of every network: B and H, or B alone."""
-    if bank.query_binary_codes is None or len(bank.networks) == 1:
-        return [bank.binary_codes]
-    return [bank.query_binary_codes, bank.binary_codes]
+class OwnQuantization(Term):
+    """The squared distance of the codes of each network to its own binary codes, per bit."""
+
+    def losses(self, batch: Batch, variables: Variables) -> Tensor:
+        squares = (batch.codes[0] - _of_first(batch)).square().sum(dim=1)
+        if len(batch.codes) == 2:
+            squares = squares + (batch.codes[1] - batch.binary_codes).square().sum(dim=1)
+        return squares / batch.bank.code_length
+
+
+def _first_codes(bank: CodeBank) -> Tensor:
+    """Return the binary codes of the first network: those of the bank until they part."""
+    return bank.variables(FIRST).get("binary_codes", bank.binary_codes)
+
+
+def _of_first(batch: Batch) -> Tensor:
+    """Return the binary codes of a batch that its first network is drawn to."""
+    return _first_codes(batch.bank)[batch.rows].to(batch.codes[0].dtype)

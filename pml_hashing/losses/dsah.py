@@ -2,26 +2,18 @@
 
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from pml_hashing._checks import check_at_least
-from pml_hashing.code_bank import CodeBank, Rows, moments, spread
-from pml_hashing.losses._base import LossDict
-from pml_hashing.losses._base_discrete import BaseDiscreteLoss
-from pml_hashing.losses._discrete import mean_over_bank, set_class_codes, solve_codes
-from pml_hashing.losses._dual_regression import DualRegression, InterLabel, Regression
-from pml_hashing.losses._inner_product import (
-    inner_product_step,
-    inner_products_of_networks,
-    remember_similar_sums,
+from pml_hashing.code_bank import CodeBank
+from pml_hashing.losses._discrete import DiscreteLoss
+from pml_hashing.losses.terms import (
+    AffinityGraph,
+    ClassStructureQuantization,
+    DualRegression,
+    InnerProduct,
 )
-from pml_hashing.losses.dsah_terms import mined_affinity, of_networks
-from pml_hashing.pairs import IndicesTuple
-from pml_hashing.solvers import label_sums, spread_codes
+from pml_hashing.losses.terms.regression import InterLabel, Regression
 
 
-class DSAHLoss(BaseDiscreteLoss):
+class DSAHLoss(DiscreteLoss):
     r"""Class structure quantization, affinity graph and dual semantic regression together.
 
     The equations are our reconstruction. The abstract of the paper names the three terms and tells
@@ -47,24 +39,25 @@ class DSAHLoss(BaseDiscreteLoss):
 
     *Mini-batch mode*: the samples are those of the batch, and $W_1, W_2, B$ are solved for in every
     call, from class codes that lie far apart. *Data-set mode*, with a `code_bank`: all samples of
-    the data set, see `BaseDiscreteLoss`; the outputs for samples outside the batch are the latest
+    the data set, see `DiscreteLoss`; the outputs for samples outside the batch are the latest
     that the bank remembers. A discrete step solves $W_1, W_2$ (ridge regressions) and improves $B$
     (`solvers.dcc`); neither raises $J$. No $n \times n$ matrix is formed: see `CodeBank`.
 
     Args:
         num_classes: Number of classes $C$.
         code_length: Number of bits $K$.
-        alpha: Weight $\alpha$ of the regression of the label.
-        beta: Weight $\beta$ of the regression of the inter-class label.
-        gamma: Weight $\gamma$ of the quantization. From about 4 on, the first outputs of the
-            network freeze the codes before the regression has told the classes apart.
-        lambda_: Weight $\lambda$ of the affinity graph.
-        nu: Ridge penalty $\nu$, positive.
-        rho: Share $\rho$ of the class structure in the quantization: 0 is the usual one code to one
-            code, 1 compares with all codes of the class.
-        kappa: Weight of $\frac{1}{n} \sum_{ij} (\frac{1}{K} u_i^\top b_j - S_{ij})^2$, the term of
-            ADSH with its soft similarity $S$. Not in the abstract of DSAH, hence 0.
-        inter: The inter-class label, as for `DualSemanticRegressionLoss`.
+        intra_weight: Weight $\alpha$ of the regression of the label.
+        inter_weight: Weight $\beta$ of the regression of the inter-class label.
+        quantization_weight: Weight $\gamma$ of the quantization. From about 4 on, the first outputs
+            of the network freeze the codes before the regression has told the classes apart.
+        graph_weight: Weight $\lambda$ of the affinity graph.
+        ridge_penalty: Ridge penalty $\nu$, positive.
+        class_share: Share $\rho$ of the class structure in the quantization: 0 is the usual one
+            code to one code, 1 compares with all codes of the class.
+        inner_product_weight: Weight $\kappa$ of $\frac{1}{n} \sum_{ij} (\frac{1}{K} u_i^\top b_j -
+            S_{ij})^2$, the term of ADSH with its soft similarity $S$. Not in the abstract of DSAH,
+            hence 0.
+        inter_label: The inter-class label, as for `DualSemanticRegressionLoss`.
         regression: `"code_to_label"` as above, or `"label_to_code"`:
             $\alpha \lVert B - Y M_1 \rVert^2 + \beta \lVert B - \tilde Y M_2 \rVert^2$.
         warm_start: Discrete steps on the labels alone before a code bank is first used.
@@ -74,8 +67,8 @@ class DSAHLoss(BaseDiscreteLoss):
         **kwargs: Arguments of PML's losses: `reducer`, `embedding_regularizer`, ...
 
     Raises:
-        ValueError: If a weight is negative, `nu` is not positive, `rho` is not from 0 to 1, a
-            choice is unknown, or the code bank is of other classes or bits.
+        ValueError: If a weight is negative, `ridge_penalty` is not positive, `class_share` is not
+            from 0 to 1, a choice is unknown, or the code bank is of other classes or bits.
 
     Note: Differences from the paper
         Which differences there are cannot be known (see above). The defaults are ours. The weights
@@ -87,7 +80,7 @@ class DSAHLoss(BaseDiscreteLoss):
         >>> from pml_hashing import CodeBank, DSAHLoss
         >>> labels = torch.tensor([0, 0, 1, 2])
         >>> codes = torch.zeros(4, 16)
-        >>> DSAHLoss(num_classes=3, code_length=16, alpha=0, beta=0)(
+        >>> DSAHLoss(num_classes=3, code_length=16, intra_weight=0, inter_weight=0)(
         ...     codes, labels
         ... )  # gamma |0 - b|^2 / K
         tensor(0.5000)
@@ -104,21 +97,19 @@ class DSAHLoss(BaseDiscreteLoss):
         regression and the discrete step.
     """
 
-    class_codes: Tensor
-
     def __init__(
         self,
         num_classes: int,
         code_length: int,
         *,
-        alpha: float = 1.0,
-        beta: float = 1.0,
-        gamma: float = 0.5,
-        lambda_: float = 0.5,
-        nu: float = 1.0,
-        rho: float = 1.0,
-        kappa: float = 0.0,
-        inter: InterLabel = "center",
+        intra_weight: float = 1.0,
+        inter_weight: float = 1.0,
+        quantization_weight: float = 0.5,
+        graph_weight: float = 0.5,
+        inner_product_weight: float = 0.0,
+        class_share: float = 1.0,
+        ridge_penalty: float = 1.0,
+        inter_label: InterLabel = "center",
         regression: Regression = "code_to_label",
         warm_start: int = 10,
         sweeps: int = 2,
@@ -126,114 +117,26 @@ class DSAHLoss(BaseDiscreteLoss):
         code_bank: CodeBank | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(num_classes, code_length, code_bank=code_bank, **kwargs)
-        for name, value in (("gamma", gamma), ("lambda_", lambda_), ("rho", rho), ("kappa", kappa)):
-            check_at_least(value, 0, name)
-        if rho > 1:
-            raise ValueError(f"Expected `rho` from 0 to 1, got {rho}.")
-        check_at_least(warm_start, 0, "warm_start")
-        check_at_least(sweeps, 1, "sweeps")
-        self.gamma, self.lambda_, self.rho, self.kappa = gamma, lambda_, rho, kappa
-        self.regression = DualRegression(alpha, beta, nu, inter, regression)
-        self.warm_start, self.sweeps = warm_start, sweeps
-        # The last row breaks ties between the classes of a sample with several.
-        self.register_buffer("class_codes", spread_codes(num_classes + 1, code_length, seed))
-
-    def compute_loss(
-        self,
-        embeddings: Tensor,
-        labels: Tensor | None,
-        indices_tuple: IndicesTuple | None,
-        ref_emb: Tensor,
-        ref_labels: Tensor | None,
-        sample_indices: Tensor | None = None,
-    ) -> LossDict:
-        codes = of_networks(embeddings, ref_emb)
-        bank, rows = self.bank_of(codes, labels, sample_indices)
-        if indices_tuple is None:
-            graph = self._graph(bank, rows, codes)
-        else:
-            weights = mined_affinity(indices_tuple, codes[0], codes[-1], labels, ref_labels)
-            graph = spread(codes[0], weights @ moments(codes[-1]))
-        losses = self._discrete_terms(bank, rows, codes)
-        losses["graph_loss"] = self.lambda_ * graph / self.code_length
-        return {name: self.element_loss(losses[name]) for name in self._sub_loss_names()}
-
-    def _sub_loss_names(self) -> list[str]:
-        return ["quantization_loss", "graph_loss", "regression_loss", "inner_product_loss"]
-
-    def _graph(self, bank: CodeBank, rows: Tensor, codes: list[Tensor]) -> Tensor:
-        """Return the graph term of every sample, times K: of its row in the graph."""
-        labels = bank.labels_of(rows)
-        if bank is not self.code_bank:
-            sums = bank.class_sums(moments(codes[-1]))
-            return spread(codes[0], bank.row_average(sums, labels))
-        (_, query_sums), (_, database_sums) = bank.networks[0], bank.networks[-1]
-        of_row = spread(codes[0], bank.row_average(database_sums[0], labels))
-        of_column = spread(codes[-1], bank.column_average(query_sums[1], labels))
-        # A pair pulls at both of its ends, but counts once in the objective.
-        both = of_row + of_column
-        return both - both.detach() / 2
-
-    def _discrete_terms(self, bank: CodeBank, rows: Rows, codes: list[Tensor]) -> dict[str, Tensor]:
-        """Return the terms of every sample in which its binary code or those of others stand."""
-        labels = bank.labels_of(rows)
-        own = bank.binary_codes[rows].to(codes[0].dtype)
-        sizes = label_sums(torch.ones_like(bank.code_sums[:, :1]), labels).clamp(max=1)
-        mean = bank.row_average(bank.code_sums, labels)
-        sums = torch.cat([sizes, mean, self.code_length * sizes], dim=1)
-        sums = (1 - self.rho) * moments(own) + self.rho * sums
-        quantization = torch.stack([spread(network, sums) for network in codes]).sum(dim=0)
-        penalty = self.regression.nu * bank.class_weights.square().sum() / len(bank)
-        losses = {
-            "quantization_loss": self.gamma * quantization / self.code_length,
-            "regression_loss": self.regression(bank, bank.class_weights, own, labels) + penalty,
-            "inner_product_loss": torch.zeros_like(quantization),
+        regressions = DualRegression(
+            intra_weight,
+            inter_weight,
+            ridge_penalty=ridge_penalty,
+            inter_label=inter_label,
+            regression=regression,
+        )
+        terms = {
+            "quantization": (quantization_weight, ClassStructureQuantization(class_share)),
+            "graph": (graph_weight, AffinityGraph()),
+            "regression": (1.0, regressions),
+            "inner_product": (inner_product_weight, InnerProduct()),
         }
-        if self.kappa > 0:
-            losses["inner_product_loss"] = self.kappa * inner_products_of_networks(
-                bank, rows, codes
-            )
-        return losses
-
-    def start_codes(self, bank: CodeBank) -> None:
-        set_class_codes(bank, self.class_codes)
-        for _ in range(self.warm_start):  # the networks' codes are zero: the labels alone decide
-            self._solve(bank, kappa=0.0)
-            bank.refresh_binary_codes()
-        self._sum_similar(bank)
-
-    def solve_batch(self, bank: CodeBank) -> None:
-        set_class_codes(bank, self.class_codes)
-        self.discrete_step(bank)
-        bank.refresh_binary_codes()
-
-    def discrete_step(self, bank: CodeBank, progress: bool = False) -> None:
-        self._solve(bank, self.kappa, progress)
-        self._sum_similar(bank)
-
-    def _sum_similar(self, bank: CodeBank) -> None:
-        if self.kappa > 0:
-            remember_similar_sums(bank)
-
-    def _solve(self, bank: CodeBank, kappa: float, progress: bool = False) -> None:
-        weights = self.regression.fit(bank, bank.code_gram, bank.code_sums, bank.code_total)
-        gram, targets = self.regression.quadratic(bank, weights, bank.group_labels)
-        for _, sums in bank.networks:
-            pull = bank.column_average(sums[1, :, 1:-1], bank.group_labels)
-            targets = targets + self.gamma * self.rho / self.code_length * pull
-        if kappa > 0:
-            more_gram, more_targets = inner_product_step(bank)
-            gram, targets = gram + kappa * more_gram, targets + kappa * more_targets
-        one_to_one = self.gamma * (1 - self.rho) / self.code_length
-        solve_codes(bank, gram, targets, one_to_one, self.sweeps, progress)
-        bank.class_weights.copy_(weights)
-
-    def objective(self, bank: CodeBank) -> Tensor:
-        return mean_over_bank(bank, self._terms)
-
-    def _terms(self, bank: CodeBank, rows: Rows, codes: list[Tensor]) -> dict[str, Tensor]:
-        """Return all terms of some samples, for the codes that the bank remembers."""
-        sums = bank.row_average(bank.networks[-1][1][0], bank.labels_of(rows))
-        graph = {"graph_loss": self.lambda_ * spread(codes[0], sums) / self.code_length}
-        return graph | self._discrete_terms(bank, rows, codes)
+        super().__init__(
+            num_classes,
+            code_length,
+            terms,
+            warm_start=warm_start,
+            sweeps=sweeps,
+            seed=seed,
+            code_bank=code_bank,
+            **kwargs,
+        )

@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from pml_hashing._checks import check_at_least, check_label_values, require_labels
-from pml_hashing.code_bank import CodeBank, moments, spread
+from pml_hashing.code_bank import CodeBank
 from pml_hashing.codes import at_least_float32, binarize
-from pml_hashing.losses._base import BaseHashingLoss, LossDict
-from pml_hashing.losses._dual_regression import DualRegression, InterLabel, Regression
-from pml_hashing.pairs import IndicesTuple, affinity, to_pairs
+from pml_hashing.losses._base import BaseHashingLoss, LossDict, codes_of_networks
+from pml_hashing.losses.terms import Batch, ClassStructureQuantization, DualRegression
+from pml_hashing.losses.terms.affinity_graph import graph_losses
+from pml_hashing.losses.terms.regression import InterLabel, Regression
+from pml_hashing.pairs import IndicesTuple, classes_of_batch
 
 
 class ClassStructureQuantizationLoss(BaseHashingLoss):
@@ -49,6 +51,10 @@ class ClassStructureQuantizationLoss(BaseHashingLoss):
         (i) of the abstract. Equations: ours.
     """
 
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.term = ClassStructureQuantization()
+
     def compute_loss(
         self,
         embeddings: Tensor,
@@ -57,14 +63,15 @@ class ClassStructureQuantizationLoss(BaseHashingLoss):
         ref_emb: Tensor,
         ref_labels: Tensor | None,
     ) -> LossDict:
-        networks = of_networks(embeddings, ref_emb)
-        labels = require_labels(labels)
-        weights = affinity(labels, labels, networks[0].dtype)
+        codes = codes_of_networks(embeddings, ref_emb)
+        labels, num_classes = classes_of_batch(require_labels(labels))
         with torch.no_grad():
-            binary_codes = binarize(weights.T @ torch.stack(networks).sum(dim=0))
-            sums = weights @ moments(binary_codes)
-        losses = torch.stack([spread(codes, sums) for codes in networks]).sum(dim=0)
-        return {"loss": self.element_loss(losses / embeddings.shape[1])}
+            bank = CodeBank.of_batch(labels, num_classes, *(c.detach() for c in codes))
+            pull = self.term.pull(bank)
+            bank.binary_codes.copy_(binarize(pull)[bank.groups])
+            bank.codes_changed()
+        losses = self.term.losses(Batch(bank, slice(None), codes), {})
+        return {"loss": self.element_loss(losses)}
 
 
 class AffinityGraphLoss(BaseHashingLoss):
@@ -111,11 +118,8 @@ class AffinityGraphLoss(BaseHashingLoss):
         codes, ref_codes = at_least_float32(embeddings), at_least_float32(ref_emb)
         if indices_tuple is None:
             labels, ref_labels = require_labels(labels), require_labels(ref_labels, "ref_labels")
-            weights = affinity(labels, ref_labels, codes.dtype)
-        else:
-            weights = mined_affinity(indices_tuple, codes, ref_codes, labels, ref_labels)
-        losses = spread(codes, weights @ moments(ref_codes))
-        return {"loss": self.element_loss(losses / embeddings.shape[1])}
+        losses = graph_losses(codes, ref_codes, labels, ref_labels, indices_tuple)
+        return {"loss": self.element_loss(losses)}
 
 
 class DualSemanticRegressionLoss(BaseHashingLoss):
@@ -138,26 +142,28 @@ class DualSemanticRegressionLoss(BaseHashingLoss):
 
     Args:
         num_classes: Number of classes $C$.
-        alpha: Weight $\alpha$ of the intra-class label.
-        beta: Weight $\beta$ of the inter-class label.
-        nu: Ridge penalty $\nu$, positive.
-        inter: The inter-class label $\tilde Y$. `"center"`: $Y - 1 p^\top$ with the class shares
-            $p_c = n_c / n$. `"simplex"`: 1 for own classes, $-1 / (C - 1)$ for others.
-            `"complement"`: $1 - Y$, taken literally; it rewards a constant bit and says nothing
-            new of the classes, so use it with small $\beta$ only. `"none"`: no second label.
+        intra_weight: Weight $\alpha$ of the intra-class label.
+        inter_weight: Weight $\beta$ of the inter-class label.
+        ridge_penalty: Ridge penalty $\nu$, positive.
+        inter_label: The inter-class label $\tilde Y$. `"center"`: $Y - 1 p^\top$ with the class
+            shares $p_c = n_c / n$. `"simplex"`: 1 for own classes, $-1 / (C - 1)$ for others.
+            `"complement"`: $1 - Y$, taken literally; it rewards a constant bit and says nothing new
+            of the classes, so use it with small `inter_weight` only. `"none"`: no second label.
         regression: `"code_to_label"` as above, or `"label_to_code"`:
             $\alpha \lVert U - Y M_1 \rVert^2 + \beta \lVert U - \tilde Y M_2 \rVert^2 + \dots$
         **kwargs: Arguments of PML's losses: `reducer`, `embedding_regularizer`, ...
 
     Raises:
-        ValueError: If `num_classes` is less than 2, a weight is negative, `nu` is not positive, or
-            a choice is unknown.
+        ValueError: If `num_classes` is less than 2, a weight is negative, `ridge_penalty` is not
+            positive, or a choice is unknown.
 
     Examples:
         >>> import torch
         >>> from pml_hashing.losses import DualSemanticRegressionLoss
         >>> codes = torch.tensor([[1.0], [-1.0]])  # W_2 = (1/4, -1/4)
-        >>> loss_func = DualSemanticRegressionLoss(2, alpha=0, beta=1, nu=2)
+        >>> loss_func = DualSemanticRegressionLoss(
+        ...     2, intra_weight=0, inter_weight=1, ridge_penalty=2
+        ... )
         >>> loss_func(codes, labels=torch.tensor([0, 1]))  # (4 / 16 + 2 * 2 / 16) / 2
         tensor(0.2500)
 
@@ -171,17 +177,23 @@ class DualSemanticRegressionLoss(BaseHashingLoss):
         self,
         num_classes: int,
         *,
-        alpha: float = 1.0,
-        beta: float = 1.0,
-        nu: float = 1.0,
-        inter: InterLabel = "center",
+        intra_weight: float = 1.0,
+        inter_weight: float = 1.0,
+        ridge_penalty: float = 1.0,
+        inter_label: InterLabel = "center",
         regression: Regression = "code_to_label",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         check_at_least(num_classes, 2, "num_classes")
         self.num_classes = num_classes
-        self.regression = DualRegression(alpha, beta, nu, inter, regression)
+        self.term = DualRegression(
+            intra_weight,
+            inter_weight,
+            ridge_penalty=ridge_penalty,
+            inter_label=inter_label,
+            regression=regression,
+        )
 
     def compute_loss(
         self,
@@ -196,29 +208,5 @@ class DualSemanticRegressionLoss(BaseHashingLoss):
             check_label_values(labels, self.num_classes, "labels")
         with torch.no_grad():
             bank = CodeBank.of_batch(labels, self.num_classes, codes.detach())
-            sums = bank.class_sums(codes)
-            weights = self.regression.fit(bank, codes.T @ codes, sums, codes.sum(dim=0))
-            penalty = self.regression.nu * weights.square().sum() / len(codes)
-        return {"loss": self.element_loss(self.regression(bank, weights, codes, labels) + penalty)}
-
-
-def of_networks(embeddings: Tensor, ref_emb: Tensor) -> list[Tensor]:
-    """Return the codes of the batch by each network: `ref_emb` may be the batch itself."""
-    if ref_emb is embeddings:
-        return [at_least_float32(embeddings)]
-    if ref_emb.shape != embeddings.shape:
-        raise ValueError(
-            f"Expected `ref_emb` of shape {tuple(embeddings.shape)}, the codes of the same samples "
-            f"by the second network, got {tuple(ref_emb.shape)}."
-        )
-    return [at_least_float32(embeddings), at_least_float32(ref_emb)]
-
-
-def mined_affinity(
-    indices_tuple: IndicesTuple, codes: Tensor, ref_codes: Tensor, labels: Any, ref_labels: Any
-) -> Tensor:
-    """Return the affinity of `codes` to `ref_codes` whose edges are a miner's similar pairs."""
-    anchors, similar, *_ = to_pairs(indices_tuple, labels, ref_labels)
-    graph = codes.new_zeros(len(codes), len(ref_codes))
-    graph[anchors, similar] = 1.0
-    return graph / graph.sum(dim=1, keepdim=True).clamp(min=1)
+            weights = self.term.solve_codes(bank, codes)
+        return {"loss": self.element_loss(self.term.errors(bank, weights, codes, labels))}

@@ -2,31 +2,22 @@
 
 from typing import Any
 
-import torch
-from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from pml_hashing._checks import check_at_least
-from pml_hashing.code_bank import CodeBank, Rows
-from pml_hashing.losses._base import LossDict
-from pml_hashing.losses._base_discrete import BaseDiscreteLoss
-from pml_hashing.losses._discrete import own_quantization
-from pml_hashing.losses._inner_product import (
-    improve_codes,
-    inner_products_of_networks,
-    start_from,
-)
-from pml_hashing.losses._label_networks import (
-    BatchLabels,
+from pml_hashing.code_bank import CodeBank
+from pml_hashing.losses._discrete import DiscreteLoss, check_weights
+from pml_hashing.losses.terms import (
+    InnerProduct,
+    LabelAgreement,
+    LabelCodes,
+    LabelDistance,
+    LabelGuidance,
     LabelNetwork,
-    codes_of_groups,
-    mean_with_labels,
+    Quantization,
 )
-from pml_hashing.losses.dsah_terms import of_networks
-from pml_hashing.pairs import IndicesTuple
 
 
-class DSAHALoss(BaseDiscreteLoss):
+class DSAHALoss(DiscreteLoss):
     r"""The terms of ADSH, with the network's codes led by codes of an auto-encoder of labels.
 
     Reconstructed: the poster and the abstract name an auto-encoder of labels, a network of images,
@@ -76,19 +67,19 @@ class DSAHALoss(BaseDiscreteLoss):
     Args:
         num_classes: Number of classes $C$.
         code_length: Number of bits $K$.
-        gamma: Weight $\gamma$ of the quantization: as in ADSH.
-        alpha: Weight $\alpha$ of the likelihood with codes of labels.
-        beta: Weight $\beta$ of the distance from the code of the label.
-        mu: Weight $\mu$ of the pull of codes of labels on the learned codes. Samples of equal
-            labels are pulled to one code.
+        quantization_weight: Weight $\gamma$ of the quantization: as in ADSH.
+        guidance_weight: Weight $\alpha$ of the likelihood with codes of labels.
+        distance_weight: Weight $\beta$ of the distance from the code of the label.
+        agreement_weight: Weight $\mu$ of the pull of codes of labels on the learned codes. Samples
+            of equal labels are pulled to one code.
         soft_similarity: Dissimilar pairs have $S_{ij} = -r$. If `False`, -1, with which bits become
             constant unless $\gamma$ is near $K$.
         label_widths: Widths of the layers between a label and its code.
         fit_steps: Steps of the fit to labels alone.
-        sweeps: Sweeps over the bits in a discrete step.
         seed: Of the auto-encoder, and of its fit.
         code_bank: The bank of data-set mode. Mini-batch mode if `None`.
-        **kwargs: Arguments of PML's losses: `reducer`, `embedding_regularizer`, ...
+        **kwargs: Arguments of `DiscreteLoss` (`sweeps`), and of PML's losses (`reducer`,
+            `embedding_regularizer`, ...).
 
     Raises:
         ValueError: If a weight is negative, a width or `sweeps` is less than 1, or the code bank is
@@ -105,7 +96,9 @@ class DSAHALoss(BaseDiscreteLoss):
     Examples:
         >>> import torch
         >>> from pml_hashing.losses import DSAHALoss
-        >>> loss_func = DSAHALoss(num_classes=2, code_length=8, label_widths=(16,), gamma=0)
+        >>> loss_func = DSAHALoss(
+        ...     num_classes=2, code_length=8, label_widths=(16,), quantization_weight=0
+        ... )
         >>> _ = [p.data.zero_() for p in loss_func.label_network.parameters()]
         >>> codes = torch.zeros(4, 8)  # as those of labels: every pair has probability ½
         >>> loss_func(codes, torch.tensor([0, 0, 1, 1])).detach()
@@ -126,25 +119,24 @@ class DSAHALoss(BaseDiscreteLoss):
         num_classes: int,
         code_length: int,
         *,
-        gamma: float = 200 / 59_000,
-        alpha: float = 1.0,
-        beta: float = 0.1,
-        mu: float = 0.0,
+        quantization_weight: float = 200 / 59_000,
+        guidance_weight: float = 1.0,
+        distance_weight: float = 0.1,
+        agreement_weight: float = 0.0,
         soft_similarity: bool = True,
         label_widths: tuple[int, ...] = (4096, 512),
         fit_steps: int = 30,
-        sweeps: int = 1,
         seed: int = 0,
         code_bank: CodeBank | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(num_classes, code_length, code_bank=code_bank, **kwargs)
-        for name, value in (("gamma", gamma), ("alpha", alpha), ("beta", beta), ("mu", mu)):
-            check_at_least(value, 0, name)
-        check_at_least(sweeps, 1, "sweeps")
-        self.gamma, self.alpha, self.beta, self.mu = gamma, alpha, beta, mu
-        self.soft_similarity, self.sweeps = soft_similarity, sweeps
-        self.label_network = LabelNetwork(
+        check_weights(
+            quantization_weight=quantization_weight,
+            guidance_weight=guidance_weight,
+            distance_weight=distance_weight,
+            agreement_weight=agreement_weight,
+        )
+        network = LabelNetwork(
             num_classes,
             code_length,
             label_widths,
@@ -153,61 +145,19 @@ class DSAHALoss(BaseDiscreteLoss):
             quantization=0.01,
             reconstruction=binary_cross_entropy_with_logits,
         )
-        if code_bank is None:
-            self.label_network.fit(torch.arange(num_classes), torch.ones(num_classes))
-
-    def compute_loss(
-        self,
-        embeddings: Tensor,
-        labels: Tensor | None,
-        indices_tuple: IndicesTuple | None,
-        ref_emb: Tensor,
-        ref_labels: Tensor | None,
-        sample_indices: Tensor | None = None,
-    ) -> LossDict:
-        codes = of_networks(embeddings, ref_emb)
-        bank, rows = self.bank_of(codes, labels, sample_indices)
-        batch, scale = BatchLabels.of(bank, rows), self.code_length**-2
-        label_codes = self.label_network(batch.labels)
-        losses = self._discrete_terms(bank, rows, codes, label_codes[batch.own])
-        distances = [(network - label_codes[batch.own]).square().sum(dim=1) for network in codes]
-        losses["guidance_loss"] = self.alpha * scale * batch.likelihood(codes, label_codes)
-        losses["distance_loss"] = self.beta * scale * torch.stack(distances).sum(dim=0)
-        losses["label_loss"] = batch.losses(self.label_network, label_codes)
-        return {name: self.element_loss(losses[name]) for name in self._sub_loss_names()}
-
-    def _sub_loss_names(self) -> list[str]:
-        terms = ("inner_product", "quantization", "guidance", "distance", "agreement", "label")
-        return [f"{term}_loss" for term in terms]
-
-    def _discrete_terms(
-        self, bank: CodeBank, rows: Rows, codes: list[Tensor], label_codes: Tensor
-    ) -> dict[str, Tensor]:
-        """Return the terms of every sample in which its binary code stands."""
-        scale = self.code_length**-2
-        return {
-            "inner_product_loss": inner_products_of_networks(bank, rows, codes),
-            "quantization_loss": self.gamma * scale * own_quantization(bank, rows, codes),
-            "agreement_loss": self.mu * scale * own_quantization(bank, rows, [label_codes]),
+        terms = {
+            "inner_product": (1.0, InnerProduct(soft_similarity)),
+            "quantization": (quantization_weight / code_length, Quantization()),
+            "guidance": (guidance_weight / code_length**2, LabelGuidance(network)),
+            "distance": (distance_weight / code_length, LabelDistance(network)),
+            "agreement": (agreement_weight / code_length, LabelAgreement(network)),
+            "label": (1.0, LabelCodes(network)),
         }
+        super().__init__(num_classes, code_length, terms, seed=seed, code_bank=code_bank, **kwargs)
 
-    def start_codes(self, bank: CodeBank) -> None:
-        self.label_network.fit(bank.group_labels, bank.group_sizes)
-        start_from(bank, codes_of_groups(self.label_network, bank), self.soft_similarity)
-
-    def solve_batch(self, bank: CodeBank) -> None:
-        label_codes = codes_of_groups(self.label_network, bank)
-        start_from(bank, label_codes, self.soft_similarity)
-        self._improve(bank, label_codes)
-        bank.refresh_binary_codes()
-
-    def discrete_step(self, bank: CodeBank, progress: bool = False) -> None:
-        self._improve(bank, codes_of_groups(self.label_network, bank), progress)
-
-    def _improve(self, bank: CodeBank, label_codes: Tensor, progress: bool = False) -> None:
-        soft, scale = self.soft_similarity, self.code_length**-2
-        weight, pull = self.gamma * scale, self.mu * scale * label_codes
-        improve_codes(bank, weight, soft=soft, sweeps=self.sweeps, progress=progress, pull=pull)
-
-    def objective(self, bank: CodeBank) -> Tensor:
-        return mean_with_labels(bank, self.label_network, self._discrete_terms)
+    @property
+    def label_network(self) -> LabelNetwork:
+        """The auto-encoder of labels."""
+        label = self.terms["label"]
+        assert isinstance(label, LabelCodes)
+        return label.network

@@ -5,7 +5,7 @@ from typing import Any
 
 from pml_hashing._checks import check_at_least
 from pml_hashing.distributed import world_size
-from pml_hashing.losses import BaseDiscreteLoss
+from pml_hashing.losses import DiscreteLoss
 
 MODELS = ("trunk", "embedder", "database_trunk", "database_embedder", "code_bank")
 
@@ -57,7 +57,7 @@ def _check_sizes(trainer: Any) -> None:
 
 def _check_code_bank(trainer: Any) -> None:
     bank, loss_func = trainer.models.get("code_bank"), trainer.loss_funcs.get("metric_loss")
-    of_loss = loss_func.code_bank if isinstance(loss_func, BaseDiscreteLoss) else None
+    of_loss = loss_func.code_bank if isinstance(loss_func, DiscreteLoss) else None
     if bank is not of_loss:
         raise ValueError(
             'Expected models["code_bank"] to be the `code_bank` of the loss, so that it is '

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from pml_hashing._compat import BaseTrainer, common_functions
 from pml_hashing.datasets import EvenBatches, IndexedDataset
 from pml_hashing.distributed import from_first_rank, rank, world_size
-from pml_hashing.losses import BaseDiscreteLoss, CodeUpdate
+from pml_hashing.losses import CodeUpdate, DiscreteLoss
 from pml_hashing.trainers._arguments import check_trainer, restrict_schema
 from pml_hashing.trainers._batch_loss import codes_of, loss_of
 from pml_hashing.trainers._distributed import (
@@ -234,7 +234,7 @@ class AsymmetricTrainer(BaseTrainer):
     def update_codes(self) -> None:
         """Make the discrete step of the loss, where it has a code bank."""
         loss_func = self.loss_funcs["metric_loss"]
-        if isinstance(loss_func, BaseDiscreteLoss) and loss_func.code_bank is not None:
+        if isinstance(loss_func, DiscreteLoss) and loss_func.code_bank is not None:
             self.code_update = loss_func.update_codes(progress=rank() == 0)
             before, after = self.code_update
             message = "ROUND %d: the discrete step took the objective from %f to %f"

@@ -1,4 +1,4 @@
-"""BaseHashingLoss and BaseDiscreteLoss, by small losses that stand for all."""
+"""BaseHashingLoss and DiscreteLoss, by small losses that stand for all."""
 
 import copy
 
@@ -12,7 +12,8 @@ from torch.testing import assert_close
 
 from pml_hashing import CodeBank, DSAHLoss
 from pml_hashing.codes import binarize
-from pml_hashing.losses import BaseDiscreteLoss, BaseHashingLoss, CodeUpdate
+from pml_hashing.losses import BaseHashingLoss, CodeUpdate, DiscreteLoss
+from pml_hashing.losses.terms import InnerProduct, Quadratic, Quantization, Term
 
 
 class Recorder(BaseHashingLoss):
@@ -33,29 +34,21 @@ class PairSum(BaseHashingLoss):
         return {"loss": self.pair_loss(losses, (a, p), "pos")}
 
 
-class SignLoss(BaseDiscreteLoss):
+class Sign(Term):
     """The squared distance to binary codes whose best values are the signs of the codes."""
 
-    def start_codes(self, bank):
-        bank.binary_codes.fill_(-1)
+    def losses(self, batch, variables):
+        return (batch.codes[0] - batch.binary_codes).square().sum(1)
 
-    def solve_batch(self, bank):
-        self.discrete_step(bank)
+    def first_codes(self, bank):
+        return -torch.ones(len(bank.group_labels), bank.code_length, device=bank.groups.device)
 
-    def discrete_step(self, bank, progress=False):
-        bank.binary_codes.copy_(binarize(bank.query_codes))
+    def quadratic(self, bank, variables):
+        return Quadratic(own=1.0)
 
-    def objective(self, bank):
-        return (bank.query_codes - bank.binary_codes).square().sum(dim=1).mean()
 
-    def compute_loss(
-        self, embeddings, labels, indices_tuple, ref_emb, ref_labels, sample_indices=None
-    ):
-        codes = [embeddings] if ref_emb is embeddings else [embeddings, ref_emb]
-        bank, rows = self.bank_of(codes, labels, sample_indices)
-        if bank is self.code_bank:
-            bank.store(rows, *(c.detach() for c in codes))
-        return {"loss": self.element_loss((embeddings - bank.binary_codes[rows]).square().sum(1))}
+def SignLoss(num_classes, code_length, **kwargs):  # noqa: N802 (as a class is called)
+    return DiscreteLoss(num_classes, code_length, {"sign": (1.0, Sign())}, **kwargs)
 
 
 CODES = torch.tensor([[0.5, -1.0], [0.25, 0.0], [-1.0, -1.0]])
@@ -184,16 +177,14 @@ def test_wrong_types_and_lengths_are_named():
 def test_bases_compute_nothing():
     with pytest.raises(NotImplementedError):
         BaseHashingLoss()(CODES, LABELS)
-    base = BaseDiscreteLoss(2, 2)
-    for method in (base.start_codes, base.solve_batch, base.discrete_step, base.objective):
-        with pytest.raises(NotImplementedError):
-            method(CodeBank(LABELS, 2))
+    with pytest.raises(NotImplementedError):
+        DiscreteLoss(2, 2, {"nothing": (1.0, Term())})(CODES, LABELS)
 
 
 def test_mini_batch_mode_solves_for_the_batch():
     loss_func = SignLoss(2, 2)
     assert loss_func.code_bank is None
-    assert_close(loss_func(CODES, LABELS), torch.tensor((0.25 + 0.5625 + 1) / 3))
+    assert_close(loss_func(CODES, LABELS), torch.tensor((0.25 + 0.5625 + 1) / 3))  # 0 is a tie
     assert_close(loss_func(CODES[:1], LABELS[:1]), torch.tensor(0.25))
 
 
@@ -208,7 +199,8 @@ def test_data_set_mode_starts_once_and_remembers(device):
     before, after = loss_func.update_codes()
     assert before == pytest.approx((9 + 1 + 1 + 1 + 0 + 1) / 3)
     assert after == pytest.approx((1 + 1 + 1 + 1 + 0 + 1) / 3)
-    assert_close(bank.code_total.cpu(), torch.tensor([1.0, 1.0]))
+    # A bit whose code is 0 keeps its value.
+    assert bank.binary_codes.tolist() == [[1, -1], [-1, -1], [-1, -1]]
     assert_close(loss_func(codes, sample_indices=rows).item(), (0 + 1 + 1 + 1) / 2)
 
 
@@ -234,7 +226,7 @@ def test_objective_is_recorded():
 def test_the_bank_is_no_part_of_the_loss():
     loss_func = make_discrete()
     assert not any(isinstance(module, CodeBank) for module in loss_func.modules())
-    assert not any("codes" in name for name in loss_func.state_dict())
+    assert set(loss_func.state_dict()) == {"_extra_state", "class_codes"}
     copied = copy.deepcopy(loss_func)
     copied.update_codes()
     assert copied.code_bank.started
@@ -302,7 +294,7 @@ def test_number_of_networks_is_that_of_the_bank():
 def test_code_length_is_that_of_the_loss():
     with pytest.raises(ValueError, match=r"`embeddings` of shape \(3, 2\), got \(3, 5\)"):
         SignLoss(2, 2)(torch.zeros(3, 5), LABELS)
-    with pytest.raises(ValueError, match=r"`ref_emb` of shape \(3, 2\), got \(1, 2\)"):
+    with pytest.raises(ValueError, match=r"`ref_emb` of shape \(3, 2\), .*, got \(1, 2\)"):
         SignLoss(2, 2)(CODES, LABELS, ref_emb=CODES[:1])
 
 
@@ -313,7 +305,7 @@ def test_bank_is_of_the_classes_bits_and_device_of_the_loss():
         SignLoss(2, 4, code_bank=CodeBank(LABELS, 2))
     codes = torch.zeros(3, 2, device="meta")
     with pytest.raises(ValueError, match=r"`code_bank` on meta, .* got one on cpu"):
-        make_discrete().bank_of([codes], None, torch.arange(3))
+        make_discrete().compute_loss(codes, None, None, codes, None, torch.arange(3))
 
 
 @pytest.mark.parametrize(("num_classes", "code_length"), [(1, 8), (2, 0)])
@@ -330,3 +322,134 @@ def test_labels_in_another_order_than_the_bank_are_refused(multi_hot):
     loss_func(codes, labels[rows], sample_indices=rows)
     with pytest.raises(ValueError, match="as the code bank has them, got others for 3 of 3"):
         loss_func(codes, labels, sample_indices=rows)
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+def test_evaluation_starts_no_bank(enabled):
+    loss_func = make_discrete().eval()
+    with torch.set_grad_enabled(enabled), pytest.raises(RuntimeError, match="training of this"):
+        loss_func(CODES, sample_indices=torch.arange(3))
+    assert not loss_func.code_bank.started
+    loss_func.update_codes()
+    assert loss_func(CODES, sample_indices=torch.arange(3)).isfinite()
+
+
+def test_evaluation_starts_no_term_in_a_bank_of_another_loss():
+    bank = make_discrete().code_bank
+    SignLoss(2, 2, code_bank=bank)(CODES, sample_indices=torch.arange(3))
+    other = DiscreteLoss(2, 2, {"inner_product": (1.0, InnerProduct())}, code_bank=bank)
+    with pytest.raises(RuntimeError, match="training of this loss has started, got another"):
+        other.eval()(CODES, sample_indices=torch.arange(3))
+
+
+def test_a_term_of_another_kind_under_the_same_name_starts_anew():
+    bank, rows = CodeBank(LABELS, 2), torch.arange(3)
+    values = {}
+    for soft in (True, False, True):
+        terms = {"inner_product": (1.0, InnerProduct(soft))}
+        loss = DiscreteLoss(2, 2, terms, code_bank=bank)(CODES, sample_indices=rows).item()
+        assert values.setdefault(soft, loss) == pytest.approx(loss)
+    assert values[True] != pytest.approx(values[False])
+
+
+def test_a_term_without_weight_costs_nothing_and_is_listed():
+    terms = {"sign": (1.0, Sign()), "nothing": (0.0, Term())}
+    loss_func = DiscreteLoss(2, 2, terms, code_bank=CodeBank(LABELS, 2))
+    assert loss_func.sub_loss_names() == ["sign_loss", "nothing_loss"]
+    loss_func(CODES, sample_indices=torch.arange(3))
+    loss_func.update_codes()
+    assert loss_func.code_bank.keeps("sign", "Sign()")
+    assert not loss_func.code_bank.keeps("nothing", "Term()")
+
+
+class Teacher(Term):
+    """The squared distance of the binary codes to given codes of all samples."""
+
+    def __init__(self, codes):
+        super().__init__()
+        self.register_buffer("codes", codes)
+
+    def losses(self, batch, variables):
+        return (batch.binary_codes - self.codes[batch.rows]).square().sum(dim=1)
+
+    def quadratic(self, bank, variables):
+        return Quadratic(own_targets=self.codes)
+
+
+def test_a_term_may_pull_at_every_sample():
+    codes = torch.randn(40, 8)
+    terms = {"teacher": (1.0, Teacher(codes)), "quantization": (0.01, Quantization())}
+    loss_func = DiscreteLoss(4, 8, terms, code_bank=CodeBank(torch.arange(40) % 4, 8))
+    update = loss_func.update_codes()
+    assert update.after < update.before
+    assert torch.equal(loss_func.code_bank.binary_codes, binarize(codes).to(torch.int8))
+
+
+@pytest.mark.parametrize(
+    ("terms", "error", "message"),
+    [
+        ({}, ValueError, "`terms` with at least one term, got none"),
+        ({"a": (1.0, torch.nn.Identity())}, TypeError, r"a Term as `terms\['a'\]`, got Identity"),
+        ({"a": (-1.0, Sign())}, ValueError, "`a_weight` of at least 0, got -1.0"),
+        ({"a b": (1.0, Sign())}, ValueError, "names of `terms` .* got 'a b'"),
+        ({"items": (1.0, Sign())}, ValueError, "names of `terms` .* got 'items'"),
+    ],
+)
+def test_wrong_terms_are_named(terms, error, message):
+    with pytest.raises(error, match=message):
+        DiscreteLoss(2, 2, terms)
+
+
+class Returned(BaseHashingLoss):
+    """What it was given to return."""
+
+    def __init__(self, returned):
+        super().__init__()
+        self.returned = returned
+
+    def compute_loss(self, embeddings, labels, indices_tuple, ref_emb, ref_labels):
+        return self.returned
+
+
+ONES, PLACES = torch.ones(3), torch.arange(3)
+
+
+@pytest.mark.parametrize(
+    ("returned", "error", "message"),
+    [
+        (ONES, TypeError, "a dict of sub-losses, got Tensor"),
+        ({}, ValueError, r"the sub-losses \['loss'\], got \[\]"),
+        ({"other": {}}, ValueError, r"the sub-losses \['loss'\], got \['other'\]"),
+        ({"loss": ONES}, TypeError, "a dict with `losses`, .* as 'loss' .*, got Tensor"),
+        ({"loss": {"losses": ONES}}, TypeError, r"as 'loss' .*, got \['losses'\]"),
+        ((ONES, PLACES, "each"), ValueError, "a `reduction_type` that is one of 'element', .* got"),
+        ((ONES.sum(), PLACES, "element"), ValueError, r"`losses` of shape \(m,\), got \(\)"),
+        ((1.0, PLACES, "element"), ValueError, r"`losses` of shape \(m,\), got float"),
+        ((ONES, PLACES[:2], "element"), ValueError, r"`indices` of a tensor .*, got \[\(2,\)\]"),
+        ((ONES, None, "element"), ValueError, r"`indices` of a tensor .*, got \['NoneType'\]"),
+        ((ONES, PLACES, "pos_pair"), ValueError, "`indices` of 2 tensors of shape"),
+        ((ONES, (PLACES,) * 2, "triplet"), ValueError, "`indices` of 3 tensors of shape"),
+        ((ONES, None, "already_reduced"), ValueError, "one loss that is already reduced, got 3"),
+    ],
+)
+def test_a_wrong_return_of_compute_loss_is_named(returned, error, message):
+    if isinstance(returned, tuple):
+        losses, indices, kind = returned
+        returned = {"loss": {"losses": losses, "indices": indices, "reduction_type": kind}}
+    with pytest.raises(error, match=f"Expected `compute_loss` of Returned to return .*{message}"):
+        Returned(returned)(CODES, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("losses", "indices", "kind"),
+    [
+        (ONES, PLACES, "element"),
+        (ONES, (PLACES, PLACES), "neg_pair"),
+        (ONES, [PLACES] * 3, "triplet"),
+        (ONES.sum(), None, "already_reduced"),
+        (0, None, "already_reduced"),
+    ],
+)
+def test_what_pml_reduces_is_taken(losses, indices, kind):
+    returned = {"loss": {"losses": losses, "indices": indices, "reduction_type": kind}}
+    assert Returned(returned)(CODES.requires_grad_(), LABELS).isfinite()

@@ -5,49 +5,76 @@ import itertools
 import pytest
 import torch
 from loops import as_arguments, distances, dot, make_codes, mean_pair_loss, rows_of, values_of
+from objectives import Objective
 
 from pml_hashing import CodeBank
+from pml_hashing.codes import binarize
 from pml_hashing.losses import DAPHLoss
 
-WEIGHTS = {"alpha": 1.5, "gamma": 0.25, "lambda_": 0.5, "beta": 2.0}
+WEIGHTS = {
+    "quantization_weight": 1.5,
+    "agreement_weight": 0.25,
+    "decorrelation_weight": 0.5,
+    "balance_weight": 2.0,
+}
 CHOICES = {name: [0.0, 0.5, 2.0] for name in WEIGHTS}
 LIKELIHOOD_WEIGHT = 1.0
 
 
-def daph_reference(networks, learned, second, labels, *, alpha, gamma, lambda_, beta):
+def daph_reference(
+    networks,
+    learned,
+    second,
+    labels,
+    *,
+    quantization_weight,
+    agreement_weight,
+    decorrelation_weight,
+    balance_weight,
+):
     """The terms of J as printed; `networks` holds U, and Z where there are two.
 
     `learned` is B; `second` is H, or B again with one network.
     """
     n, num_bits = len(labels), len(learned[0])
-    quantization = independence = balance = 0.0
+    quantization = decorrelation = balance = 0.0
     for codes, own in zip(networks, (learned, second), strict=False):
         quantization += distances(codes, own)
         columns = [[u[k] for u in codes] for k in range(num_bits)]
         balance += sum((sum(column) / n) ** 2 for column in columns)
         for k, m in itertools.product(range(num_bits), repeat=2):
-            independence += (dot(columns[k], columns[m]) / n - int(k == m)) ** 2
+            decorrelation += (dot(columns[k], columns[m]) / n - int(k == m)) ** 2
     return {
         "likelihood_loss": mean_pair_loss(networks, labels),
-        "quantization_loss": alpha * quantization / (n * num_bits),
-        "agreement_loss": gamma * distances(learned, second) / (n * num_bits),
-        "independence_loss": lambda_ * independence / num_bits**2,
-        "balance_loss": beta * balance / num_bits,
+        "quantization_loss": quantization_weight * quantization / (n * num_bits),
+        "agreement_loss": agreement_weight * distances(learned, second) / (n * num_bits),
+        "decorrelation_loss": decorrelation_weight * decorrelation / num_bits**2,
+        "balance_loss": balance_weight * balance / num_bits,
     }
 
 
 def learned_of(loss_func, bank):
     """B and H."""
     second = bank.binary_codes.tolist()
-    first = bank.query_binary_codes if len(bank.networks) == 2 else bank.binary_codes
+    first = bank.variables("first_network").get("binary_codes", bank.binary_codes)
     return first.tolist(), second
 
 
-@pytest.mark.parametrize("gamma", [0.0, 0.5, 0.99, 2.0])
-def test_discrete_step_finds_the_best_of_all_codes(gamma):
-    options = {**WEIGHTS, "alpha": 1.0, "gamma": gamma}
+OBJECTIVE = Objective(
+    loss_class=DAPHLoss,
+    reference=daph_reference,
+    learned_of=learned_of,
+    weights=WEIGHTS,
+    choices=CHOICES,
+    likelihood_weight=LIKELIHOOD_WEIGHT,
+)
+
+
+@pytest.mark.parametrize("agreement_weight", [0.0, 0.5, 0.99, 2.0])
+def test_discrete_step_finds_the_best_of_all_codes(agreement_weight):
+    options = {**WEIGHTS, "quantization_weight": 1.0, "agreement_weight": agreement_weight}
     labels = torch.tensor([0, 1])
-    bank = CodeBank(labels, 2, num_networks=2, query_binary_codes=True)
+    bank = CodeBank(labels, 2, num_networks=2)
     loss_func, codes = DAPHLoss(2, 2, code_bank=bank, **options), make_codes(2, 2, 2)
     loss_func(**as_arguments(codes), sample_indices=torch.arange(2))
     after, values = loss_func.update_codes().after, []
@@ -56,8 +83,8 @@ def test_discrete_step_finds_the_best_of_all_codes(gamma):
         terms = daph_reference(values_of(codes), *learned, rows_of(labels, 2), **options)
         values.append(sum(terms.values()) - terms["likelihood_loss"])
     assert after == pytest.approx(min(values), rel=1e-5)
-    if gamma == 2.0:
-        assert torch.equal(bank.query_binary_codes, bank.binary_codes)
+    if agreement_weight == 2.0:
+        assert torch.equal(loss_func.query_binary_codes, bank.binary_codes)
 
 
 def test_published_step_changes_no_code():
@@ -68,19 +95,24 @@ def test_published_step_changes_no_code():
     assert torch.equal(torch.sign(10 * z + 10 * b), h)
 
 
-def test_two_networks_need_two_sets_of_codes():
-    bank = CodeBank(torch.tensor([0, 1]), 4, num_networks=2)
-    with pytest.raises(ValueError, match=r"binary codes for both of its networks .* single set"):
-        DAPHLoss(2, 4, code_bank=bank)
+def test_codes_of_the_first_network_are_kept_beside_those_to_search_in():
+    bank = CodeBank(torch.tensor([0, 1, 0]), 4, num_networks=2)
+    loss_func, codes = DAPHLoss(2, 4, agreement_weight=0.0, code_bank=bank), make_codes(3, 4, 2)
+    loss_func(**as_arguments(codes), sample_indices=torch.arange(3))
+    assert torch.equal(loss_func.query_binary_codes, bank.binary_codes)
+    loss_func.update_codes()
+    assert torch.equal(loss_func.query_binary_codes, binarize(codes[0]).to(torch.int8))
+    assert torch.equal(bank.binary_codes, binarize(codes[1]).to(torch.int8))
+    assert DAPHLoss(2, 4).query_binary_codes is None
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"alpha": -1}, "`alpha` of at least 0, got -1"),
-        ({"gamma": -0.1}, r"`gamma` of at least 0, got -0\.1"),
-        ({"lambda_": -1}, "`lambda_` of at least 0, got -1"),
-        ({"beta": float("nan")}, "`beta` of at least 0, got nan"),
+        ({"quantization_weight": -1}, "`quantization_weight` of at least 0, got -1"),
+        ({"agreement_weight": -0.1}, r"`agreement_weight` of at least 0, got -0\.1"),
+        ({"decorrelation_weight": -1}, "`decorrelation_weight` of at least 0, got -1"),
+        ({"balance_weight": float("nan")}, "`balance_weight` of at least 0, got nan"),
         ({"bank_samples": -1}, "`bank_samples` of at least 0, got -1"),
         ({"num_classes": 1}, "`num_classes` of at least 2, got 1"),
     ],

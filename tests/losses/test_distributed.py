@@ -17,9 +17,9 @@ from pml_hashing import CodeBank, losses
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
 CLASSES = {name: getattr(losses, name) for name in sorted(losses.__all__)}
-BASES = (losses.BaseHashingLoss, losses.BaseDiscreteLoss)
+BASES = (losses.BaseHashingLoss, losses.DiscreteLoss)
 NAMES = [n for n, c in CLASSES.items() if issubclass(c, BASES) and c not in BASES]
-DISCRETE = [name for name in NAMES if issubclass(CLASSES[name], losses.BaseDiscreteLoss)]
+DISCRETE = [name for name in NAMES if issubclass(CLASSES[name], losses.DiscreteLoss)]
 SIZES = {"num_classes": 3, "code_length": 16, "label_widths": (16,)}
 LABELS = {
     "class_ids": torch.tensor([0, 1, 2, 1, 0, 2, 2, 1]),

@@ -15,21 +15,36 @@ from pml_hashing.losses import (
     ClassStructureQuantizationLoss,
     DualSemanticRegressionLoss,
 )
-from pml_hashing.losses._discrete import set_class_codes
 
 LABELS = {
     "class_ids": torch.tensor([0, 0, 1, 2, 1, 0]),
     "multi_hot": torch.tensor([[1, 1, 0], [0, 1, 0], [0, 0, 1], [1, 0, 1], [0, 0, 0], [0, 1, 0]]),
 }
 INTER = ("center", "simplex", "complement", "none")
-WEIGHTS = {"alpha": 1.5, "beta": 0.75, "gamma": 0.5, "lambda_": 0.25, "nu": 0.8}
+WEIGHTS = {
+    "intra_weight": 1.5,
+    "inter_weight": 0.75,
+    "quantization_weight": 0.5,
+    "graph_weight": 0.25,
+    "ridge_penalty": 0.8,
+}
 SETTINGS = [
     {},
-    {"rho": 0.3, "kappa": 0.7, "regression": "label_to_code", "inter": "simplex"},
-    {"rho": 0.0, "kappa": 2.0, "inter": "complement"},
-    {"regression": "label_to_code", "inter": "none"},
-    {"kappa": 1.0, "inter": "none"},
-    {"rho": 0.6, "regression": "label_to_code", "inter": "complement", "warm_start": 0},
+    {
+        "class_share": 0.3,
+        "inner_product_weight": 0.7,
+        "regression": "label_to_code",
+        "inter_label": "simplex",
+    },
+    {"class_share": 0.0, "inner_product_weight": 2.0, "inter_label": "complement"},
+    {"regression": "label_to_code", "inter_label": "none"},
+    {"inner_product_weight": 1.0, "inter_label": "none"},
+    {
+        "class_share": 0.6,
+        "regression": "label_to_code",
+        "inter_label": "complement",
+        "warm_start": 0,
+    },
 ]
 
 
@@ -51,14 +66,14 @@ def affinity_and_similarity(labels):
     return affinity, [[1.0 if x else -ratio for x in row] for row in similar]
 
 
-def inter_labels(labels, inter):
+def inter_labels(labels, inter_label):
     """The second label, from the rows of Y."""
     shares = [sum(column) / len(labels) for column in zip(*labels, strict=True)]
     label = {
         "center": lambda y, share: y - share,
         "simplex": lambda y, _: 1.0 if y else -1 / (len(shares) - 1),
         "complement": lambda y, _: 1 - y,
-    }[inter]
+    }[inter_label]
     return [[label(y, share) for y, share in zip(row, shares, strict=True)] for row in labels]
 
 
@@ -81,14 +96,14 @@ def dsah_reference(
     weights,
     labels,
     *,
-    alpha=1.0,
-    beta=1.0,
-    gamma=0.5,
-    lambda_=0.5,
-    nu=1.0,
-    rho=1.0,
-    kappa=0.0,
-    inter="center",
+    intra_weight=1.0,
+    inter_weight=1.0,
+    quantization_weight=0.5,
+    graph_weight=0.5,
+    ridge_penalty=1.0,
+    class_share=1.0,
+    inner_product_weight=0.0,
+    inter_label="center",
     regression="code_to_label",
     **_,
 ):
@@ -101,21 +116,22 @@ def dsah_reference(
     affinity, similarity = affinity_and_similarity(labels)
     quantization = graph = inner_product = 0.0
     for i, j in itertools.product(range(n), repeat=2):
-        q = (1 - rho) * (i == j) + rho * affinity[i][j]
+        q = (1 - class_share) * (i == j) + class_share * affinity[i][j]
         for codes in networks:
-            quantization += gamma / num_bits * q * distance(codes[i], binary_codes[j])
+            quantization += quantization_weight / num_bits * q * distance(codes[i], binary_codes[j])
             inner = sum(a * b for a, b in zip(codes[i], binary_codes[j], strict=True))
-            inner_product += kappa / n * (inner / num_bits - similarity[i][j]) ** 2
+            inner_product += inner_product_weight / n * (inner / num_bits - similarity[i][j]) ** 2
         between = distance(networks[0][i], networks[-1][j])
-        graph += lambda_ / num_bits * affinity[i][j] * between
-    errors = alpha * squared_errors(binary_codes, labels, weights[0], regression)
-    if inter != "none":
-        others = inter_labels(labels, inter)
-        errors += beta * squared_errors(binary_codes, others, weights[1], regression)
+        graph += graph_weight / num_bits * affinity[i][j] * between
+    errors = intra_weight * squared_errors(binary_codes, labels, weights[0], regression)
+    if inter_label != "none":
+        others = inter_labels(labels, inter_label)
+        errors += inter_weight * squared_errors(binary_codes, others, weights[1], regression)
     return {
         "quantization_loss": quantization,
         "graph_loss": graph,
-        "regression_loss": errors + nu * sum(w * w for m in weights for row in m for w in row),
+        "regression_loss": errors
+        + ridge_penalty * sum(w * w for m in weights for row in m for w in row),
         "inner_product_loss": inner_product,
     }
 
@@ -135,7 +151,7 @@ def bank_reference(bank, labels, **options):
     return dsah_reference(
         networks,
         bank.binary_codes.tolist(),
-        bank.class_weights.tolist(),
+        bank.variables("regression")["weights"].tolist(),
         rows_of(labels, bank.num_classes),
         **options,
     )
@@ -176,8 +192,7 @@ def labels(request):
 def test_value_in_mini_batch_mode(labels, num_networks, options, device, dtype):
     codes = make_codes(num_networks=num_networks, dtype=dtype, device=device)
     loss_func = DSAHLoss(3, 4, **WEIGHTS, **options).to(device)
-    bank = CodeBank.of_batch(labels.to(device), 3, *codes)
-    loss_func.solve_batch(bank)
+    bank = loss_func.solve_batch(labels.to(device), *codes)
     expected = bank_reference(bank, labels, **WEIGHTS, **options)
     expected = {name: value / 6 for name, value in expected.items()}
     assert terms_of(loss_func, codes, labels.to(device)) == pytest.approx(expected, rel=1e-5)
@@ -194,9 +209,18 @@ def test_value_in_mini_batch_mode(labels, num_networks, options, device, dtype):
     num_networks=st.integers(1, 2),
     multi_hot=st.booleans(),
     weights=st.fixed_dictionaries(
-        {name: st.sampled_from([0.0, 0.5, 2.0]) for name in ("alpha", "beta", "gamma", "lambda_")}
-        | {"nu": st.sampled_from([0.1, 3.0]), "rho": st.sampled_from([0.0, 0.4, 1.0])}
-        | {"kappa": st.sampled_from([0.0, 1.5]), "inter": st.sampled_from(INTER)}
+        {
+            name: st.sampled_from([0.0, 0.5, 2.0])
+            for name in ("intra_weight", "inter_weight", "quantization_weight", "graph_weight")
+        }
+        | {
+            "ridge_penalty": st.sampled_from([0.1, 3.0]),
+            "class_share": st.sampled_from([0.0, 0.4, 1.0]),
+        }
+        | {
+            "inner_product_weight": st.sampled_from([0.0, 1.5]),
+            "inter_label": st.sampled_from(INTER),
+        }
         | {"regression": st.sampled_from(["code_to_label", "label_to_code"])}
     ),
     warm_start=st.sampled_from([0, 1, 3]),
@@ -264,14 +288,14 @@ def test_gradient_in_data_set_mode(labels, num_networks, options):
     loss_func.update_codes()
     bank, rows = loss_func.code_bank, torch.tensor([4, 1, 2])
     codes = [c.requires_grad_() for c in make_codes(3, 4, num_networks)]
-    everyone = [kept.double().clone() for kept, _ in bank.networks]
+    everyone = [kept.double().clone() for kept in bank.networks]
     moved = [c.detach().double().requires_grad_() for c in codes]
     for all_codes, some in zip(everyone, moved, strict=True):
         all_codes[rows] = some
     terms = dsah_reference(
         everyone,
         bank.binary_codes.tolist(),
-        bank.class_weights.tolist(),
+        bank.variables("regression")["weights"].tolist(),
         rows_of(labels, 3),
         **WEIGHTS,
         **options,
@@ -286,9 +310,9 @@ def test_gradient_in_data_set_mode(labels, num_networks, options):
 
 
 @pytest.mark.parametrize("regression", ["code_to_label", "label_to_code"])
-@pytest.mark.parametrize("inter", INTER)
-def test_class_weights_are_those_of_least_squares(labels, inter, regression):
-    loss_func, _ = make_bank(labels, inter=inter, regression=regression, **WEIGHTS)
+@pytest.mark.parametrize("inter_label", INTER)
+def test_class_weights_are_those_of_least_squares(labels, inter_label, regression):
+    loss_func, _ = make_bank(labels, inter_label=inter_label, regression=regression, **WEIGHTS)
     bank = loss_func.code_bank
     codes, rows = bank.binary_codes.clone().numpy(), np.array(rows_of(labels, 3))
     loss_func.update_codes()
@@ -298,32 +322,40 @@ def test_class_weights_are_those_of_least_squares(labels, inter, regression):
         "simplex": np.where(rows == 1, 1, -1 / 2),
         "complement": 1 - rows,
         "none": 0 * rows,
-    }[inter]
+    }[inter_label]
     for weight, label, found in zip(
-        (1.5, 0.75), (rows, inter_rows), bank.class_weights, strict=True
+        (1.5, 0.75), (rows, inter_rows), bank.variables("regression")["weights"], strict=True
     ):
         x, y = (codes, label) if regression == "code_to_label" else (label, codes)
-        penalty = np.sqrt(WEIGHTS["nu"]) * np.eye(x.shape[1])
+        penalty = np.sqrt(WEIGHTS["ridge_penalty"]) * np.eye(x.shape[1])
         x = np.vstack([np.sqrt(weight) * x, penalty])
         y = np.vstack([np.sqrt(weight) * y, np.zeros((len(penalty), y.shape[1]))])
         solution = np.linalg.lstsq(x, y, rcond=None)[0]
-        if inter == "none" and label is inter_rows:
+        if inter_label == "none" and label is inter_rows:
             solution = 0 * solution
         if regression == "label_to_code":
             solution = solution.T
         assert_close(found.double(), torch.from_numpy(solution), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("rho", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("class_share", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize(
     "labels", [torch.tensor([0, 1, 0]), torch.tensor([[1, 1], [0, 1], [0, 0]])]
 )
-def test_label_to_code_finds_the_best_of_all_codes(labels, rho):
-    options = {**WEIGHTS, "regression": "label_to_code", "rho": rho, "gamma": 4.0}
+def test_label_to_code_finds_the_best_of_all_codes(labels, class_share):
+    options = {
+        **WEIGHTS,
+        "regression": "label_to_code",
+        "class_share": class_share,
+        "quantization_weight": 4.0,
+    }
     loss_func, _ = make_bank(labels, 2, code_length=3, num_classes=2, **options)
     bank = loss_func.code_bank
     _, after = loss_func.update_codes()
-    networks, weights = [c.tolist() for c, _ in bank.networks], bank.class_weights.tolist()
+    networks, weights = (
+        [c.tolist() for c in bank.networks],
+        bank.variables("regression")["weights"].tolist(),
+    )
     best = min(
         sum(
             dsah_reference(
@@ -338,7 +370,7 @@ def test_label_to_code_finds_the_best_of_all_codes(labels, rho):
 def test_start_depends_on_labels_alone():
     labels = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 0], [1, 0, 0], [1, 1, 0]])
     bank = CodeBank(labels, 16)
-    loss_func = DSAHLoss(3, 16, code_bank=bank, warm_start=0, kappa=1.0)
+    loss_func = DSAHLoss(3, 16, code_bank=bank, warm_start=0, inner_product_weight=1.0)
     loss_func(torch.randn(2, 16), sample_indices=torch.tensor([0, 1]))
     class_codes, codes = loss_func.class_codes, bank.binary_codes
     assert bank.started
@@ -352,10 +384,12 @@ def test_warm_start_is_so_many_discrete_steps():
 
     def weights_after(warm_start, steps):
         bank = CodeBank(labels, 16)
-        loss_func = DSAHLoss(12, 16, code_bank=bank, warm_start=warm_start, sweeps=1, kappa=1.0)
+        loss_func = DSAHLoss(
+            12, 16, code_bank=bank, warm_start=warm_start, sweeps=1, inner_product_weight=1.0
+        )
         for _ in range(steps):
             loss_func.update_codes()
-        return bank.class_weights
+        return bank.variables("regression")["weights"]
 
     assert not torch.equal(weights_after(0, 2), weights_after(0, 3))
     assert_close(weights_after(2, 1), weights_after(0, 3), rtol=0, atol=0)
@@ -364,44 +398,50 @@ def test_warm_start_is_so_many_discrete_steps():
 @pytest.mark.parametrize(("sweeps", "best"), [(1, False), (20, True)])
 def test_more_sweeps_leave_no_bit_whose_flip_helps(sweeps, best):
     labels = torch.randint(2, (6, 4))
-    loss_func, _ = make_bank(labels, 1, 8, 4, sweeps=sweeps, warm_start=0, kappa=3.0)
+    loss_func, _ = make_bank(labels, 1, 8, 4, sweeps=sweeps, warm_start=0, inner_product_weight=3.0)
     bank = loss_func.code_bank
     bank.binary_codes.copy_(torch.randint(2, (6, 8)) * 2 - 1)
+    bank.codes_changed()
     _, after = loss_func.update_codes()
     flipped = []
     for place in itertools.product(range(6), range(8)):
         bank.binary_codes[place] *= -1
-        flipped.append(sum(bank_reference(bank, labels, kappa=3.0).values()) / 6)
+        flipped.append(sum(bank_reference(bank, labels, inner_product_weight=3.0).values()) / 6)
         bank.binary_codes[place] *= -1
     assert (min(flipped) > after - 1e-6) == best
 
 
-@pytest.mark.parametrize("inter", ["center", "simplex", "none"])
-def test_warm_start_gives_each_class_a_code_of_its_own(inter):
+@pytest.mark.parametrize("inter_label", ["center", "simplex", "none"])
+def test_warm_start_gives_each_class_a_code_of_its_own(inter_label):
     labels = torch.arange(10).repeat(5)
     bank = CodeBank(labels, 16)
-    DSAHLoss(10, 16, code_bank=bank, inter=inter).update_codes()
+    DSAHLoss(10, 16, code_bank=bank, inter_label=inter_label).update_codes()
     assert len(bank.binary_codes.unique(dim=0)) == 10
     assert_close(bank.binary_codes[:10], bank.binary_codes[10:20])
 
 
 def test_terms_are_the_losses_of_their_own(labels):
     """With the other weights 0, a term has the value of the loss that stands for it alone."""
-    codes, off = make_codes(code_length=8)[0], dict.fromkeys(("alpha", "beta", "gamma"), 0.0)
-    graph = DSAHLoss(3, 8, **off, lambda_=0.5)(codes, labels)
+    codes, off = (
+        make_codes(code_length=8)[0],
+        dict.fromkeys(("intra_weight", "inter_weight", "quantization_weight"), 0.0),
+    )
+    graph = DSAHLoss(3, 8, **off, graph_weight=0.5)(codes, labels)
     assert_close(graph, AffinityGraphLoss()(codes, labels) / 2)
-    quantization = DSAHLoss(3, 8, **{**off, "gamma": 0.5}, lambda_=0, kappa=0)(codes, labels)
+    quantization = DSAHLoss(
+        3, 8, **{**off, "quantization_weight": 0.5}, graph_weight=0, inner_product_weight=0
+    )(codes, labels)
     assert_close(quantization, ClassStructureQuantizationLoss()(codes, labels) / 2)
-    loss_func = DSAHLoss(3, 8, gamma=0, lambda_=0)
-    bank = CodeBank.of_batch(labels, 3, codes)
-    set_class_codes(bank, loss_func.class_codes)
+    loss_func = DSAHLoss(3, 8, quantization_weight=0, graph_weight=0)
+    bank = CodeBank(labels, 8)
+    DSAHLoss(3, 8, warm_start=0, code_bank=bank)(codes, sample_indices=torch.arange(6))
     regression = DualSemanticRegressionLoss(3)(bank.binary_codes.float(), labels)
     assert loss_func(codes, labels) <= regression + 1e-6
 
 
 @pytest.mark.parametrize("mode", ["batch", "data_set"])
 def test_pairs_of_a_miner_replace_the_graph(labels, mode):
-    options = {"gamma": 0, "alpha": 0, "beta": 0, "lambda_": 0.5}
+    options = {"quantization_weight": 0, "intra_weight": 0, "inter_weight": 0, "graph_weight": 0.5}
     codes, ref_codes = make_codes(num_networks=2)
     bank = CodeBank(labels, 4, num_networks=2) if mode == "data_set" else None
     a1, p, a2, n = (torch.tensor(x) for x in ([0, 0, 4], [1, 5, 2], [0], [3]))
@@ -415,7 +455,7 @@ def test_pairs_of_a_miner_replace_the_graph(labels, mode):
 
 @pytest.mark.parametrize("num_networks", [1, 2])
 def test_float64_codes_with_a_bank_in_float32(labels, num_networks):
-    loss_func, codes = make_bank(labels, num_networks, kappa=1.0)
+    loss_func, codes = make_bank(labels, num_networks, inner_product_weight=1.0)
     rows = torch.arange(6)
     single = loss_func(**as_arguments(codes), sample_indices=rows)
     double = loss_func(**as_arguments([c.double() for c in codes]), sample_indices=rows)
@@ -430,7 +470,7 @@ def test_sums_are_made_anew_before_a_discrete_step(labels):
     for rounding in (0.0, 0.1):
         torch.manual_seed(0)
         loss_func, _ = make_bank(labels)
-        loss_func.code_bank.query_sums.add_(rounding)
+        loss_func.code_bank.sums("class_moments")[0].add_(rounding)
         steps.append(loss_func.update_codes())
     assert steps[0] == steps[1]
 
@@ -447,17 +487,17 @@ def test_discrete_step_is_exact_under_autocast():
     steps, weights = [], []
     for enabled in (False, True):
         torch.manual_seed(0)
-        loss_func, _ = make_bank(labels, 1, 8, kappa=1.0)
+        loss_func, _ = make_bank(labels, 1, 8, inner_product_weight=1.0)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
             steps.append(loss_func.update_codes())
-        weights.append(loss_func.code_bank.class_weights)
+        weights.append(loss_func.code_bank.variables("regression")["weights"])
     assert steps[0] == steps[1]
     assert_close(*weights, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("num_networks", [1, 2])
 def test_a_restored_bank_goes_on_as_the_old_one(labels, num_networks):
-    options = {"kappa": 1.0, "rho": 0.5}
+    options = {"inner_product_weight": 1.0, "class_share": 0.5}
     loss_func, _ = make_bank(labels, num_networks, **options)
     loss_func.update_codes()
     restored = CodeBank(labels, 4, num_networks=num_networks)
@@ -485,15 +525,15 @@ def test_progress_bar(labels, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"alpha": -1}, "`alpha` of at least 0, got -1"),
-        ({"beta": float("nan")}, "`beta` of at least 0, got nan"),
-        ({"gamma": -0.1}, r"`gamma` of at least 0, got -0\.1"),
-        ({"lambda_": -1}, "`lambda_` of at least 0, got -1"),
-        ({"kappa": -1}, "`kappa` of at least 0, got -1"),
-        ({"rho": -1}, "`rho` of at least 0, got -1"),
-        ({"rho": 1.5}, r"`rho` from 0 to 1, got 1\.5"),
-        ({"nu": 0}, "positive `nu`, got 0"),
-        ({"inter": "centre"}, "`inter` to be one of 'center', .*, got 'centre'"),
+        ({"intra_weight": -1}, "`intra_weight` of at least 0, got -1"),
+        ({"inter_weight": float("nan")}, "`inter_weight` of at least 0, got nan"),
+        ({"quantization_weight": -0.1}, r"`quantization_weight` of at least 0, got -0\.1"),
+        ({"graph_weight": -1}, "`graph_weight` of at least 0, got -1"),
+        ({"inner_product_weight": -1}, "`inner_product_weight` of at least 0, got -1"),
+        ({"class_share": -1}, "`class_share` from 0 to 1, got -1"),
+        ({"class_share": 1.5}, r"`class_share` from 0 to 1, got 1\.5"),
+        ({"ridge_penalty": 0}, "positive `ridge_penalty`, got 0"),
+        ({"inter_label": "centre"}, "`inter_label` to be one of 'center', .*, got 'centre'"),
         ({"regression": "both"}, "`regression` to be one of 'code_to_label', .*, got 'both'"),
         ({"warm_start": -1}, "`warm_start` of at least 0, got -1"),
         ({"sweeps": 0}, "`sweeps` of at least 1, got 0"),

@@ -61,7 +61,9 @@ def dsah_terms_reference(term, codes, labels, ref_codes=None, ref_labels=None, b
     return average([[1 if pull >= 0 else -1 for pull in row] for row in pulls], networks)
 
 
-def regression_reference(codes, labels, alpha, beta, nu, inter, regression):
+def regression_reference(
+    codes, labels, intra_weight, inter_weight, ridge_penalty, inter_label, regression
+):
     """The minimum over both matrices, each by least squares with the penalty as more rows."""
     codes, rows = np.array(codes, dtype=float), np.array(labels, dtype=float)
     classes = rows.shape[1]
@@ -70,13 +72,13 @@ def regression_reference(codes, labels, alpha, beta, nu, inter, regression):
         "simplex": np.where(rows == 1, 1.0, -1 / (classes - 1)),
         "complement": 1 - rows,
         "none": None,
-    }[inter]
+    }[inter_label]
     total = 0.0
-    for weight, label in ((alpha, rows), (beta, inter_rows)):
+    for weight, label in ((intra_weight, rows), (inter_weight, inter_rows)):
         if label is None:
             continue
         x, y = (codes, label) if regression == "code_to_label" else (label, codes)
-        x = np.vstack([np.sqrt(weight) * x, np.sqrt(nu) * np.eye(x.shape[1])])
+        x = np.vstack([np.sqrt(weight) * x, np.sqrt(ridge_penalty) * np.eye(x.shape[1])])
         y = np.vstack([np.sqrt(weight) * y, np.zeros((x.shape[1], y.shape[1]))])
         total += np.square(y - x @ np.linalg.lstsq(x, y, rcond=None)[0]).sum()
     return total / len(codes)
@@ -181,28 +183,50 @@ def test_no_similar_pair_is_no_loss():
     n=st.integers(1, 7),
     code_length=st.integers(1, 5),
     multi_hot=st.booleans(),
-    alpha=st.sampled_from([0.0, 0.5, 2.0]),
-    beta=st.sampled_from([0.0, 1.5]),
-    nu=st.sampled_from([0.1, 3.0]),
-    inter=st.sampled_from(INTER),
+    intra_weight=st.sampled_from([0.0, 0.5, 2.0]),
+    inter_weight=st.sampled_from([0.0, 1.5]),
+    ridge_penalty=st.sampled_from([0.1, 3.0]),
+    inter_label=st.sampled_from(INTER),
     regression=st.sampled_from(FORMS),
 )
 @settings(max_examples=60)
-def test_value_of_regression(seed, n, code_length, multi_hot, alpha, beta, nu, inter, regression):
+def test_value_of_regression(
+    seed,
+    n,
+    code_length,
+    multi_hot,
+    intra_weight,
+    inter_weight,
+    ridge_penalty,
+    inter_label,
+    regression,
+):
     torch.manual_seed(seed)
     labels = torch.randint(2, (n, 3)) if multi_hot else torch.randint(3, (n,))
     codes = make_codes(n, code_length, dtype=torch.float64)
-    options = {"alpha": alpha, "beta": beta, "nu": nu, "inter": inter, "regression": regression}
+    options = {
+        "intra_weight": intra_weight,
+        "inter_weight": inter_weight,
+        "ridge_penalty": ridge_penalty,
+        "inter_label": inter_label,
+        "regression": regression,
+    }
     expected = regression_reference(codes.tolist(), rows_of(labels), **options)
     loss = DualSemanticRegressionLoss(3, **options)(codes, labels)
     assert loss.item() == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
 @pytest.mark.parametrize("regression", FORMS)
-@pytest.mark.parametrize("inter", INTER)
-def test_device_and_dtype_of_regression(labels, inter, regression, device, dtype):
+@pytest.mark.parametrize("inter_label", INTER)
+def test_device_and_dtype_of_regression(labels, inter_label, regression, device, dtype):
     codes = make_codes(dtype=dtype, device=device)
-    options = {"alpha": 1.0, "beta": 0.5, "nu": 0.3, "inter": inter, "regression": regression}
+    options = {
+        "intra_weight": 1.0,
+        "inter_weight": 0.5,
+        "ridge_penalty": 0.3,
+        "inter_label": inter_label,
+        "regression": regression,
+    }
     expected = regression_reference(codes.tolist(), rows_of(labels), **options)
     loss = DualSemanticRegressionLoss(3, **options)(codes, labels)
     assert_close(loss.item(), expected, rtol=1e-5, atol=1e-6)
@@ -210,20 +234,24 @@ def test_device_and_dtype_of_regression(labels, inter, regression, device, dtype
 
 
 def test_no_weight_is_no_regression():
-    loss_func = DualSemanticRegressionLoss(3, alpha=0, beta=0)
+    loss_func = DualSemanticRegressionLoss(3, intra_weight=0, inter_weight=0)
     assert loss_func(make_codes(), LABELS["class_ids"]) == 0
 
 
 def test_complement_label_rewards_a_constant_bit_and_says_nothing_new():
-    """Section "The inter-class label" of the page: the theorem of the complement label."""
-    codes, labels, nu = make_codes(dtype=torch.float64), LABELS["class_ids"], 0.7
+    """Section "The inter_label-class label" of the page: the theorem of the complement label."""
+    codes, labels, ridge_penalty = make_codes(dtype=torch.float64), LABELS["class_ids"], 0.7
     num_classes = 5
-    intra = DualSemanticRegressionLoss(num_classes, beta=0, nu=nu)(codes, labels)
-    inter = DualSemanticRegressionLoss(num_classes, alpha=0, nu=nu, inter="complement")
+    intra = DualSemanticRegressionLoss(num_classes, inter_weight=0, ridge_penalty=ridge_penalty)(
+        codes, labels
+    )
+    inter_label = DualSemanticRegressionLoss(
+        num_classes, intra_weight=0, ridge_penalty=ridge_penalty, inter_label="complement"
+    )
     u, ones = codes.numpy(), np.ones(6)
-    constant = ones - u @ np.linalg.solve(u.T @ u + nu * np.eye(4), u.T @ ones)
+    constant = ones - u @ np.linalg.solve(u.T @ u + ridge_penalty * np.eye(4), u.T @ ones)
     expected = intra.item() + (num_classes - 2) * (ones @ constant) / 6
-    assert inter(codes, labels).item() == pytest.approx(expected)
+    assert inter_label(codes, labels).item() == pytest.approx(expected)
 
 
 def make_losses():
@@ -231,8 +259,10 @@ def make_losses():
         ClassStructureQuantizationLoss(),
         AffinityGraphLoss(),
         *(
-            DualSemanticRegressionLoss(3, nu=0.5, inter=inter, regression=regression)
-            for inter in INTER
+            DualSemanticRegressionLoss(
+                3, ridge_penalty=0.5, inter_label=inter_label, regression=regression
+            )
+            for inter_label in INTER
             for regression in FORMS
         ),
     ]
@@ -285,11 +315,11 @@ def test_graph_needs_labels_of_the_reference_set():
     ("options", "message"),
     [
         ({"num_classes": 1}, "`num_classes` of at least 2, got 1"),
-        ({"alpha": -1}, "`alpha` of at least 0, got -1"),
-        ({"beta": -1}, "`beta` of at least 0, got -1"),
-        ({"nu": 0}, "positive `nu`, got 0"),
-        ({"nu": float("nan")}, "positive `nu`, got nan"),
-        ({"inter": "other"}, "`inter` to be one of 'center', .*, got 'other'"),
+        ({"intra_weight": -1}, "`intra_weight` of at least 0, got -1"),
+        ({"inter_weight": -1}, "`inter_weight` of at least 0, got -1"),
+        ({"ridge_penalty": 0}, "positive `ridge_penalty`, got 0"),
+        ({"ridge_penalty": float("nan")}, "positive `ridge_penalty`, got nan"),
+        ({"inter_label": "other"}, "`inter_label` to be one of 'center', .*, got 'other'"),
         ({"regression": "ridge"}, "`regression` to be one of .*, got 'ridge'"),
     ],
 )

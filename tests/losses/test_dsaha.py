@@ -11,12 +11,22 @@ from loops import (
     mean_distance_from_bits,
     mean_label_pair_loss,
 )
+from objectives import Objective
 
 from pml_hashing.losses import DSAHALoss
 
-WEIGHTS = {"gamma": 0.5, "alpha": 2.0, "beta": 1.5, "mu": 0.7}
-CHOICES = {"gamma": [0.0, 0.5, 20.0], "alpha": [1.0], "beta": [1.0]}
-CHOICES |= {"mu": [0.0, 0.5, 9.0], "soft_similarity": [True, False]}
+WEIGHTS = {
+    "quantization_weight": 0.5,
+    "guidance_weight": 2.0,
+    "distance_weight": 1.5,
+    "agreement_weight": 0.7,
+}
+CHOICES = {
+    "quantization_weight": [0.0, 0.5, 20.0],
+    "guidance_weight": [1.0],
+    "distance_weight": [1.0],
+}
+CHOICES |= {"agreement_weight": [0.0, 0.5, 9.0], "soft_similarity": [True, False]}
 OPTIONS = {"label_widths": (6, 5), "fit_steps": 3}
 CONTINUOUS = {"guidance_loss", "distance_loss", "label_loss"}
 
@@ -26,7 +36,18 @@ def cross_entropy(label, logit):
     return -label * math.log(probability) - (1 - label) * math.log(1 - probability)
 
 
-def dsaha_reference(networks, learned, layers, labels, *, gamma, alpha, beta, mu, **options):
+def dsaha_reference(
+    networks,
+    learned,
+    layers,
+    labels,
+    *,
+    quantization_weight,
+    guidance_weight,
+    distance_weight,
+    agreement_weight,
+    **options,
+):
     """The terms of J as printed; of several networks, the sum."""
     n, num_bits, soft = len(labels), len(learned[0]), options.get("soft_similarity", True)
     products = [inner_products(codes, learned, labels, soft) for codes in networks]
@@ -38,10 +59,10 @@ def dsaha_reference(networks, learned, layers, labels, *, gamma, alpha, beta, mu
     apart = sum(distances(codes, label_codes) for codes in networks)
     return {
         "inner_product_loss": sum(products) / (n * num_bits) ** 2,
-        "quantization_loss": gamma * quantization / (n * num_bits**2),
-        "guidance_loss": alpha * guidance / num_bits**2,
-        "distance_loss": beta * apart / (n * num_bits**2),
-        "agreement_loss": mu * distances(label_codes, learned) / (n * num_bits**2),
+        "quantization_loss": quantization_weight * quantization / (n * num_bits**2),
+        "guidance_loss": guidance_weight * guidance / num_bits**2,
+        "distance_loss": distance_weight * apart / (n * num_bits**2),
+        "agreement_loss": agreement_weight * distances(label_codes, learned) / (n * num_bits**2),
         "label_loss": likelihood + 0.01 * mean_distance_from_bits(label_codes) + sum(errors) / n,
     }
 
@@ -51,13 +72,24 @@ def learned_of(loss_func, bank):
     return bank.binary_codes.tolist(), layers_of(loss_func.label_network)
 
 
+OBJECTIVE = Objective(
+    loss_class=DSAHALoss,
+    reference=dsaha_reference,
+    learned_of=learned_of,
+    weights=WEIGHTS,
+    choices=CHOICES,
+    options=OPTIONS,
+    continuous=frozenset(CONTINUOUS),
+)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"gamma": -0.1}, r"`gamma` of at least 0, got -0\.1"),
-        ({"alpha": -1}, "`alpha` of at least 0, got -1"),
-        ({"beta": float("nan")}, "`beta` of at least 0, got nan"),
-        ({"mu": -1}, "`mu` of at least 0, got -1"),
+        ({"quantization_weight": -0.1}, r"`quantization_weight` of at least 0, got -0\.1"),
+        ({"guidance_weight": -1}, "`guidance_weight` of at least 0, got -1"),
+        ({"distance_weight": float("nan")}, "`distance_weight` of at least 0, got nan"),
+        ({"agreement_weight": -1}, "`agreement_weight` of at least 0, got -1"),
         ({"sweeps": 0}, "`sweeps` of at least 1, got 0"),
         ({"num_classes": 1}, "`num_classes` of at least 2, got 1"),
         ({"label_widths": (4, 0)}, "`label_widths` of at least 1, got 0"),

@@ -3,34 +3,51 @@
 import pytest
 import torch
 from loops import LABELS, distance, distances, dot, make_codes, mean_pair_loss, rows_of
+from objectives import Objective
 from torch.testing import assert_close
 
 from pml_hashing import CodeBank
 from pml_hashing.losses import DSDHLoss
 
-WEIGHTS = {"mu": 1.5, "nu": 0.8, "eta": 2.0}
-CHOICES = {"mu": [0.0, 0.5, 2.0], "nu": [0.1, 3.0], "eta": [0.0, 0.5, 2.0]}
+WEIGHTS = {"regression_weight": 1.5, "ridge_penalty": 0.8, "quantization_weight": 2.0}
+CHOICES = {
+    "regression_weight": [0.0, 0.5, 2.0],
+    "ridge_penalty": [0.1, 3.0],
+    "quantization_weight": [0.0, 0.5, 2.0],
+}
 LIKELIHOOD_WEIGHT = 1.0
 
 
-def dsdh_reference(networks, learned, weights, labels, *, mu, nu, eta):
+def dsdh_reference(
+    networks, learned, weights, labels, *, regression_weight, ridge_penalty, quantization_weight
+):
     """The terms of J as printed; `networks` holds U, and V where there are two."""
     n, num_bits, errors = len(labels), len(learned[0]), 0.0
     for code, label in zip(learned, labels, strict=True):
         fit = [dot(code, column) for column in zip(*weights, strict=True)]
-        errors += mu * distance(label, fit)
-    penalty = nu * sum(w * w for row in weights for w in row)
+        errors += regression_weight * distance(label, fit)
+    penalty = ridge_penalty * sum(w * w for row in weights for w in row)
     quantization = sum(distances(codes, learned) for codes in networks)
     return {
         "likelihood_loss": mean_pair_loss(networks, labels),
         "regression_loss": (errors + penalty) / n,
-        "quantization_loss": eta * quantization / (n * num_bits),
+        "quantization_loss": quantization_weight * quantization / (n * num_bits),
     }
 
 
 def learned_of(loss_func, bank):
     """B and W."""
-    return bank.binary_codes.tolist(), bank.class_weights[0].tolist()
+    return bank.binary_codes.tolist(), bank.variables("regression")["weights"][0].tolist()
+
+
+OBJECTIVE = Objective(
+    loss_class=DSDHLoss,
+    reference=dsdh_reference,
+    learned_of=learned_of,
+    weights=WEIGHTS,
+    choices=CHOICES,
+    likelihood_weight=LIKELIHOOD_WEIGHT,
+)
 
 
 @pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
@@ -42,15 +59,17 @@ def test_map_is_that_of_ridge_regression(labels):
     loss_func.update_codes()
     system = codes.T @ codes + 0.8 / 1.5 * torch.eye(4)
     expected = torch.linalg.solve(system, codes.T @ rows)
-    assert_close(bank.class_weights[0].double(), expected, rtol=1e-5, atol=1e-5)
+    assert_close(
+        bank.variables("regression")["weights"][0].double(), expected, rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mu": -1}, "`mu` of at least 0, got -1"),
-        ({"nu": 0}, "positive `nu`, got 0"),
-        ({"eta": float("nan")}, "`eta` of at least 0, got nan"),
+        ({"regression_weight": -1}, "`regression_weight` of at least 0, got -1"),
+        ({"ridge_penalty": 0}, "positive `ridge_penalty`, got 0"),
+        ({"quantization_weight": float("nan")}, "`quantization_weight` of at least 0, got nan"),
         ({"sweeps": 0}, "`sweeps` of at least 1, got 0"),
         ({"bank_samples": -1}, "`bank_samples` of at least 0, got -1"),
         ({"num_classes": 1}, "`num_classes` of at least 2, got 1"),

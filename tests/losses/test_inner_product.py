@@ -4,7 +4,7 @@ import torch
 from torch.testing import assert_close
 
 from pml_hashing import CodeBank
-from pml_hashing.losses._inner_product import similarity_sums
+from pml_hashing.losses.terms.inner_product import similarity_sums
 
 
 def test_all_samples_similar():

@@ -6,15 +6,15 @@ import pytest
 import torch
 from loops import LABELS, as_arguments, layers_of, make_codes, rows_of, terms_of
 from pytorch_metric_learning.trainers import MetricLossOnly
-from test_objectives import Case
+from test_objectives import CASES
 from torch import nn
 from torch.testing import assert_close
 from torch.utils.data import TensorDataset
 
 from pml_hashing import CodeBank, losses
 from pml_hashing.codes import binarize
-from pml_hashing.losses import _label_networks
-from pml_hashing.losses._label_networks import LabelNetwork, codes_of_groups
+from pml_hashing.losses.terms import LabelNetwork, label_network
+from pml_hashing.losses.terms.label_network import codes_of_groups
 from pml_hashing.trainers import AsymmetricTrainer
 
 NAMES = ["ADSQLoss", "DSAHALoss"]
@@ -71,10 +71,10 @@ def test_fit_weighs_labels_by_how_many_samples_have_them():
 
 
 def test_fit_draws_from_many_labels_by_how_many_samples_have_them(monkeypatch):
-    monkeypatch.setattr(_label_networks, "LABELS_OF_A_STEP", 8)
+    monkeypatch.setattr(label_network, "LABELS_OF_A_STEP", 8)
     labels, counts = torch.arange(20), torch.ones(20)
     counts[3] = 1000.0
-    batches = _label_networks._batches(labels, counts, 10, 0)
+    batches = label_network._batches(labels, counts, 10, 0)
     drawn = torch.cat([some for some, _ in batches])
     assert [len(some) for some, _ in batches] == [8] * 10
     assert (drawn == 3).float().mean() > 0.9
@@ -127,7 +127,7 @@ def test_learned_codes_start_from_the_codes_of_labels(loss_class):
 @pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
 @pytest.mark.parametrize("paper", ["adsq", "dsaha"])
 def test_batch_smaller_than_the_labels_is_held_against_its_own(paper, labels):
-    case, rows = Case(paper), torch.tensor([3, 5])
+    case, rows = CASES[paper], torch.tensor([3, 5])
     loss_func, codes = case.make_bank(labels, **case.weights)
     found = terms_of(loss_func, [codes[0][rows]], None, sample_indices=rows)
     layers, learned = layers_of(loss_func.label_network), loss_func.code_bank.binary_codes[rows]
@@ -142,7 +142,7 @@ def test_batch_smaller_than_the_labels_is_held_against_its_own(paper, labels):
 @pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
 @pytest.mark.parametrize("paper", ["adsq", "dsaha"])
 def test_gradient_of_the_network_of_labels(paper, labels):
-    case = Case(paper)
+    case = CASES[paper]
     loss_func = case.make_loss(**case.weights).double()
     codes = make_codes(num_networks=2, dtype=torch.float64)
     names, values = zip(*loss_func.named_parameters(), strict=True)
@@ -171,7 +171,14 @@ def test_agreement_draws_learned_codes_to_those_of_labels(loss_class):
     labels = LABELS["class_ids"]
     for mu, equal in ((0.0, False), (1e4, True)):
         bank = CodeBank(labels, 8)
-        loss_func = loss_class(3, 8, label_widths=(24, 12), gamma=5.0, mu=mu, code_bank=bank)
+        loss_func = loss_class(
+            3,
+            8,
+            label_widths=(24, 12),
+            quantization_weight=5.0,
+            agreement_weight=mu,
+            code_bank=bank,
+        )
         loss_func(4 * torch.randn(6, 8), sample_indices=torch.arange(6))
         loss_func.update_codes()
         wanted = binarize(codes_of_groups(loss_func.label_network, bank))[bank.groups]

@@ -19,8 +19,7 @@ from pml_hashing.trainers import AsymmetricTrainer
 NAMES = [
     name
     for name in losses.__all__
-    if "code_bank" in inspect.signature(getattr(losses, name)).parameters
-    and name != "BaseDiscreteLoss"
+    if "code_bank" in inspect.signature(getattr(losses, name)).parameters and name != "DiscreteLoss"
 ]
 LED_BY_LABELS = [
     name for name in NAMES if "label_widths" in inspect.signature(getattr(losses, name)).parameters
@@ -43,9 +42,7 @@ def make_loss(name, labels=None, num_networks=1):
     if name in LED_BY_LABELS:
         options["label_widths"] = (24, 12)
     if labels is not None:
-        options["code_bank"] = CodeBank(
-            labels, 8, num_networks=num_networks, query_binary_codes=num_networks == 2
-        )
+        options["code_bank"] = CodeBank(labels, 8, num_networks=num_networks)
     return loss_class(num_classes=3, code_length=8, **options)
 
 

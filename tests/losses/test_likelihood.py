@@ -6,8 +6,7 @@ from torch.nn.functional import softplus
 from torch.testing import assert_close
 
 from pml_hashing import CodeBank
-from pml_hashing.losses import _likelihood
-from pml_hashing.losses._likelihood import bank_likelihood
+from pml_hashing.losses.terms import Batch, PairLikelihood, likelihood
 from pml_hashing.pairs import similarity
 
 LABELS = {
@@ -31,17 +30,17 @@ def whole(codes, others, labels, apart):
 @pytest.mark.parametrize("num_networks", [1, 2])
 @pytest.mark.parametrize("kind", LABELS)
 def test_blocks_are_the_whole(kind, num_networks, pairs, monkeypatch, device, dtype):
-    monkeypatch.setattr(_likelihood, "PAIRS_OF_A_BLOCK", pairs)
+    monkeypatch.setattr(likelihood, "PAIRS_OF_A_BLOCK", pairs)
     bank = CodeBank(LABELS[kind], 5, num_networks=num_networks).to(device)
-    for codes, _ in bank.networks:
+    for codes in bank.networks:
         codes.normal_()
     batch = [torch.randn(3, 5, dtype=dtype, requires_grad=True) for _ in range(num_networks)]
     moved = [codes.to(device) for codes in batch]
-    losses = bank_likelihood(moved, bank, ROWS.to(device), num_samples=7)
+    losses = PairLikelihood(7).losses(Batch(bank, ROWS.to(device), moved), {})
     weights = torch.rand(3, dtype=dtype)
     slopes = torch.autograd.grad(losses @ weights.to(device), batch)
 
-    others = [codes.cpu().to(dtype) for codes, _ in bank.networks][::-1]
+    others = [codes.cpu().to(dtype) for codes in bank.networks][::-1]
     sides = [
         whole(u, v, LABELS[kind], num_networks == 1) for u, v in zip(batch, others, strict=True)
     ]
@@ -53,7 +52,8 @@ def test_blocks_are_the_whole(kind, num_networks, pairs, monkeypatch, device, dt
 
 def test_of_a_bank_of_one_sample_is_nothing():
     bank = CodeBank(torch.tensor([0]), 5)
-    losses = bank_likelihood([torch.ones(1, 5)], bank, torch.tensor([0]), num_samples=1)
+    batch = Batch(bank, torch.tensor([0]), [torch.ones(1, 5)])
+    losses = PairLikelihood(1).losses(batch, {})
     assert losses.tolist() == [0.0]
 
 
@@ -62,7 +62,7 @@ def test_extreme_codes(scale):
     bank = CodeBank(LABELS["class_ids"], 5)
     bank.query_codes.fill_(scale)
     codes = torch.full((3, 5), scale, requires_grad=True)
-    losses = bank_likelihood([codes], bank, ROWS, num_samples=7)
+    losses = PairLikelihood(7).losses(Batch(bank, ROWS, [codes]), {})
     losses.sum().backward()
     assert losses.isfinite().all()
     assert codes.grad.isfinite().all()

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pml_hashing._checks import check_at_least
-from pml_hashing.code_bank import CodeBank, Rows
-from pml_hashing.losses._discrete import mean_over_bank
-from pml_hashing.losses._likelihood import pair_likelihood
+from pml_hashing.code_bank import CodeBank, Variables
+from pml_hashing.losses.terms._base import Batch, Quadratic, Term, sum_of
+from pml_hashing.losses.terms.likelihood import pair_likelihood
 from pml_hashing.pairs import similarity
 
 LABELS_OF_A_STEP = 256
@@ -134,27 +134,21 @@ def _batches(labels: Tensor, counts: Tensor, steps: int, seed: int) -> list[tupl
     return [(labels[some], torch.ones_like(counts[some])) for some in places]
 
 
-@torch.no_grad()
 def codes_of_groups(network: LabelNetwork, bank: CodeBank, block_size: int = 8192) -> Tensor:
-    """Return the codes of all distinct labels of a bank, `(d, code_length)`."""
-    blocks = [network(labels) for labels in bank.group_labels.split(block_size)]
-    return torch.cat(blocks).to(bank.code_sums)
+    """Return the codes of all distinct labels of a bank, `(d, code_length)`.
 
-
-def mean_with_labels(
-    bank: CodeBank,
-    network: LabelNetwork,
-    terms: Callable[[CodeBank, Rows, list[Tensor], Tensor], dict[str, Tensor]],
-) -> Tensor:
-    """Return `mean_over_bank` of terms that also take the codes of the samples' labels."""
-    label_codes = codes_of_groups(network, bank)
-    return mean_over_bank(
-        bank, lambda bank, rows, codes: terms(bank, rows, codes, label_codes[bank.groups[rows]])
-    )
+    Those of one batch are computed once, and with gradient: its losses take them too.
+    """
+    if bank.is_batch:
+        with torch.enable_grad():
+            return bank.once(network, lambda: network(bank.group_labels))
+    with torch.no_grad():
+        blocks = [network(labels) for labels in bank.group_labels.split(block_size)]
+        return torch.cat(blocks).to(bank.query_codes)
 
 
 class BatchLabels(NamedTuple):
-    """The labels that the samples of a batch are held against."""
+    """The labels that the samples of a batch are held against, with their codes."""
 
     labels: Tensor
     """Class ids `(d,)` or multi-hot rows `(d, num_classes)`."""
@@ -162,26 +156,124 @@ class BatchLabels(NamedTuple):
     """How many samples have each, `(d,)`."""
     own: Tensor
     """The place of every sample's own label, `(batch_size,)`."""
+    codes: Tensor
+    """The codes of the labels by the network, `(d, code_length)`."""
 
     @classmethod
-    def of(cls, bank: CodeBank, rows: Tensor) -> "BatchLabels":
-        """Return the distinct labels of the bank, or those of the batch where these are fewer."""
-        if len(bank.group_labels) <= len(rows):
-            return cls(bank.group_labels, bank.group_sizes, bank.groups[rows])
-        labels = bank.labels_of(rows)
-        own = torch.arange(len(labels), device=labels.device)
-        return cls(labels, torch.ones_like(own), own)
+    def of(cls, network: LabelNetwork, batch: Batch) -> "BatchLabels":
+        """Return the distinct labels of the bank, or those of the batch where these are fewer.
 
-    def likelihood(self, codes: list[Tensor], label_codes: Tensor) -> Tensor:
-        """Return the mean loss of every sample's codes, by each network, with codes of labels."""
-        similar, label_codes = (
-            similarity(self.labels[self.own], self.labels),
-            label_codes.to(codes[0]),
-        )
-        counts = self.counts.to(label_codes)[None]
-        losses = [pair_likelihood(u, label_codes, similar, counts) for u in codes]
-        return torch.stack(losses).sum(dim=0)
+        All terms of a batch take the same codes.
+        """
+        return batch.once(network, lambda: cls._of(network, batch))
 
-    def losses(self, network: LabelNetwork, label_codes: Tensor) -> Tensor:
-        """Return the loss that the label network has for every sample's own label."""
-        return network.losses(label_codes, self.labels, self.counts)[self.own]
+    @classmethod
+    def _of(cls, network: LabelNetwork, batch: Batch) -> "BatchLabels":
+        bank = batch.bank
+        if len(bank.group_labels) > len(batch.codes[0]):
+            own = torch.arange(len(batch.labels), device=batch.labels.device)
+            return cls(batch.labels, torch.ones_like(own), own, network(batch.labels))
+        codes = codes_of_groups(network, bank) if bank.is_batch else network(bank.group_labels)
+        return cls(bank.group_labels, bank.group_sizes, bank.groups[batch.rows], codes)
+
+
+class LabelCodes(Term):
+    r"""The loss of the label network itself, for the label of every sample.
+
+    $$
+    \frac{1}{n} \sum_j \ell(\tfrac{1}{2} h_i^\top h_j)
+        + \frac{\rho}{K} \sum_k \bigl\lvert \lvert h_{ik} \rvert - 1 \bigr\rvert
+        + \frac{1}{C} \sum_c r(y_{ic}, \hat y_{ic})
+    $$
+
+    It holds the network, whose parameters are parameters of the loss, and the binary codes start
+    from its codes. It is fitted to the labels of a data set before training, and is not in the
+    objective that `update_codes` returns.
+
+    Args:
+        network: The label network.
+    """
+
+    in_objective = False
+
+    def __init__(self, network: LabelNetwork) -> None:
+        super().__init__()
+        self.network, self.is_fitted = network, False
+
+    def get_extra_state(self) -> dict[str, bool]:
+        return {"is_fitted": self.is_fitted}
+
+    def set_extra_state(self, state: dict[str, bool]) -> None:
+        self.is_fitted = state["is_fitted"]
+
+    def losses(self, batch: Batch, variables: Variables) -> Tensor:
+        labels, counts, own, codes = BatchLabels.of(self.network, batch)
+        return self.network.losses(codes, labels, counts)[own]
+
+    def prepare(self, bank: CodeBank) -> None:
+        if not self.is_fitted:
+            self.network.fit(bank.group_labels, bank.group_sizes)
+            self.is_fitted = True
+
+    def first_codes(self, bank: CodeBank) -> Tensor:
+        return codes_of_groups(self.network, bank)
+
+
+class _LedByLabels(Term):
+    """A term that takes the codes of labels by a network that another term, `LabelCodes`, holds."""
+
+    def __init__(self, network: LabelNetwork) -> None:
+        super().__init__()
+        self._held = (network,)  # in a tuple, so that its parameters are not listed twice
+
+    @property
+    def network(self) -> LabelNetwork:
+        """The label network."""
+        return self._held[0]
+
+
+class LabelGuidance(_LedByLabels):
+    r"""The likelihood of pairs of the networks' codes with codes of labels.
+
+    $$\frac{1}{n} \sum_j \left( \ell_{ij}(u_i, h_j) + \ell_{ij}(v_i, h_j) \right)$$
+
+    It is not in the objective that `update_codes` returns.
+    """
+
+    in_objective = False
+
+    def losses(self, batch: Batch, variables: Variables) -> Tensor:
+        labels, counts, own, codes = BatchLabels.of(self.network, batch)
+        similar, codes = similarity(labels[own], labels), codes.to(batch.codes[0])
+        counts = counts.to(codes)[None]
+        return sum_of([pair_likelihood(u, codes, similar, counts) for u in batch.codes])
+
+
+class LabelDistance(_LedByLabels):
+    r"""The squared distance of the networks' codes from the code of the label, per bit.
+
+    $$\frac{1}{K} \left( \lVert u_i - h_i \rVert^2 + \lVert v_i - h_i \rVert^2 \right)$$
+
+    It is not in the objective that `update_codes` returns.
+    """
+
+    in_objective = False
+
+    def losses(self, batch: Batch, variables: Variables) -> Tensor:
+        _, _, own, codes = BatchLabels.of(self.network, batch)
+        distances = [(u - codes[own]).square().sum(dim=1) for u in batch.codes]
+        return sum_of(distances) / codes.shape[1]
+
+
+class LabelAgreement(_LedByLabels):
+    r"""The squared distance of the binary code from the code of the label, per bit.
+
+    $$\frac{1}{K} \lVert h_i - b_i \rVert^2$$
+    """
+
+    def losses(self, batch: Batch, variables: Variables) -> Tensor:
+        _, _, own, codes = BatchLabels.of(self.network, batch)
+        return (codes[own] - batch.binary_codes).square().sum(dim=1) / codes.shape[1]
+
+    def quadratic(self, bank: CodeBank, variables: Variables) -> Quadratic:
+        return Quadratic(targets=codes_of_groups(self.network, bank) / bank.code_length)
