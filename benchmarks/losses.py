@@ -34,13 +34,13 @@ BATCH_SIZE, CODE_LENGTH = 128, 64
 SAMPLES, MANY_SAMPLES, FEW_SAMPLES = 59_000, 1_000_000, 10_000
 DRAWN = 2000
 LABELS = {"10 classes": (10, False), "21 labels": (21, True), "1000 classes": (1000, False)}
-BASES = (losses.BaseHashingLoss, losses.BaseDiscreteLoss)
+BASES = (losses.BaseHashingLoss, losses.DiscreteLoss)
 CLASSES = {
     name: loss_class
     for name, loss_class in ((name, getattr(losses, name)) for name in losses.__all__)
     if issubclass(loss_class, BASES) and loss_class not in BASES
 }
-DISCRETE = [name for name, c in CLASSES.items() if issubclass(c, losses.BaseDiscreteLoss)]
+DISCRETE = [name for name, c in CLASSES.items() if issubclass(c, losses.DiscreteLoss)]
 BANK_PAIRS = [
     name for name, c in CLASSES.items() if "bank_samples" in inspect.signature(c).parameters
 ]
@@ -67,9 +67,9 @@ def make_codes(count: int) -> Tensor:
 
 
 def make_bank(kind: str, count: int, num_networks: int = 1) -> CodeBank:
-    options = {"num_networks": num_networks, "query_binary_codes": num_networks == 2}
-    bank = CodeBank(make_labels(kind, count), CODE_LENGTH, num_classes=LABELS[kind][0], **options)
-    for codes, _ in bank.networks:
+    options = {"num_classes": LABELS[kind][0], "num_networks": num_networks}
+    bank = CodeBank(make_labels(kind, count), CODE_LENGTH, **options)
+    for codes in bank.networks:
         codes.copy_(make_codes(count))
     return bank
 

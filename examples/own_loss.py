@@ -1,7 +1,10 @@
 """Write losses of your own: one composed of terms, with a term of your own, and a plain one."""
 
+from typing import Any
+
 import torch
 from sklearn.datasets import load_digits
+from torch import Tensor
 from torch.nn import functional as F
 
 from pml_hashing import CodeBank, HashingModel
@@ -14,20 +17,24 @@ from pml_hashing.pairs import similarity
 class Saturation(terms.Term):
     """The mean distance of the bits of a code from -1 and 1."""
 
-    def losses(self, batch, variables):
+    def losses(self, batch: terms.Batch, variables: dict[str, Tensor]) -> Tensor:
         distances = [(codes.abs() - 1).abs().mean(dim=1) for codes in batch.codes]
         return torch.stack(distances).sum(dim=0)  # of one or two networks
+
+
 # --8<-- [end:term]
-
-
 # --8<-- [start:plain]
 class SimilarityLoss(BaseHashingLoss):
     """The squared difference of the cosine of two codes from 1 if similar, and else -1."""
 
-    def compute_loss(self, embeddings, labels, indices_tuple, ref_emb, ref_labels):
+    def compute_loss(
+        self, embeddings: Any, labels: Any, indices_tuple: Any, ref_emb: Any, ref_labels: Any
+    ) -> dict[str, Any]:
         cosines = F.cosine_similarity(embeddings[:, None], ref_emb[None], dim=2)
         wanted = 2.0 * similarity(labels, ref_labels) - 1
         return {"loss": self.element_loss((cosines - wanted).square().mean(dim=1))}
+
+
 # --8<-- [end:plain]
 
 

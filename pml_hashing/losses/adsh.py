@@ -76,8 +76,10 @@ class ADSHLoss(DiscreteLoss):
         **kwargs: Any,
     ) -> None:
         check_weights(quantization_weight=quantization_weight)
+        # --8<-- [start:terms]
         terms = {
             "inner_product": (1.0, InnerProduct(soft_similarity)),
             "quantization": (quantization_weight / code_length, Quantization()),
         }
+        # --8<-- [end:terms]
         super().__init__(num_classes, code_length, terms, code_bank=code_bank, **kwargs)

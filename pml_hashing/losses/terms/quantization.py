@@ -6,6 +6,7 @@ from pml_hashing.code_bank import CodeBank, Variables
 from pml_hashing.losses.terms._base import Batch, Quadratic, Term, sum_of
 
 
+# --8<-- [start:term]
 class Quantization(Term):
     r"""The mean over the bits of the squared distance of the codes to the binary code.
 
@@ -20,3 +21,6 @@ class Quantization(Term):
 
     def quadratic(self, bank: CodeBank, variables: Variables) -> Quadratic:
         return Quadratic(own=1 / bank.code_length)
+
+
+# --8<-- [end:term]
