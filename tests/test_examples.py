@@ -14,7 +14,7 @@ from PIL import Image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 # These have a test or a file of tests of their own.
-LONG = {"compare_methods", "custom_folder", "figures", "million_images", "quickstart"}
+LONG = {"custom_folder", "figures", "million_images", "quickstart"}
 SHORT = sorted({path.stem for path in EXAMPLES.glob("*.py")} - LONG)
 
 

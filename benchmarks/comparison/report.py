@@ -6,9 +6,9 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, NamedTuple
 
 from comparison.results import Record
-from pml_hashing.visualize._style import COLORS, MARKERS, new_axes
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 MEAN_AP = "mean_average_precision"
@@ -22,6 +22,9 @@ COSTS = {
     "train_cpu_seconds": "CPU seconds",
     "train_memory_mib": "Peak memory, MiB",
 }
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+"""Okabe and Ito's, which people who do not see red or green can tell apart."""
+MARKERS = "osD^vP"
 
 
 class Setting(NamedTuple):
@@ -136,7 +139,7 @@ def cost_table(cells: Cells) -> list[str]:
 
 def plot(cells: Cells, name: str = MEAN_AP) -> "Figure":
     """Return the figure of a score over the code length, mean and deviation."""
-    figure, axes = new_axes("Code length (bits)", SCORES[name])
+    figure, axes = _new_axes("Code length (bits)", SCORES[name])
     for number, method in enumerate(cells.methods):
         points = [
             (length, fmean(values), stdev(values) if len(values) > 1 else 0.0)
@@ -151,6 +154,18 @@ def plot(cells: Cells, name: str = MEAN_AP) -> "Figure":
     figure.legend(loc="outside right upper", frameon=False)
     figure.set_figheight(max(4.0, 0.5 + 0.22 * len(cells.methods)))  # inches, for the legend
     return figure
+
+
+def _new_axes(xlabel: str, ylabel: str) -> tuple["Figure", "Axes"]:
+    from matplotlib.figure import Figure  # noqa: PLC0415 (the process of a cell needs none)
+
+    figure = Figure(figsize=(6.6, 4.0), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.grid(color="0.9", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
 
 
 def _seeds(cells: Cells) -> str:
