@@ -10,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from pml_hashing.datasets import ImageArrays
 from pml_hashing.evaluation import precision_recall_by_radius
-from pml_hashing.visualize import plot_precision_recall, plot_retrieval
+from pml_hashing.visualize import plot_neighbors, plot_precision_recall, plot_retrieval
 from pml_hashing.visualize.gallery import WRONG
 
 PRECISION, RECALL = torch.tensor([1.0, 0.8, 0.5]), torch.tensor([0.2, 0.6, 1.0])
@@ -195,6 +196,36 @@ def test_retrieval_refuses(change, error, message):
     }
     with pytest.raises(error, match=message):
         plot_retrieval(**arguments | change)
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "wrong"),
+    [
+        ([0, 1, 1, 0], ["0", "1"], [True, True, False, True, False, True]),
+        ([[1, 1], [0, 1], [0, 0], [1, 0]], ["0, 1", "1"], [False, True, False, True, True, False]),
+    ],
+)
+def test_neighbors_of_a_data_set(labels, names, wrong):
+    gray = np.arange(0, 4 * 40, 40, dtype=np.uint8).repeat(4).reshape(4, 2, 2)
+    neighbors = torch.tensor([[1, 2, 3], [3, 2, 0]])
+    figure = plot_neighbors(
+        ImageArrays(gray, labels), torch.tensor([0, 1]), neighbors, distances=neighbors
+    )
+    queries, found = figure.axes[::4], [axes for i, axes in enumerate(figure.axes) if i % 4]
+    assert [axes.get_xlabel() for axes in queries] == names
+    assert [axes.get_xlabel() for axes in found[:3]] == ["d = 1", "d = 2", "d = 3"]
+    assert [is_framed(axes) for axes in found] == wrong
+    shown = [round(float(pixels(axes).max() * 255)) for axes in found]
+    assert shown == (40 * neighbors).flatten().tolist()
+
+
+@pytest.mark.parametrize(
+    ("queries", "neighbors"), [([0], [[1], [2]]), ([], []), ([0], [1]), ([[0]], [[1]])]
+)
+def test_neighbors_of_other_sizes(queries, neighbors):
+    images = ImageArrays(np.zeros((3, 2, 2), np.uint8), [0, 1, 0])
+    with pytest.raises(ValueError, match=r"`queries` of shape \(num_queries,\) and `neighbors`"):
+        plot_neighbors(images, torch.tensor(queries), torch.tensor(neighbors))
 
 
 def test_without_matplotlib_an_error_says_what_to_install(monkeypatch):
