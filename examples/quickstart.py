@@ -57,6 +57,7 @@ def train(model: HashingModel, images: LabelledImages, places: Tensor, args: Nam
     transform = model.transform(is_training=args.data != "digits")
     num_classes, code_length = len(images.classes), model.code_length
     code_bank = CodeBank(images.labels[places], code_length, num_classes=num_classes)
+    code_bank.to(args.device)
     loss_func = DSAHLoss(num_classes, code_length, code_bank=code_bank, collect_stats=True)
     models = {"trunk": model.trunk, "embedder": model.embedder, "code_bank": code_bank}
     trunk_rate = RATE / 10 if args.pretrained or args.checkpoint else RATE  # is to change little

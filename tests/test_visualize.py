@@ -12,7 +12,12 @@ from PIL import Image
 
 from pml_hashing.datasets import ImageArrays
 from pml_hashing.evaluation import precision_recall_by_radius
-from pml_hashing.visualize import plot_neighbors, plot_precision_recall, plot_retrieval
+from pml_hashing.visualize import (
+    plot_by_code_length,
+    plot_neighbors,
+    plot_precision_recall,
+    plot_retrieval,
+)
 from pml_hashing.visualize.gallery import WRONG
 
 PRECISION, RECALL = torch.tensor([1.0, 0.8, 0.5]), torch.tensor([0.2, 0.6, 1.0])
@@ -196,6 +201,40 @@ def test_retrieval_refuses(change, error, message):
     }
     with pytest.raises(error, match=message):
         plot_retrieval(**arguments | change)
+
+
+def test_scores_by_code_length():
+    scores = {"ITQ": {32: [0.5], 16: [0.2, 0.4, 0.6]}, "none yet": {}, "SDH": {64: [0.6, 0.6]}}
+    figure = plot_by_code_length(scores, ylabel="mAP@all")
+    (axes,) = figure.axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Code length (bits)", "mAP@all")
+    assert axes.get_xticks().tolist() == [16, 32, 64]
+    assert legend(figure) == ["ITQ", "none yet", "SDH"]
+    itq, _, sdh = axes.containers
+    np.testing.assert_allclose(itq.lines[0].get_xydata(), [[32, 0.5], [16, 0.4]])
+    (bars,) = itq.lines[2]
+    np.testing.assert_allclose([bar[:, 1] for bar in bars.get_segments()], [[0.5, 0.5], [0.2, 0.6]])
+    np.testing.assert_allclose(sdh.lines[0].get_xydata(), [[64, 0.6]])
+
+
+def test_many_methods_have_lines_of_their_own_and_room():
+    axes = plot_by_code_length({str(i): {8: [0.5]} for i in range(24)}).axes[0]
+    lines = [container.lines[0] for container in axes.containers]
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 24
+    assert axes.figure.get_figheight() > 5
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ({}, "at least one method, got none"),
+        ({"ITQ": {8: []}}, r"finite `scores` of 'ITQ' at 8 bits, got \[\]"),
+        ({"ITQ": {8: [0.5, float("nan")]}}, "at 8 bits, got .0.5, nan"),
+    ],
+)
+def test_scores_by_code_length_refuses(scores, message):
+    with pytest.raises(ValueError, match=message):
+        plot_by_code_length(scores)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, NamedTuple
 
 from comparison.results import Record
+from pml_hashing.visualize import plot_by_code_length
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 MEAN_AP = "mean_average_precision"
@@ -22,9 +22,6 @@ COSTS = {
     "train_cpu_seconds": "CPU seconds",
     "train_memory_mib": "Peak memory, MiB",
 }
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""Okabe and Ito's, which people who do not see red or green can tell apart."""
-MARKERS = "osD^vP"
 
 
 class Setting(NamedTuple):
@@ -139,33 +136,14 @@ def cost_table(cells: Cells) -> list[str]:
 
 def plot(cells: Cells, name: str = MEAN_AP) -> "Figure":
     """Return the figure of a score over the code length, mean and deviation."""
-    figure, axes = _new_axes("Code length (bits)", SCORES[name])
-    for number, method in enumerate(cells.methods):
-        points = [
-            (length, fmean(values), stdev(values) if len(values) > 1 else 0.0)
-            for length in cells.code_lengths
-            if length is not None and (values := cells.values(method, length, name))
-        ]
-        lengths, means, deviations = zip(*points, strict=True) if points else ((), (), ())
-        marker = MARKERS[(number // len(COLORS)) % len(MARKERS)]
-        style = {"color": COLORS[number % len(COLORS)], "marker": marker, "markersize": 4}
-        axes.errorbar(lengths, means, deviations, label=method, capsize=2, **style)
-    axes.set_xticks([length for length in cells.code_lengths if length is not None])
-    figure.legend(loc="outside right upper", frameon=False)
-    figure.set_figheight(max(4.0, 0.5 + 0.22 * len(cells.methods)))  # inches, for the legend
-    return figure
-
-
-def _new_axes(xlabel: str, ylabel: str) -> tuple["Figure", "Axes"]:
-    from matplotlib.figure import Figure  # noqa: PLC0415 (the process of a cell needs none)
-
-    figure = Figure(figsize=(6.6, 4.0), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
-    axes.set(xlabel=xlabel, ylabel=ylabel)
-    axes.grid(color="0.9", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+    lengths = [length for length in cells.code_lengths if length is not None]
+    scores = {
+        method: {
+            length: values for length in lengths if (values := cells.values(method, length, name))
+        }
+        for method in cells.methods
+    }
+    return plot_by_code_length(scores, ylabel=SCORES[name])
 
 
 def _seeds(cells: Cells) -> str:

@@ -2,6 +2,7 @@
 
 from pml_hashing.visualize.codes import plot_bits, plot_distances, plot_embedding
 from pml_hashing.visualize.curves import (
+    plot_by_code_length,
     plot_precision_by_radius,
     plot_precision_by_rank,
     plot_precision_recall,
@@ -10,6 +11,7 @@ from pml_hashing.visualize.gallery import plot_neighbors, plot_retrieval
 
 __all__ = [
     "plot_bits",
+    "plot_by_code_length",
     "plot_distances",
     "plot_embedding",
     "plot_neighbors",

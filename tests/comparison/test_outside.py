@@ -126,7 +126,7 @@ class Seeded(nn.Module):
 
 class Kin(DSAHLoss):
     def __init__(self, **options):
-        super().__init__(rho=0.5, **options)
+        super().__init__(collect_stats=True, **options)
 
 
 class WithoutSizes(nn.Module):
@@ -154,7 +154,7 @@ def test_a_loss_is_given_what_it_has_as_arguments():
     assert isinstance(make_loss(Recipe(WithoutSizes), task), WithoutSizes)
 
 
-@pytest.mark.parametrize("loss", [DSAHLoss, Kin, function, partial(DSAHLoss, rho=0.5)])
+@pytest.mark.parametrize("loss", [DSAHLoss, Kin, function, partial(DSAHLoss, collect_stats=True)])
 def test_a_loss_with_discrete_variables_has_a_bank(loss):
     task = make_task()
     loss_func = make_loss(Recipe(loss), task)
