@@ -57,8 +57,10 @@ def load_images(dataset: str, root: Path) -> Images:
     try:
         return DATASETS[dataset](root) if dataset in DATASETS else folder(dataset)
     except Exception as error:  # each reader has errors of its own
+        hint = " (--download fetches them)" if dataset in DOWNLOADS else ""
         raise ValueError(
-            f"Expected the images of {dataset} in {where}, got {type(error).__name__}: {error}"
+            f"Expected the images of {dataset} in {where}{hint}, got "
+            f"{type(error).__name__}: {error}"
         ) from error
 
 

@@ -185,7 +185,10 @@ def test_without_methods_end_to_end_trains_all_networks(arguments, monkeypatch):
 
 
 WRONG = [
-    (["--dataset", "cifar10", "--root", "nowhere"], "the images of cifar10 in nowhere, got"),
+    (
+        ["--dataset", "cifar10", "--root", "nowhere"],
+        "the images of cifar10 in nowhere (--download fetches them), got",
+    ),
     (["--dataset", "fashion-mnist"], "got FileNotFoundError: Expected train-images-idx3"),
     (["--dataset", "empty"], "the images of empty in empty, got FileNotFoundError"),
     (["--checkpoint", "other.pt"], "Expected `checkpoint_path` to be a whole file of weights"),
@@ -250,7 +253,7 @@ def test_weights_that_no_hub_gives(compare, arguments, monkeypatch):
         raise ConnectionError("no network")
 
     monkeypatch.setattr("comparison.sources.HashingModel", fail)
-    with pytest.raises(SystemExit, match=r"weights of test_resnet .*no network A `checkpoint`"):
+    with pytest.raises(SystemExit, match=r"weights of test_resnet .*no network --checkpoint takes"):
         compare("--methods", "CSQ")
 
 
