@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from comparison.protocols import PROTOCOLS
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
@@ -24,19 +25,12 @@ from pml_hashing.baselines import ITQ
 from pml_hashing.codes import pack
 from pml_hashing.evaluation import mean_average_precision
 
-QUERIES_A_CLASS, TRAINING_A_CLASS = 100, 500
-
 
 class Split:
     """Queries, database and training images of one seed."""
 
     def __init__(self, features: Tensor, labels: Tensor, seed: int) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        order = torch.randperm(len(labels), generator=generator)
-        places = [order[labels[order] == c] for c in labels.unique()]
-        query = torch.cat([p[:QUERIES_A_CLASS] for p in places])
-        train = torch.cat([p[QUERIES_A_CLASS:][:TRAINING_A_CLASS] for p in places])
-        database = torch.cat([p[QUERIES_A_CLASS:] for p in places])
+        query, database, train = PROTOCOLS["1k/59k"].split(labels, 0, seed)
         mean, deviation = features[train].mean(dim=0), features[train].std(dim=0)
         features = (features - mean) / deviation.clamp(min=1e-6)
         self.query, self.query_labels = features[query], labels[query]

@@ -9,25 +9,14 @@ and `labels`, the 50,000 training images first. `benchmarks/cifar10_codes.py` tr
 import argparse
 import os
 import time
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import torch
+from comparison.data import load_assets
+from comparison.results import write_whole
 from torch.nn import functional as F
 from tqdm import tqdm
-
-from pml_hashing._files import write_atomically
-
-
-def load_assets() -> ModuleType:
-    path = Path(os.environ["PML_HASHING_DATA"]) / "load_assets.py"
-    loader = SourceFileLoader("load_assets", str(path))
-    module = ModuleType(loader.name)
-    module.__file__ = str(path)
-    loader.exec_module(module)
-    return module
 
 
 @torch.inference_mode()
@@ -50,7 +39,7 @@ def main() -> None:
     parser.add_argument("--img-size", type=int, default=160)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
-    assets = load_assets()
+    assets = load_assets(Path(os.environ["PML_HASHING_DATA"]))
     images, labels = assets.cifar10("all")
     model = assets.backbone(arguments.backbone).eval()
     model = model.to(arguments.device, memory_format=torch.channels_last)
@@ -63,7 +52,7 @@ def main() -> None:
         with path.open("wb") as file:
             np.savez(file, features=features, labels=labels)
 
-    write_atomically(arguments.output, write)
+    write_whole(arguments.output, write)
 
 
 if __name__ == "__main__":

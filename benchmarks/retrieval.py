@@ -1,32 +1,177 @@
-"""The comparison of docs/results.md: every method, at 12, 24, 32 and 48 bits, with three seeds.
+r"""Compare hashing methods: same backbone, same split, same budget, several seeds.
 
-    export PML_HASHING_DATA=DATA
-    python benchmarks/cifar10_features.py outputs/cifar10_features.npz
-    python benchmarks/retrieval.py
-    python benchmarks/tables.py
+    python benchmarks/retrieval.py --dataset PHOTOS               # a sub-folder for each class
+    python benchmarks/retrieval.py --dataset cifar10 --root DATA --protocol 1k/54k \
+        --methods ITQ CSQ DSAH --code-lengths 16 32 --seeds 5     # torchvision's files in DATA
+    python benchmarks/retrieval.py --dataset PHOTOS --methods DSAH --loss my_module:MyLoss
+    python benchmarks/retrieval.py --dataset cifar10 --root DATA --end-to-end --device cuda
 
-It is `examples/compare_methods.py` with the arguments below; further ones override them. Stop it
-and run it again as you like: what is in the file of the results is not computed anew. It is not
-after a change of the code either: delete the lines of a method that has changed.
+trains on features of a frozen backbone, which are extracted once and kept beside the results, or
+`--end-to-end`. Every result is a line of the file `--output`: run the command again, and only what
+is missing is computed; it is not after a change of the code: delete the lines of a method that has
+changed. Tables are printed at the end, and a figure stands beside the results. Everything is
+encoded by the networks, as in an index that is deployed. Linux and macOS.
+
+--loss names a class, or a function that returns a loss, of a module that is installed or stands in
+the current folder. It is called with those of the arguments num_classes, code_length, seed and
+code_bank that it has. A loss that has a code bank derives from BaseDiscreteLoss.
+
+docs/results.md has the command that its tables were made with.
 """
 
 import os
+import re
 import sys
+from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-WEIGHTS = Path("weights", "tf_efficientnet_lite0.in1k.fp16.safetensors")
-GRID = ["--dataset", "cifar10", "--protocol", "1k/59k"]
-GRID += ["--code-lengths", "12", "24", "32", "48", "--seeds", "3", "--epochs", "12"]
-GRID += ["--backbone", "tf_efficientnet_lite0", "--img-size", "160"]
-GRID += ["--checkpoint", str(Path(os.environ.get("PML_HASHING_DATA", "data")) / WEIGHTS)]
-GRID += ["--features", str(ROOT / "outputs" / "cifar10_features.npz")]
-GRID += ["--output", str(ROOT / "benchmarks" / "results" / "retrieval.jsonl")]
+import torch
+from comparison.cells import Cell
+from comparison.data import DATASETS, DOWNLOADS, download
+from comparison.grid import check, missing_cells, run_all
+from comparison.methods import FLOAT_FEATURES, METHODS, NETWORKS
+from comparison.outside import load_loss
+from comparison.protocols import PROTOCOLS
+from comparison.report import by_setting, plot, to_markdown
+from comparison.results import read_records, write_csv
+from comparison.sources import Source
+from comparison.task import Budget
+
+ROOT = Path(os.environ.get("PML_HASHING_DATA", "data"))
+
+
+def parse_args() -> Namespace:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    add, positive = parser.add_argument, at_least(1)
+    add("--dataset", default="cifar10", help=f"{', '.join(DATASETS)} (cifar10) or a folder")
+    add("--root", type=Path, default=ROOT, help="of the data sets (PML_HASHING_DATA, or data)")
+    add("--download", action="store_true", help=f"download {' or '.join(DOWNLOADS)} to the root")
+    add("--protocol", choices=PROTOCOLS, help="how to split (1k/59k, a folder or miml 10%%/90%%)")
+    add("--methods", nargs="*", metavar="METHOD", help=f"of {', '.join(METHODS)} (all)")
+    add("--loss", nargs="+", default=[], metavar="MODULE:LOSS", help="losses from elsewhere")
+    add("--code-lengths", type=positive, nargs="+", default=[12, 24, 32, 48])
+    add("--seeds", type=positive, default=3, help="number of seeds (3)")
+    add("--epochs", type=positive, default=Budget.epochs, help=f"({Budget.epochs})")
+    add("--batch-size", type=positive, default=Budget.batch_size, help=f"({Budget.batch_size})")
+    add("--backbone", default="resnet18", help="any name of timm.list_models() (resnet18)")
+    add("--checkpoint", type=Path, help="weights of the backbone (timm's, from its hub)")
+    add("--img-size", type=positive, help="height and width for the backbone (its own)")
+    add("--features", type=Path, help="file of the features (beside the results)")
+    add("--end-to-end", action="store_true", help="train the backbone too")
+    add("--device", type=device, default="cpu", help="where networks run (cpu)")
+    add("--workers", type=at_least(0), default=0, help="processes that load images (0)")
+    add("--output", type=Path, default=Path("outputs/comparison/results.jsonl"))
+    add("--csv", type=Path, help="also write the results of this grid as a table")
+    args = parser.parse_args()
+    if args.protocol is None:
+        args.protocol = "1k/59k" if args.dataset in {"cifar10", "fashion-mnist"} else "10%/90%"
+    if args.methods is None:
+        args.methods = NETWORKS if args.end_to_end else list(METHODS)
+    for problem in problems(args):
+        parser.error(problem)
+    return args
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if int(text) < least:
+            raise ArgumentTypeError(f"expected at least {least}, got {text}")
+        return int(text)
+
+    return number
+
+
+def device(text: str) -> str:
+    try:
+        torch.empty(0, device=text)
+    except Exception as error:  # PyTorch's are of several kinds
+        raise ArgumentTypeError(f"expected a device of PyTorch, got {text!r} ({error})") from error
+    return text
+
+
+def problems(args: Namespace) -> Iterator[str]:
+    """Return what is wrong with the arguments, before an hour is spent on some of the cells."""
+    if args.dataset not in DATASETS and not Path(args.dataset).is_dir():
+        yield f"unknown data set {args.dataset!r}: {', '.join(DATASETS)}, or a folder"
+    if args.download and args.dataset not in DOWNLOADS:
+        yield f"--download is for {' and '.join(DOWNLOADS)}, not for {args.dataset!r}"
+    if args.end_to_end and args.features is not None:
+        yield "--features are of a frozen backbone, so there are none --end-to-end"
+    if args.checkpoint is not None and not args.checkpoint.is_file():
+        yield f"no file {args.checkpoint} for --checkpoint"
+    if args.csv is not None and (args.csv.is_dir() or args.csv == args.output):
+        yield f"expected a file of its own for --csv, got {args.csv}"
+    yield from problems_of_methods(args)
+
+
+def problems_of_methods(args: Namespace) -> Iterator[str]:
+    if not args.methods and not args.loss:
+        yield "neither --methods nor a --loss"
+    for method in args.methods:
+        if method not in METHODS:
+            yield f"unknown method {method!r}: of {', '.join(METHODS)}; --loss takes module:Loss"
+        elif args.end_to_end and method not in NETWORKS:
+            yield f"{method!r} has no network that could be trained --end-to-end"
+    for loss in args.loss:
+        try:
+            load_loss(loss)
+        except ValueError as error:
+            yield f"argument --loss: {error}"
+
+
+def make_source(args: Namespace) -> Source:
+    features = None
+    if not args.end_to_end:
+        name = f"{Path(args.dataset).resolve().name}_{args.backbone}_{args.img_size or 'own'}.npz"
+        features = args.features or args.output.parent / re.sub(r"[^\w.-]", "-", name)
+    return Source(
+        args.dataset,
+        args.root,
+        args.backbone,
+        args.img_size,
+        args.checkpoint,
+        features,
+        args.device,
+        args.workers,
+    )
+
+
+def make_grid(args: Namespace, source: Source) -> list[Cell]:
+    """Return all cells, seed by seed, so that a part of the grid is a comparison too."""
+    shared = (args.dataset, args.protocol, source.weights, args.img_size, args.end_to_end)
+    budget = Budget(args.epochs, args.batch_size)
+    cells = [
+        Cell(*shared, method, None if method == FLOAT_FEATURES else code_length, seed, budget)
+        for seed in range(args.seeds)
+        for code_length in args.code_lengths
+        for method in [*args.methods, *args.loss]
+    ]
+    return list(dict.fromkeys(cells))
 
 
 def main() -> None:
-    script = ROOT / "examples" / "compare_methods.py"
-    os.execv(sys.executable, [sys.executable, str(script), *GRID, *sys.argv[1:]])
+    args = parse_args()
+    os.environ.setdefault("TQDM_DISABLE", "1")  # no bar for each of a thousand rounds
+    source = make_source(args)
+    cells = make_grid(args, source)
+    try:
+        if args.download:
+            download(args.dataset, args.root)
+        missing = missing_cells(cells, args.output)
+        if missing:
+            check(missing, source)
+        failed = run_all(missing, source, args.output)
+        records = [record for record in read_records(args.output) if Cell.of(record) in cells]
+        if args.csv is not None:
+            write_csv(args.csv, records)
+    except (OSError, RuntimeError, ValueError) as error:
+        sys.exit(f"retrieval.py: error: {error}")
+    print(to_markdown(records))
+    for setting, of_setting in by_setting(records).items():
+        plot(of_setting).savefig(args.output.parent / f"{setting.file_name}.png")
+    if failed:
+        sys.exit(f"retrieval.py: error: {failed} of {len(cells)} failed; the others are kept")
 
 
 if __name__ == "__main__":

@@ -3,15 +3,12 @@
 python benchmarks/tables.py
 """
 
-import sys
 from pathlib import Path
 
+from comparison.report import by_setting, plot, to_markdown
+from comparison.results import read_records
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "examples"))
-
-from comparison.report import by_setting, plot, to_markdown  # noqa: E402 (of examples/)
-from comparison.results import read_records  # noqa: E402
-
 RESULTS = ROOT / "benchmarks" / "results" / "retrieval.jsonl"
 TABLES = ROOT / "docs" / "generated" / "retrieval.md"
 IMAGES = ROOT / "docs" / "images" / "results"

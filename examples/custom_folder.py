@@ -24,8 +24,7 @@ from torch.utils.data import Subset
 from pml_hashing import AsymmetricTrainer, CodeBank, DSAHLoss, HammingKNN, HashingModel
 from pml_hashing.datasets import ImageFiles, UnreadableImageError, retrieval_split
 from pml_hashing.evaluation import mean_average_precision
-from pml_hashing.pairs import similarity
-from pml_hashing.visualize import plot_retrieval
+from pml_hashing.visualize import plot_neighbors
 
 
 # --8<-- [start:images]
@@ -41,7 +40,9 @@ def load_split(images: ImageFiles, args: Namespace) -> dict[str, Tensor]:
     if not path.exists():
         args.output.mkdir(parents=True, exist_ok=True)
         sizes = {"num_queries": args.queries, "num_train": args.train_size}
-        save_file(retrieval_split(images.labels, **sizes, seed=args.seed)._asdict(), path)
+        unfinished = path.with_suffix(".unfinished")  # else a run that is killed leaves half of it
+        save_file(retrieval_split(images.labels, **sizes, seed=args.seed)._asdict(), unfinished)
+        unfinished.replace(path)
     return load_file(path)
 
 
@@ -105,19 +106,13 @@ def encode(model: HashingModel, images: ImageFiles, args: Namespace) -> tuple[Te
 
 
 # --8<-- [start:search]
-def search(knn: HammingKNN, codes: Tensor, queries: list[int], images: ImageFiles) -> Figure:
+def search(knn: HammingKNN, codes: Tensor, queries: Tensor, images: ImageFiles) -> Figure:
     """Print the neighbours of some images by their names, and draw them."""
     distances, found = knn.search(codes, k=min(8, len(knn)))
-    for query, names in zip(queries, found, strict=True):
+    for query, names in zip(queries.tolist(), found, strict=True):
         print(f"{images.names[query]}: {', '.join(map(str, names))}")
     places = torch.tensor([[images.index(str(name)) for name in names] for names in found])
-    return plot_retrieval(
-        [images.image(query) for query in queries],
-        [[images.image(place) for place in row] for row in places.tolist()],
-        similarity(images.labels[queries], images.labels).gather(1, places),
-        distances=distances,
-        query_names=[", ".join(images.class_names(query)) for query in queries],
-    )
+    return plot_neighbors(images, queries, places, distances=distances)
     # --8<-- [end:search]
 
 
@@ -158,7 +153,7 @@ def run(args: Namespace) -> None:
     if not asked.any():
         raise ValueError(f"Expected --query to be an image that was encoded, got {args.query}.")
     rows = asked.nonzero().flatten()[:8]
-    figure = search(knn, codes[rows], places[rows].tolist(), images)
+    figure = search(knn, codes[rows], places[rows], images)
     figure.savefig(args.output / "gallery.png")
 
 

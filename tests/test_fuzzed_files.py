@@ -4,7 +4,6 @@ import functools
 import json
 import os
 import resource
-import runpy
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from torch import nn
 
 from pml_hashing import _tensor_files
 from pml_hashing._tensor_files import CHECKSUM
+from pml_hashing.datasets import ImageArrays
 from pml_hashing.models import HashingModel
 from pml_hashing.search import HammingKNN
 from pml_hashing.trainers import checkpoints
@@ -98,13 +98,8 @@ def write_npz(path):
     np.savez(path, images=np.zeros((3, 5, 4), np.uint8), labels=np.arange(3))
 
 
-@functools.cache
-def quickstart():
-    return runpy.run_path(str(SCRIPT.parents[1] / "examples" / "quickstart.py"))
-
-
 def read_npz(path):
-    images = quickstart()["load_npz"](str(path))
+    images = ImageArrays.from_npz(path)
     return images.images.tolist(), images.labels.tolist(), images.classes
 
 
@@ -179,7 +174,7 @@ def test_every_reading_function_is_here():
     reads = ("safe_open(", "load_file(", "torch.load(", "np.load(", "memmap(", "fromfile(")
     modules = (SCRIPT.parents[1] / "pml_hashing").rglob("*.py")
     found = {m.name for m in modules if any(call in m.read_text() for call in reads)}
-    assert found == {"_tensor_files.py", "backbones.py", "checkpoints.py"}
+    assert found == {"_tensor_files.py", "backbones.py", "checkpoints.py", "image_arrays.py"}
 
 
 @pytest.mark.parametrize(("name", "count"), FAST.items())

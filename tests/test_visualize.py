@@ -10,8 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
+from pml_hashing.datasets import ImageArrays
 from pml_hashing.evaluation import precision_recall_by_radius
-from pml_hashing.visualize import plot_precision_recall, plot_retrieval
+from pml_hashing.visualize import (
+    plot_by_code_length,
+    plot_neighbors,
+    plot_precision_recall,
+    plot_retrieval,
+)
 from pml_hashing.visualize.gallery import WRONG
 
 PRECISION, RECALL = torch.tensor([1.0, 0.8, 0.5]), torch.tensor([0.2, 0.6, 1.0])
@@ -195,6 +201,70 @@ def test_retrieval_refuses(change, error, message):
     }
     with pytest.raises(error, match=message):
         plot_retrieval(**arguments | change)
+
+
+def test_scores_by_code_length():
+    scores = {"ITQ": {32: [0.5], 16: [0.2, 0.4, 0.6]}, "none yet": {}, "SDH": {64: [0.6, 0.6]}}
+    figure = plot_by_code_length(scores, ylabel="mAP@all")
+    (axes,) = figure.axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Code length (bits)", "mAP@all")
+    assert axes.get_xticks().tolist() == [16, 32, 64]
+    assert legend(figure) == ["ITQ", "none yet", "SDH"]
+    itq, _, sdh = axes.containers
+    np.testing.assert_allclose(itq.lines[0].get_xydata(), [[32, 0.5], [16, 0.4]])
+    (bars,) = itq.lines[2]
+    np.testing.assert_allclose([bar[:, 1] for bar in bars.get_segments()], [[0.5, 0.5], [0.2, 0.6]])
+    np.testing.assert_allclose(sdh.lines[0].get_xydata(), [[64, 0.6]])
+
+
+def test_many_methods_have_lines_of_their_own_and_room():
+    axes = plot_by_code_length({str(i): {8: [0.5]} for i in range(24)}).axes[0]
+    lines = [container.lines[0] for container in axes.containers]
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 24
+    assert axes.figure.get_figheight() > 5
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ({}, "at least one method, got none"),
+        ({"ITQ": {8: []}}, r"finite `scores` of 'ITQ' at 8 bits, got \[\]"),
+        ({"ITQ": {8: [0.5, float("nan")]}}, "at 8 bits, got .0.5, nan"),
+    ],
+)
+def test_scores_by_code_length_refuses(scores, message):
+    with pytest.raises(ValueError, match=message):
+        plot_by_code_length(scores)
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "wrong"),
+    [
+        ([0, 1, 1, 0], ["0", "1"], [True, True, False, True, False, True]),
+        ([[1, 1], [0, 1], [0, 0], [1, 0]], ["0, 1", "1"], [False, True, False, True, True, False]),
+    ],
+)
+def test_neighbors_of_a_data_set(labels, names, wrong):
+    gray = np.arange(0, 4 * 40, 40, dtype=np.uint8).repeat(4).reshape(4, 2, 2)
+    neighbors = torch.tensor([[1, 2, 3], [3, 2, 0]])
+    figure = plot_neighbors(
+        ImageArrays(gray, labels), torch.tensor([0, 1]), neighbors, distances=neighbors
+    )
+    queries, found = figure.axes[::4], [axes for i, axes in enumerate(figure.axes) if i % 4]
+    assert [axes.get_xlabel() for axes in queries] == names
+    assert [axes.get_xlabel() for axes in found[:3]] == ["d = 1", "d = 2", "d = 3"]
+    assert [is_framed(axes) for axes in found] == wrong
+    shown = [round(float(pixels(axes).max() * 255)) for axes in found]
+    assert shown == (40 * neighbors).flatten().tolist()
+
+
+@pytest.mark.parametrize(
+    ("queries", "neighbors"), [([0], [[1], [2]]), ([], []), ([0], [1]), ([[0]], [[1]])]
+)
+def test_neighbors_of_other_sizes(queries, neighbors):
+    images = ImageArrays(np.zeros((3, 2, 2), np.uint8), [0, 1, 0])
+    with pytest.raises(ValueError, match=r"`queries` of shape \(num_queries,\) and `neighbors`"):
+        plot_neighbors(images, torch.tensor(queries), torch.tensor(neighbors))
 
 
 def test_without_matplotlib_an_error_says_what_to_install(monkeypatch):

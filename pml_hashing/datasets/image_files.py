@@ -1,6 +1,5 @@
 """A folder of images with their labels: class sub-folders, or a table of paths and labels."""
 
-import copy
 import csv
 import os
 from collections.abc import Callable, Sequence
@@ -10,13 +9,13 @@ from typing import Any, Self
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 from torchvision.datasets import ImageFolder
 
+from pml_hashing.datasets._base import LabelledImages
 from pml_hashing.datasets.unreadable import UnreadableImageError, read_image
 
 
-class ImageFiles(Dataset[tuple[Any, Tensor]]):
+class ImageFiles(LabelledImages):
     """Images in the files of a folder, each with the names of its classes.
 
     Labels are class ids if every image has one label, and multi-hot rows if any has more. Files
@@ -72,17 +71,17 @@ class ImageFiles(Dataset[tuple[Any, Tensor]]):
                 "Expected `names` and `labels` of the same size, not empty, "
                 f"got {len(names)} and {len(labels)}."
             )
-        self.names, self.transform = list(names), transform
+        self.names = list(names)
         self._index_of_name: dict[str, int] = {}
         for index, (name, classes_of_image) in enumerate(zip(names, labels, strict=True)):
             self._check(index, name, classes_of_image)
             self._index_of_name[name] = index
         found = {label for classes_of_image in labels for label in classes_of_image}
-        self.classes = sorted(found) if classes is None else list(classes)
-        if not found <= set(self.classes):
-            unknown = ", ".join(map(repr, sorted(found - set(self.classes))))
-            raise ValueError(f"Expected `labels` in {self.classes}, got {unknown}.")
-        self.labels = _to_tensor(labels, self.classes)
+        known = sorted(found) if classes is None else list(classes)
+        if not found <= set(known):
+            unknown = ", ".join(map(repr, sorted(found - set(known))))
+            raise ValueError(f"Expected `labels` in {known}, got {unknown}.")
+        super().__init__(_to_tensor(labels, known), known, transform)
 
     @classmethod
     def from_folder(
@@ -132,13 +131,6 @@ class ImageFiles(Dataset[tuple[Any, Tensor]]):
         labels = [[part.strip() for part in text.split(separator)] for _, text in rows]
         return cls(Path(path).parent, names, labels, transform=transform)
 
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> tuple[Any, Tensor]:
-        image = self.image(index)
-        return image if self.transform is None else self.transform(image), self.labels[index]
-
     def image(self, index: int) -> Image.Image:
         """Return an image as it is in its file, in RGB.
 
@@ -152,12 +144,6 @@ class ImageFiles(Dataset[tuple[Any, Tensor]]):
             error.index = index
             raise
 
-    def with_transform(self, transform: Callable[[Image.Image], Any] | None) -> Self:
-        """Return the same images with another transform."""
-        images = copy.copy(self)
-        images.transform = transform
-        return images
-
     def index(self, name: str) -> int:
         """Return the place of an image by its name.
 
@@ -169,12 +155,6 @@ class ImageFiles(Dataset[tuple[Any, Tensor]]):
                 f"Expected the name of an image, such as {self.names[0]!r}, got {name!r}."
             )
         return self._index_of_name[name]
-
-    def class_names(self, index: int) -> list[str]:
-        """Return the names of the classes of an image."""
-        label = self.labels[index]
-        ids = label.nonzero().flatten() if label.ndim else label[None]
-        return [self.classes[class_id] for class_id in ids.tolist()]
 
     def _check(self, index: int, name: str, labels: Sequence[str]) -> None:
         where = f"for image {index}, {name!r}"

@@ -1,6 +1,8 @@
 """Figures of curves, of one method or of several in one figure."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -108,6 +110,58 @@ def plot_precision_by_radius(curves: Mapping[str, tuple[Tensor, Tensor]]) -> "Fi
     axes.set(ylim=(0, 1))
     figure.legend(loc="outside right upper", frameon=False)
     return figure
+
+
+def plot_by_code_length(
+    scores: Mapping[str, Mapping[int, Sequence[float]]], *, ylabel: str = "mAP"
+) -> "Figure":
+    """Plot a score over the code length: mean and standard deviation over runs, such as seeds.
+
+    Args:
+        scores: The scores of all runs, by the name of the method and the code length.
+        ylabel: What the score is called.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+        ValueError: If there is no method, no score of a code length, or one is not finite.
+
+    Examples:
+        >>> from pml_hashing.visualize import plot_by_code_length
+        >>> figure = plot_by_code_length({"ITQ": {16: [0.2, 0.4], 32: [0.5]}, "SDH": {32: [0.6]}})
+        >>> figure.axes[0].get_xticks().tolist()
+        [16, 32]
+    """
+    if not scores:
+        raise ValueError("Expected `scores` of at least one method, got none.")
+    points = {name: _means(name, of_method) for name, of_method in scores.items()}
+    figure, axes = new_axes("Code length (bits)", ylabel)
+    for number, (name, (code_lengths, means, deviations)) in enumerate(points.items()):
+        marker = MARKERS[(number // len(COLORS)) % len(MARKERS)]
+        style = {"color": _color(number), "marker": marker, "markersize": 4, "capsize": 2}
+        axes.errorbar(code_lengths, means, deviations, label=name, **style)
+    axes.set_xticks(
+        sorted({code_length for of_method in scores.values() for code_length in of_method})
+    )
+    figure.legend(loc="outside right upper", frameon=False)
+    figure.set_figheight(max(4.0, 0.5 + 0.22 * len(scores)))  # inches, for the legend
+    return figure
+
+
+def _means(
+    name: str, scores: Mapping[int, Sequence[float]]
+) -> tuple[list[int], list[float], list[float]]:
+    """Return code lengths, means, and deviations of a sample."""
+    for code_length, runs in scores.items():
+        if not len(runs) or not all(map(math.isfinite, runs)):
+            raise ValueError(
+                f"Expected finite `scores` of {name!r} at {code_length} bits, got {list(runs)}."
+            )
+    means = [fmean(runs) for runs in scores.values()]
+    deviations = [stdev(runs) if len(runs) > 1 else 0.0 for runs in scores.values()]
+    return list(scores), means, deviations
 
 
 def _color(number: int) -> str:

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pml_hashing.datasets import LabelledImages
+from pml_hashing.pairs import similarity
 from pml_hashing.visualize._style import new_figure
 
 if TYPE_CHECKING:
@@ -16,6 +18,59 @@ if TYPE_CHECKING:
 WRONG = "#d62728"
 INCHES_OF_AN_IMAGE = 0.85
 LETTERS_OF_A_CAPTION = 16
+
+
+def plot_neighbors(
+    images: LabelledImages,
+    queries: Tensor,
+    neighbors: Tensor,
+    *,
+    distances: Tensor | None = None,
+) -> "Figure":
+    """Draw images of a data set, each with its nearest neighbours in it: see `plot_retrieval`.
+
+    A neighbour is right if it shares a label with the query. Below a query are its classes.
+
+    Args:
+        images: The data set, such as `ImageFiles`.
+        queries: Places of the queries in it, `(num_queries,)`.
+        neighbors: Places of their neighbours, from the nearest on, `(num_queries, k)`.
+        distances: Their Hamming distances, `(num_queries, k)`, written below them.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+        UnreadableImageError: If an image cannot be read.
+        ValueError: If there is no query, or sizes do not agree.
+
+    Examples:
+        >>> import numpy as np
+        >>> import torch
+        >>> from pml_hashing.datasets import ImageArrays
+        >>> from pml_hashing.visualize import plot_neighbors
+        >>> images = ImageArrays(np.zeros((4, 8, 8), np.uint8), [0, 0, 1, 1])
+        >>> figure = plot_neighbors(images, torch.tensor([0]), torch.tensor([[1, 2, 3]]))
+        >>> len(figure.axes)  # a query and three neighbours
+        4
+    """
+    if (
+        queries.ndim != 1
+        or neighbors.ndim != 2
+        or len(queries) != len(neighbors)
+        or not len(queries)
+    ):
+        raise ValueError(
+            "Expected `queries` of shape (num_queries,) and `neighbors` of shape (num_queries, k), "
+            f"not empty, got {tuple(queries.shape)} and {tuple(neighbors.shape)}."
+        )
+    rows = list(zip(queries.tolist(), neighbors.tolist(), strict=True))
+    labels = images.labels
+    return plot_retrieval(
+        [images.image(query) for query, _ in rows],
+        [[images.image(neighbor) for neighbor in row] for _, row in rows],
+        torch.cat([similarity(labels[[query]], labels[row]) for query, row in rows]),
+        distances=distances,
+        query_names=[", ".join(images.class_names(query)) for query, _ in rows],
+    )
 
 
 def plot_retrieval(

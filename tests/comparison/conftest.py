@@ -1,6 +1,7 @@
-"""The tests of examples/compare_methods.py import what it is made of."""
+"""The tests of benchmarks/retrieval.py import what it is made of, and what they share."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+FOLDER = Path(__file__).parent
+sys.path[:0] = [str(FOLDER), str(FOLDER.parents[1] / "benchmarks")]

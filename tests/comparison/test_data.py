@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import pytest
 import torch
-from comparison.data import ImageSet, load_images
+from comparison.data import ImageSet, download, load_images
 from PIL import Image
 
 ASSETS = """
@@ -53,7 +53,7 @@ def test_fashion_mnist(compressed, tmp_path):
 
 
 def test_fashion_mnist_that_is_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match="train-images-idx3-ubyte in a folder"):
+    with pytest.raises(ValueError, match=r"fashion-mnist in .*train-images-idx3-ubyte in a folder"):
         load_images("fashion-mnist", tmp_path)
 
 
@@ -96,3 +96,8 @@ def test_a_folder_of_classes(tmp_path):
 def test_unknown_data_set(tmp_path):
     with pytest.raises(ValueError, match=r"cifar10, fashion-mnist, miml or a folder .*got 'cifar'"):
         load_images("cifar", tmp_path)
+
+
+def test_a_download_of_what_torchvision_does_not_have(tmp_path):
+    with pytest.raises(ValueError, match="cifar10 or fashion-mnist to download it, got 'miml'"):
+        download("miml", tmp_path)

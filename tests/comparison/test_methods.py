@@ -6,33 +6,19 @@ import numpy as np
 import pytest
 import torch
 from comparison import networks
+from comparison.baselines import float_features
 from comparison.cells import cosine_scores, hamming_scores
-from comparison.methods import FLOAT_FEATURES, METHODS, float_features
-from comparison.networks import RECIPES, Recipe, train_networks
-from comparison.protocols import PROTOCOLS, Split
-from comparison.sources import Features, Pixels
-from comparison.task import Budget, Learned, Task
+from comparison.methods import FLOAT_FEATURES, METHODS, NETWORKS
+from comparison.networks import Recipe, train_networks
+from comparison.protocols import Split
+from comparison.sources import Pixels
+from comparison.task import Learned
+from tasks import LABELS, make_task
 from torch.testing import assert_close
 
 from pml_hashing import baselines, losses
 from pml_hashing.codes import unpack
 from pml_hashing.evaluation import mean_average_precision, precision_within_radius
-
-CLASS_IDS = torch.arange(160) % 4
-LABELS = {
-    "class_ids": CLASS_IDS,
-    "multi_hot": torch.nn.functional.one_hot(CLASS_IDS, 5)
-    + torch.tensor([0, 0, 0, 0, 1]) * (torch.arange(160) % 8 == 3)[:, None],
-}
-
-
-def make_task(labels=CLASS_IDS, *, epochs=1, noise=1.0):
-    """A task that can be learned: features are far apart by class."""
-    class_ids = CLASS_IDS[: len(labels)]
-    features = (torch.randn(4, 16)[class_ids] * 3 + noise * torch.randn(len(labels), 16)).half()
-    data = Features(features, labels, num_test=0)
-    split = PROTOCOLS["10%/90%"].split(labels, 0, seed=0)
-    return Task(data, split, 8, 0, Budget(epochs, 32, lr=1e-2, drop_rate=0.0), "cpu")
 
 
 def test_all_losses_are_compared():
@@ -43,7 +29,12 @@ def test_all_losses_are_compared():
         "DSAH kappa=10 rho=0",
         FLOAT_FEATURES,
     }
-    assert set(RECIPES) <= set(METHODS)
+    assert set(METHODS) - set(NETWORKS) == {*baselines.__all__, FLOAT_FEATURES}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_name_is_that_of_its_loss(name):
+    assert METHODS[name].loss is getattr(losses, f"{name.split()[0]}Loss")
 
 
 @pytest.mark.parametrize("labels", LABELS)
@@ -98,7 +89,7 @@ def test_dcwh_ends_in_its_second_stage_with_the_means_of_classes(monkeypatch):
 def test_what_encodes_with_two_networks(sum_codes, encoder, monkeypatch):
     made = spy_on_trainer(monkeypatch)
     task = make_task()
-    learned = train_networks(losses.DADHLoss, Recipe(networks=2, sum_codes=sum_codes), task)
+    learned = train_networks(Recipe(losses.DADHLoss, networks=2, sum_codes=sum_codes), task)
     models = {name: model.eval() for name, model in made[0].models.items()}
     features = task.data.features[task.split.query]
     first = models["embedder"](models["trunk"](features))

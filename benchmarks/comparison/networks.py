@@ -32,20 +32,21 @@ class Training(NamedTuple):
     steps: int
 
 
-def _no_schedules(training: Training) -> dict[str, Any]:
+def no_schedules(training: Training) -> dict[str, Any]:
+    """Nothing but the weights changes while training."""
     return {}
 
 
-def _continuation(training: Training) -> dict[str, Any]:
+def continuation(training: Training) -> dict[str, Any]:
     """HashNet's slope, which reaches the authors' √51 at the end, in as many changes as theirs."""
     changes, gamma = 50, 50 / training.steps
     step_size = max(1, training.steps // changes)
     bound = training.model.embedder.bound
-    continuation = TanhContinuation(bound, gamma=gamma, step_size=step_size)
-    return {"embedder_scheduler_by_iteration": continuation}
+    growing = TanhContinuation(bound, gamma=gamma, step_size=step_size)
+    return {"embedder_scheduler_by_iteration": growing}
 
 
-def _dcwh_stages(training: Training) -> dict[str, Any]:
+def dcwh_stages(training: Training) -> dict[str, Any]:
     """DCWH's two stages, half of all epochs each, and its centers after every epoch."""
     batches = DataLoader(training.dataset, 256)
     schedule = DCWHSchedule(training.loss_func, training.epochs // 2, training.model, batches)
@@ -54,47 +55,40 @@ def _dcwh_stages(training: Training) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a loss needs beside its defaults.
+    """A loss, and what networks need beside its defaults. Called with a task, it trains them.
 
     Attributes:
+        loss: A class, or a function that returns a `torch.nn.Module`. It is given those of
+            `num_classes`, `code_length`, `seed` and `code_bank` that it has as arguments. What is
+            to have the code bank derives from `BaseDiscreteLoss`.
+        arguments: Further arguments of the loss, where they are not to be its defaults.
         bound: What bounds the codes: see `HashLayer`. `"none"` where the paper has no tanh.
         networks: 2 for a loss of two networks.
         sum_codes: Of two networks, whether the sum of their codes encodes queries and database, or
             the first the queries and the second the database.
-        loss: Arguments of the loss, where they are not to be its defaults.
         bank: Further arguments of the code bank.
         schedules: Makes what changes while training, by PML's names of schedulers.
     """
 
+    loss: Callable[..., nn.Module]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
     bound: Bound = "tanh"
     networks: int = 1
     sum_codes: bool = True
-    loss: Mapping[str, Any] = field(default_factory=dict)
     bank: Mapping[str, Any] = field(default_factory=dict)
-    schedules: Callable[[Training], dict[str, Any]] = _no_schedules
+    schedules: Callable[[Training], dict[str, Any]] = no_schedules
+
+    def __call__(self, task: Task) -> Learned:
+        return train_networks(self, task)
 
 
-RECIPES = {
-    "ADSQ": Recipe(networks=2),
-    "DADH": Recipe(networks=2),
-    "DAPH": Recipe(networks=2, sum_codes=False, bank={"query_binary_codes": True}),
-    "DCWH": Recipe(bound="none", schedules=_dcwh_stages),
-    "DPSH": Recipe(bound="none"),
-    "DTSH": Recipe(bound="none"),
-    "GreedyHash": Recipe(bound="none"),
-    "HashNet": Recipe(bound="scaled_tanh", schedules=_continuation),
-    "OrthoHash": Recipe(bound="none"),
-}
-"""Losses that need more than the defaults. All others need no line here."""
-
-
-def train_networks(loss_class: Any, recipe: Recipe, task: Task) -> Learned:
+def train_networks(recipe: Recipe, task: Task) -> Learned:
     """Train one or two networks with a loss. The budget and the loop are the same for all."""
     torch.manual_seed(task.seed)
     budget, training = task.budget, task.split.training
     networks = [make_network(task, recipe) for _ in range(recipe.networks)]
     dataset = task.data.training_set(networks[0], training)
-    loss_func = make_loss(loss_class, task, recipe)
+    loss_func = make_loss(recipe, task)
     models: dict[str, nn.Module] = {}
     for prefix, network in zip(("", "database_"), networks, strict=False):
         models |= {f"{prefix}trunk": network.trunk, f"{prefix}embedder": network.embedder}
@@ -125,19 +119,64 @@ def make_network(task: Task, recipe: Recipe) -> HashingModel:
     return model.to(task.device)
 
 
-def make_loss(loss_class: Any, task: Task, recipe: Recipe) -> nn.Module:
-    """Return the loss, with the sizes it asks for, and a code bank if it has discrete variables."""
+def make_loss(recipe: Recipe, task: Task) -> nn.Module:
+    """Return the loss, with the sizes it asks for, and a code bank if it has discrete variables.
+
+    Raises:
+        TypeError: If it cannot be made of what there is, or is no `torch.nn.Module`.
+    """
     labels, code_length = task.data.labels, task.code_length
     num_classes = labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
-    offered: dict[str, Any] = {"num_classes": num_classes, "code_length": code_length}
-    offered["seed"] = task.seed
-    if issubclass(loss_class, BaseDiscreteLoss):
+    name = getattr(recipe.loss, "__qualname__", repr(recipe.loss))
+    accepted = _arguments_of(recipe.loss)
+    offered = {"num_classes": num_classes, "code_length": code_length, "seed": task.seed}
+    arguments: dict[str, Any] = {key: value for key, value in offered.items() if key in accepted}
+    if "code_bank" in accepted:
         options = {"num_classes": num_classes, "num_networks": recipe.networks, **recipe.bank}
         bank = CodeBank(labels[task.split.training], code_length, **options)
-        offered["code_bank"] = bank.to(task.device)
-    accepted = inspect.signature(loss_class).parameters
-    arguments = {name: value for name, value in offered.items() if name in accepted}
-    return loss_class(**arguments, **recipe.loss).to(task.device)
+        arguments["code_bank"] = bank.to(task.device)
+    arguments |= recipe.arguments
+    try:
+        inspect.signature(recipe.loss).bind(**arguments)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            "Expected a loss that is made of num_classes, code_length and, if it likes, seed and "
+            f"code_bank, got {name}: {error}."
+        ) from error
+    loss_func = recipe.loss(**arguments)
+    if not isinstance(loss_func, nn.Module):
+        raise TypeError(
+            f"Expected {name} to return a torch.nn.Module, got {type(loss_func).__name__}."
+        )
+    return loss_func.to(task.device)
+
+
+def _arguments_of(loss: Callable[..., Any]) -> set[str]:
+    """Return the names of the arguments of a loss.
+
+    A class with `**` has those of its parents too, and a function with `**` has the sizes.
+    """
+    if not inspect.isclass(loss):
+        named, takes_more = _named(loss)
+        return named | {"num_classes", "code_length"} if takes_more else named
+    found: set[str] = set()
+    for parent in inspect.getmro(loss):
+        if "__init__" in vars(parent):
+            named, takes_more = _named(parent.__init__)
+            found |= named
+            if not takes_more:
+                break
+    return found
+
+
+def _named(function: Callable[..., Any]) -> tuple[set[str], bool]:
+    """Return which arguments have a name, and whether there is a `**` for others."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:  # some that are built in have none
+        return set(), False
+    named = {p.name for p in parameters if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY}}
+    return named, any(p.kind == p.VAR_KEYWORD for p in parameters)
 
 
 def make_optimizers(parts: dict[str, nn.Module], budget: Budget) -> dict[str, Optimizer]:

@@ -43,22 +43,49 @@ class ImageSet(Dataset[tuple[Any, Tensor]]):
 
 
 def load_images(dataset: str, root: Path) -> Images:
-    """Return the images of a data set by name, found below `root`, or of a folder of classes."""
-    if dataset in DATASETS:
-        return DATASETS[dataset](root)
-    if not Path(dataset).is_dir():
+    """Return the images of a data set by name, found below `root`, or of a folder of classes.
+
+    Raises:
+        ValueError: If it is neither, or cannot be read.
+    """
+    if dataset not in DATASETS and not Path(dataset).is_dir():
         raise ValueError(
             f"Expected `dataset` to be {', '.join(DATASETS)} or a folder with a sub-folder for "
             f"each class, got {dataset!r}."
         )
-    folder = datasets.ImageFolder(dataset)
-    paths, labels = zip(*folder.samples, strict=True)
+    where = root if dataset in DATASETS else dataset
+    try:
+        return DATASETS[dataset](root) if dataset in DATASETS else folder(dataset)
+    except Exception as error:  # each reader has errors of its own
+        hint = " (--download fetches them)" if dataset in DOWNLOADS else ""
+        raise ValueError(
+            f"Expected the images of {dataset} in {where}{hint}, got "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def download(dataset: str, root: Path) -> None:
+    """Have torchvision download a data set into `root`.
+
+    Raises:
+        ValueError: If it has none of this name.
+    """
+    if dataset not in DOWNLOADS:
+        raise ValueError(
+            f"Expected `dataset` to be {' or '.join(DOWNLOADS)} to download it, got {dataset!r}."
+        )
+    DOWNLOADS[dataset](root, download=True)
+
+
+def folder(path: str) -> Images:
+    found = datasets.ImageFolder(path)
+    paths, labels = zip(*found.samples, strict=True)
     return Images(paths, torch.tensor(labels), 0)
 
 
 def cifar10(root: Path) -> Images:
     if (root / "load_assets.py").exists():
-        images, labels = _load_assets(root).cifar10("all")
+        images, labels = load_assets(root).cifar10("all")
         return Images(images, torch.from_numpy(labels), 10_000)
     halves = [datasets.CIFAR10(root, train) for train in (True, False)]
     labels = [label for half in halves for label in half.targets]
@@ -76,7 +103,7 @@ def fashion_mnist(root: Path) -> Images:
 
 
 def miml(root: Path) -> Images:
-    images, labels, _, _ = _load_assets(root).jpeg_pack(root / "miml2000" / "miml2000.npz")
+    images, labels, _, _ = load_assets(root).jpeg_pack(root / "miml2000" / "miml2000.npz")
     return Images(images, torch.from_numpy(labels.astype(np.int64)), 0)
 
 
@@ -85,6 +112,7 @@ DATASETS: dict[str, Callable[[Path], Images]] = {
     "fashion-mnist": fashion_mnist,
     "miml": miml,
 }
+DOWNLOADS = {"cifar10": datasets.CIFAR10, "fashion-mnist": datasets.FashionMNIST}
 
 
 def _read_idx(root: Path, name: str) -> np.ndarray:
@@ -97,7 +125,8 @@ def _read_idx(root: Path, name: str) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=4 + 4 * content[3]).reshape(shape)
 
 
-def _load_assets(root: Path) -> ModuleType:
+def load_assets(root: Path) -> ModuleType:
+    """Return the module of a folder of data that reads what is in it."""
     loader = SourceFileLoader("load_assets", str(root / "load_assets.py"))
     module = ModuleType(loader.name)
     module.__file__ = loader.path

@@ -6,7 +6,7 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, NamedTuple
 
 from comparison.results import Record
-from pml_hashing.visualize._style import COLORS, MARKERS, new_axes
+from pml_hashing.visualize import plot_by_code_length
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -136,21 +136,14 @@ def cost_table(cells: Cells) -> list[str]:
 
 def plot(cells: Cells, name: str = MEAN_AP) -> "Figure":
     """Return the figure of a score over the code length, mean and deviation."""
-    figure, axes = new_axes("Code length (bits)", SCORES[name])
-    for number, method in enumerate(cells.methods):
-        points = [
-            (length, fmean(values), stdev(values) if len(values) > 1 else 0.0)
-            for length in cells.code_lengths
-            if length is not None and (values := cells.values(method, length, name))
-        ]
-        lengths, means, deviations = zip(*points, strict=True) if points else ((), (), ())
-        marker = MARKERS[(number // len(COLORS)) % len(MARKERS)]
-        style = {"color": COLORS[number % len(COLORS)], "marker": marker, "markersize": 4}
-        axes.errorbar(lengths, means, deviations, label=method, capsize=2, **style)
-    axes.set_xticks([length for length in cells.code_lengths if length is not None])
-    figure.legend(loc="outside right upper", frameon=False)
-    figure.set_figheight(max(4.0, 0.5 + 0.22 * len(cells.methods)))  # inches, for the legend
-    return figure
+    lengths = [length for length in cells.code_lengths if length is not None]
+    scores = {
+        method: {
+            length: values for length in lengths if (values := cells.values(method, length, name))
+        }
+        for method in cells.methods
+    }
+    return plot_by_code_length(scores, ylabel=SCORES[name])
 
 
 def _seeds(cells: Cells) -> str:

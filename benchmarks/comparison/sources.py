@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from tqdm import tqdm
 
 from comparison.data import Images, ImageSet, load_images
+from comparison.results import write_whole
 from pml_hashing import HashingModel
-from pml_hashing._files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,25 @@ class Source:
         return Features.load(self.features, self.description)
 
     def model(self, code_length: int, **options: Any) -> HashingModel:
-        """Return the backbone with a hash layer."""
-        model = HashingModel(
-            self.backbone,
-            code_length,
-            pretrained=self.checkpoint is None,
-            checkpoint_path=self.checkpoint,
-            img_size=self.img_size,
-            **options,
-        )
+        """Return the backbone with a hash layer.
+
+        Raises:
+            ValueError: If there is no such backbone, or its weights are not to be had.
+        """
+        try:
+            model = HashingModel(
+                self.backbone,
+                code_length,
+                pretrained=self.checkpoint is None,
+                checkpoint_path=self.checkpoint,
+                img_size=self.img_size,
+                **options,
+            )
+        except (OSError, RuntimeError) as error:  # of timm's hub, or of no network
+            raise ValueError(
+                f"Expected the weights of {self.weights}, got {type(error).__name__}: {error} "
+                "--checkpoint takes a file of them."
+            ) from error
         if model.data_config is not None:
             model.data_config["crop_pct"] = 1.0  # nothing of a small image is cut off
         return model
@@ -106,13 +116,24 @@ class Features:
         """Return the features of a file.
 
         Raises:
-            ValueError: If they are not what they should be of.
+            ValueError: If there are none in it, or they are not what they should be of.
         """
-        with np.load(path) as file:
-            features, labels = (torch.from_numpy(file[name]) for name in ("features", "labels"))
-            # A file of benchmarks/cifar10_features.py does not say what it is.
-            num_test = int(file["num_test"]) if "num_test" in file else 10_000
-            of = str(file["description"]) if "description" in file else description
+        try:
+            with path.open("rb") as opened, np.load(opened) as file:
+                features, labels = (torch.from_numpy(file[name]) for name in ("features", "labels"))
+                # A file of benchmarks/cifar10_features.py does not say what it is.
+                num_test = int(file["num_test"]) if "num_test" in file else 10_000
+                of = str(file["description"]) if "description" in file else description
+        except Exception as error:  # zip archives and arrays have errors of many kinds
+            raise ValueError(
+                f"Expected a file of features and labels at {path}, got another "
+                f"({type(error).__name__}: {error})."
+            ) from error
+        if features.ndim != 2 or len(features) != len(labels):
+            raise ValueError(
+                f"Expected features of shape ({len(labels)}, num_features), as there are labels, "
+                f"in {path}, got {tuple(features.shape)}."
+            )
         if of != description:
             raise ValueError(f"Expected features of {description} in {path}, got those of {of}.")
         return cls(features, labels, num_test)
@@ -183,4 +204,4 @@ def extract(source: Source, path: Path) -> None:
         with temporary.open("wb") as file:
             np.savez(file, **arrays)
 
-    write_atomically(path, write)
+    write_whole(path, write)

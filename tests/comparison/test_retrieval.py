@@ -1,16 +1,19 @@
 """The whole comparison of a folder of generated images: run, stopped, resumed, refused."""
 
+import csv
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import compare_methods
 import numpy as np
 import pytest
+import retrieval
 import torch
+from comparison import grid
 from comparison.cells import Cell, run_cell
 from comparison.results import append_record, read_records
 from comparison.sources import Source
@@ -19,8 +22,7 @@ from PIL import Image
 
 from pml_hashing import HashingModel
 
-SCRIPT = Path(compare_methods.__file__)
-RETRIEVAL = SCRIPT.parents[1] / "benchmarks" / "retrieval.py"
+SCRIPT = Path(retrieval.__file__)
 ASSETS = """
 import numpy as np
 from PIL import Image
@@ -61,11 +63,11 @@ def arguments(data, tmp_path):
 @pytest.fixture
 def compare(arguments, monkeypatch, tmp_path):
     """Run the script here, not in processes of its own, and return the records."""
-    monkeypatch.setattr(compare_methods, "run_apart", run_cell)
+    monkeypatch.setattr(grid, "run_apart", run_cell)
 
     def run(*more):
-        monkeypatch.setattr(sys, "argv", ["compare_methods.py", *arguments, *more])
-        compare_methods.main()
+        monkeypatch.setattr(sys, "argv", ["retrieval.py", *arguments, *more])
+        retrieval.main()
         return read_records(tmp_path / "results.jsonl")
 
     return run
@@ -95,7 +97,7 @@ def test_a_folder(compare, tmp_path, capsys):
 def test_a_finished_cell_is_never_computed_again(compare, monkeypatch, tmp_path):
     first = compare()
     before = (tmp_path / "results.jsonl").read_bytes()
-    monkeypatch.setattr(compare_methods, "run_apart", refuse)
+    monkeypatch.setattr(grid, "run_apart", refuse)
     assert compare() == first
     assert (tmp_path / "results.jsonl").read_bytes() == before
 
@@ -112,7 +114,7 @@ def test_stopped_in_between(compare, monkeypatch, tmp_path):
             raise KeyboardInterrupt
         return run_cell(cell, source)
 
-    monkeypatch.setattr(compare_methods, "run_apart", stop_at_the_second)
+    monkeypatch.setattr(grid, "run_apart", stop_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         compare()
     path = tmp_path / "results.jsonl"
@@ -120,9 +122,7 @@ def test_stopped_in_between(compare, monkeypatch, tmp_path):
     with path.open("a") as file:
         file.write('{"dataset": "ima')  # as of a process that was killed while it wrote
     computed = []
-    monkeypatch.setattr(
-        compare_methods, "run_apart", lambda *a: computed.append(a[0].method) or run_cell(*a)
-    )
+    monkeypatch.setattr(grid, "run_apart", lambda *a: computed.append(a[0].method) or run_cell(*a))
     assert [record["method"] for record in compare()] == ["ITQ", "CSQ"]
     assert computed == ["CSQ"]
     assert path.read_text().startswith(finished + "\n")
@@ -134,7 +134,7 @@ def test_a_cell_that_fails_does_not_stop_the_others(compare, monkeypatch, tmp_pa
             raise FloatingPointError("not finite")
         return run_cell(cell, source)
 
-    monkeypatch.setattr(compare_methods, "run_apart", fail)
+    monkeypatch.setattr(grid, "run_apart", fail)
     with pytest.raises(SystemExit, match="1 of 2 failed"):
         compare()
     assert "FloatingPointError: not finite" in capsys.readouterr().err
@@ -162,28 +162,137 @@ def test_end_to_end(compare, tmp_path, monkeypatch):
 
 def test_end_to_end_trains_the_backbone(compare, monkeypatch):
     networks = []
-    make = compare_methods.Source.model
+    make = Source.model
 
     def remember(source, *args, **options):
         networks.append(make(source, *args, **options))
         networks[-1].start = [p.detach().clone() for p in networks[-1].trunk.parameters()]
         return networks[-1]
 
-    monkeypatch.setattr(compare_methods.Source, "model", remember)
+    monkeypatch.setattr(Source, "model", remember)
     compare("--end-to-end", "--methods", "DADH")
-    for network in networks:
+    assert len(networks) == 3  # the first shows that there are weights at all
+    for network in networks[1:]:
         pairs = zip(network.start, network.trunk.parameters(), strict=True)
         assert any(not torch.equal(before, after) for before, after in pairs)
-    assert len(networks) == 2
 
 
-def test_features_of_something_else(compare, tmp_path, data, capsys):
+def test_without_methods_end_to_end_trains_all_networks(arguments, monkeypatch):
+    place = arguments.index("--methods")
+    given = [*arguments[:place], *arguments[place + 3 :], "--end-to-end"]
+    monkeypatch.setattr(sys, "argv", ["retrieval.py", *given])
+    assert retrieval.parse_args().methods == retrieval.NETWORKS
+
+
+WRONG = [
+    (
+        ["--dataset", "cifar10", "--root", "nowhere"],
+        "the images of cifar10 in nowhere (--download fetches them), got",
+    ),
+    (["--dataset", "fashion-mnist"], "got FileNotFoundError: Expected train-images-idx3"),
+    (["--dataset", "empty"], "the images of empty in empty, got FileNotFoundError"),
+    (["--checkpoint", "other.pt"], "Expected `checkpoint_path` to be a whole file of weights"),
+    (["--backbone", "resnet1"], "Expected `backbone` to be a name of timm.list_models()"),
+    (["--protocol", "10k/50k"], "Expected another `protocol` for a data set without test"),
+    (["--protocol", "1k/59k"], "Expected at least 600 images of every class"),
+    (["--loss", "mine:Broken"], "mine:Broken: RuntimeError: not today"),
+    (["--loss", "mine:Number"], "mine:Number: TypeError: Expected make to return a torch.nn"),
+    (["--loss", "mine:Margin"], "got Margin: missing a required argument: 'margin'"),
+    (["--output", "empty"], "empty"),
+]
+WRONG_FEATURES = [
+    (["--dataset", "bad photos"], "photo.png"),
+    (["--features", "text.npz"], "Expected a file of features and labels at text.npz"),
+    (["--features", "labels.npz"], "Expected a file of features and labels at labels.npz"),
+    (["--features", "sizes.npz"], r"Expected features of shape (60, num_features)"),
+]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [*WRONG, *WRONG_FEATURES, *((["--end-to-end", *more], message) for more, message in WRONG)],
+)
+def test_what_fails_everywhere_is_said_once(more, message, compare, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad photos" / "cat").mkdir(parents=True)
+    (tmp_path / "bad photos" / "cat" / "photo.png").write_bytes(b"cut")
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pt")
+    (tmp_path / "text.npz").write_text("no features")
+    np.savez(tmp_path / "labels.npz", labels=np.zeros(60, int))
+    np.savez(tmp_path / "sizes.npz", labels=np.zeros(60, int), features=np.zeros((59, 4)))
+    (tmp_path / "mine.py").write_text(MINE)
+    monkeypatch.setattr(grid, "run_apart", refuse)
+    with pytest.raises(SystemExit) as stopped:
+        compare("--methods", "CSQ", "HashNet", "--seeds", "9", *more)
+    error = str(stopped.value)
+    assert error.startswith("retrieval.py: error: ")
+    assert message in error
+
+
+MINE = """
+from torch import nn
+
+class Broken(nn.Module):
+    def __init__(self, num_classes, code_length):
+        raise RuntimeError("not today")
+
+class Margin(nn.Module):
+    def __init__(self, num_classes, code_length, margin):
+        super().__init__()
+
+def make(num_classes, code_length):
+    return num_classes
+
+Number = make
+"""
+
+
+def test_weights_that_no_hub_gives(compare, arguments, monkeypatch):
+    def fail(*args, **options):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr("comparison.sources.HashingModel", fail)
+    with pytest.raises(SystemExit, match=r"weights of test_resnet .*no network --checkpoint takes"):
+        compare("--methods", "CSQ")
+
+
+def test_features_of_something_else(compare, tmp_path, data):
     compare("--methods", "ITQ")
     other = ["--features", str(tmp_path / "images_test_resnet_32.npz"), "--img-size", "64"]
-    with pytest.raises(SystemExit, match="failed"):
+    message = f"Expected features of {data / 'images'}, test_resnet (test_resnet.pt), 64 px"
+    with pytest.raises(SystemExit, match=re.escape(message)):
         compare("--methods", "ITQ", *other)
-    message = capsys.readouterr().err
-    assert f"Expected features of {data / 'images'}, test_resnet (test_resnet.pt), 64 px" in message
+
+
+def test_a_table_of_the_results(compare, tmp_path):
+    path = tmp_path / "tables" / "results.csv"
+    records = compare("--methods", "float features", "ITQ", "--csv", str(path))
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["method"] for row in rows] == ["float features", "ITQ"]
+    assert [row["code_length"] for row in rows] == ["", "8"]
+    for row, record in zip(rows, records, strict=True):
+        assert float(row["mean_average_precision"]) == record["mean_average_precision"]
+        assert (row["epochs"], row["batch_size"]) == ("1", "16")
+    assert rows[0]["precision_within_radius_2"] == ""
+    assert float(rows[1]["precision_within_radius_2"]) >= 0
+    compare("--methods", "ITQ", "--csv", str(path))  # of this grid alone
+    assert len(path.read_text().splitlines()) == 2
+    assert [p.name for p in path.parent.iterdir()] == ["results.csv"]
+
+
+def test_a_download_comes_first(compare, monkeypatch):
+    fetched = []
+
+    def fetch(root, download):
+        fetched.append((root, download))
+        raise RuntimeError("no network")
+
+    monkeypatch.setitem(retrieval.DOWNLOADS, "cifar10", fetch)
+    with pytest.raises(SystemExit, match="no network"):
+        compare("--dataset", "cifar10", "--download", "--root", "there")
+    assert fetched == [(Path("there"), True)]
 
 
 @pytest.mark.parametrize(
@@ -193,6 +302,14 @@ def test_features_of_something_else(compare, tmp_path, data, capsys):
         (["--dataset", "cifar"], "unknown data set 'cifar': cifar10, fashion-mnist, miml, or a"),
         (["--checkpoint", "no.pt"], "no file no.pt"),
         (["--end-to-end", "--features", "x.npz"], "--features are of a frozen backbone"),
+        (["--end-to-end"], "'ITQ' has no network that could be trained --end-to-end"),
+        (["--methods"], "neither --methods nor a --loss"),
+        (["--methods", "mine:Loss"], "unknown method 'mine:Loss'"),
+        (["--loss", "DSAH"], "Expected a module and a loss in it, such as my_module:MyLoss"),
+        (["--device", "gpu"], "expected a device of PyTorch, got 'gpu'"),
+        (["--workers", "-1"], "expected at least 0, got -1"),
+        (["--download"], "--download is for cifar10 and fashion-mnist, not for"),
+        (["--csv", "."], "expected a file of its own for --csv, got ."),
         (["--protocol", "1k"], "invalid choice: '1k'"),
         (["--epochs", "0"], "expected at least 1, got 0"),
     ],
@@ -224,7 +341,7 @@ def test_a_cell_in_a_process_of_its_own(data, monkeypatch):
     )
     budget = Budget(1, 16)
     cell = Cell(source.dataset, "10%/90%", source.weights, 32, False, "CSQ", 8, 0, budget)
-    there, here = compare_methods.run_apart(cell, source), run_cell(cell, source)
+    there, here = grid.run_apart(cell, source), run_cell(cell, source)
     assert Cell.of(there) == cell
     assert there["mean_average_precision"] == here["mean_average_precision"]
     assert 0 < there["train_memory_mib"] < 500
@@ -238,7 +355,7 @@ def test_killed_and_run_again(data, arguments, tmp_path):
     """In processes of their own, as a user runs it; killed once the first cell is finished."""
     path = tmp_path / "results.jsonl"
     features = str(tmp_path / "features.npz")
-    command = [sys.executable, str(RETRIEVAL), *arguments, "--protocol", "10%/90%"]
+    command = [sys.executable, str(SCRIPT), *arguments, "--protocol", "10%/90%"]
     command += ["--features", features]
     first = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
     while not path.exists() or b"\n" not in path.read_bytes():

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from comparison.methods import FLOAT_FEATURES, METHODS
+from comparison.methods import FLOAT_FEATURES, find_method
 from comparison.protocols import PROTOCOLS, Split
 from comparison.results import Record
 from comparison.sources import Source
@@ -58,7 +58,7 @@ def run_cell(cell: Cell, source: Source) -> Record:
     task = Task(data, split, cell.code_length or 0, cell.seed, cell.budget, source.device)
     before = peak_memory(source.device)
     wall, cpu = time.perf_counter(), time.process_time()
-    learned = METHODS[cell.method](task)
+    learned = find_method(cell.method)(task)
     if torch.device(source.device).type == "cuda":
         torch.cuda.synchronize()
     costs = {

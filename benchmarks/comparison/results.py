@@ -1,8 +1,9 @@
-"""One JSON line for each finished cell, in a file that survives being killed."""
+"""One JSON line for each finished cell, in a file that survives being killed; or all as CSV."""
 
+import csv
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,3 +42,38 @@ def append_record(path: Path, record: Mapping[str, Any]) -> None:
     with path.open("ab", buffering=0) as file:
         file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
         os.fsync(file.fileno())
+
+
+def write_csv(path: Path, records: Iterable[Record]) -> None:
+    """Write a row for each record, and a column for each value, also those of the budget.
+
+    What a record lacks, as float features lack a code length, is an empty cell.
+    """
+    rows = [_flat(record) for record in records]
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    write_whole(path, write)
+
+
+def _flat(record: Record) -> Record:
+    flat: Record = {}
+    for name, value in record.items():
+        flat |= value if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Call `write` with a temporary path, and put that file in the place of `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
