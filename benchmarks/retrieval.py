@@ -14,7 +14,7 @@ encoded by the networks, as in an index that is deployed. Linux and macOS.
 
 --loss names a class, or a function that returns a loss, of a module that is installed or stands in
 the current folder. It is called with those of the arguments num_classes, code_length, seed and
-code_bank that it has. A loss that has a code bank derives from BaseDiscreteLoss.
+code_bank that it has. A loss that has a code bank derives from DiscreteLoss.
 
 docs/results.md has the command that its tables were made with.
 """

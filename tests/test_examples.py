@@ -14,7 +14,7 @@ from PIL import Image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 # These have a test or a file of tests of their own.
-LONG = {"custom_folder", "figures", "million_images", "quickstart"}
+LONG = {"custom_folder", "figures", "million_images", "own_loss", "quickstart"}
 SHORT = sorted({path.stem for path in EXAMPLES.glob("*.py")} - LONG)
 
 
@@ -49,6 +49,15 @@ def test_short_example(name, tmp_path):
     scores = [float(score) for score in re.findall(r"mAP (\d\.\d+)", done.stdout)]
     assert scores[0] < 0.5
     assert scores[-1] > 0.9
+
+
+def test_own_losses(tmp_path):
+    done = run("own_loss", tmp_path)
+    assert done.returncode == 0, done.stderr
+    for name in ("plain", "composed"):
+        scores = re.findall(rf"{name}, .* mAP (\d\.\d+)", done.stdout)
+        assert float(scores[0]) < 0.5
+        assert float(scores[-1]) > 0.9
 
 
 def test_two_processes(tmp_path):

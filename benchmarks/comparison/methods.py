@@ -20,7 +20,7 @@ METHODS: dict[str, Method] = {
     "ADSQ": Recipe(losses.ADSQLoss, networks=2),
     "CSQ": Recipe(losses.CSQLoss),
     "DADH": Recipe(losses.DADHLoss, networks=2),
-    "DAPH": Recipe(losses.DAPHLoss, networks=2, sum_codes=False, bank={"query_binary_codes": True}),
+    "DAPH": Recipe(losses.DAPHLoss, networks=2, sum_codes=False),
     "DCWH": Recipe(losses.DCWHLoss, bound="none", schedules=dcwh_stages),
     "DFH": Recipe(losses.DFHLoss),
     "DHN": Recipe(losses.DHNLoss),
@@ -34,7 +34,9 @@ METHODS: dict[str, Method] = {
     "HashNet": Recipe(losses.HashNetLoss, bound="scaled_tanh", schedules=continuation),
     "HyP2": Recipe(losses.HyP2Loss),
     "OrthoHash": Recipe(losses.OrthoHashLoss, bound="none"),
-    "DSAH kappa=10 rho=0": Recipe(losses.DSAHLoss, arguments={"kappa": 10.0, "rho": 0.0}),
+    "DSAH kappa=10 rho=0": Recipe(
+        losses.DSAHLoss, arguments={"inner_product_weight": 10.0, "class_share": 0.0}
+    ),
 }
 """Methods of the library. A `Recipe` trains networks; the others take features as they are."""
 

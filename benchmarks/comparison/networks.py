@@ -17,7 +17,7 @@ from comparison.sources import Data
 from comparison.task import Budget, Learned, Task
 from pml_hashing import AsymmetricTrainer, CodeBank, HashingModel
 from pml_hashing.codes import pack
-from pml_hashing.losses import BaseDiscreteLoss, DCWHSchedule
+from pml_hashing.losses import DCWHSchedule, DiscreteLoss
 from pml_hashing.models import TanhContinuation
 from pml_hashing.models.hash_layer import Bound
 
@@ -60,13 +60,12 @@ class Recipe:
     Attributes:
         loss: A class, or a function that returns a `torch.nn.Module`. It is given those of
             `num_classes`, `code_length`, `seed` and `code_bank` that it has as arguments. What is
-            to have the code bank derives from `BaseDiscreteLoss`.
+            to have the code bank derives from `DiscreteLoss`.
         arguments: Further arguments of the loss, where they are not to be its defaults.
         bound: What bounds the codes: see `HashLayer`. `"none"` where the paper has no tanh.
         networks: 2 for a loss of two networks.
         sum_codes: Of two networks, whether the sum of their codes encodes queries and database, or
             the first the queries and the second the database.
-        bank: Further arguments of the code bank.
         schedules: Makes what changes while training, by PML's names of schedulers.
     """
 
@@ -75,7 +74,6 @@ class Recipe:
     bound: Bound = "tanh"
     networks: int = 1
     sum_codes: bool = True
-    bank: Mapping[str, Any] = field(default_factory=dict)
     schedules: Callable[[Training], dict[str, Any]] = no_schedules
 
     def __call__(self, task: Task) -> Learned:
@@ -95,7 +93,7 @@ def train_networks(recipe: Recipe, task: Task) -> Learned:
     optimizers = make_optimizers(models | {"metric_loss": loss_func}, budget)
     steps = budget.epochs * math.ceil(len(training) / budget.batch_size)
     schedules = recipe.schedules(Training(networks[0], loss_func, dataset, budget.epochs, steps))
-    if isinstance(loss_func, BaseDiscreteLoss) and loss_func.code_bank is not None:
+    if isinstance(loss_func, DiscreteLoss) and loss_func.code_bank is not None:
         models["code_bank"] = loss_func.code_bank
     AsymmetricTrainer(
         models,
@@ -132,7 +130,7 @@ def make_loss(recipe: Recipe, task: Task) -> nn.Module:
     offered = {"num_classes": num_classes, "code_length": code_length, "seed": task.seed}
     arguments: dict[str, Any] = {key: value for key, value in offered.items() if key in accepted}
     if "code_bank" in accepted:
-        options = {"num_classes": num_classes, "num_networks": recipe.networks, **recipe.bank}
+        options = {"num_classes": num_classes, "num_networks": recipe.networks}
         bank = CodeBank(labels[task.split.training], code_length, **options)
         arguments["code_bank"] = bank.to(task.device)
     arguments |= recipe.arguments

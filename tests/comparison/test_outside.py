@@ -17,7 +17,7 @@ from tasks import make_task
 from torch import nn
 
 from pml_hashing import CodeBank, HashingModel
-from pml_hashing.losses import ADSHLoss, BaseDiscreteLoss, CSQLoss, DSAHLoss
+from pml_hashing.losses import ADSHLoss, CSQLoss, DiscreteLoss, DSAHLoss
 
 MODULE = """
 import helper_of_{name}
@@ -158,7 +158,7 @@ def test_a_loss_is_given_what_it_has_as_arguments():
 def test_a_loss_with_discrete_variables_has_a_bank(loss):
     task = make_task()
     loss_func = make_loss(Recipe(loss), task)
-    assert isinstance(loss_func, BaseDiscreteLoss)
+    assert isinstance(loss_func, DiscreteLoss)
     assert isinstance(loss_func.code_bank, CodeBank)
     assert len(loss_func.code_bank) == len(task.split.training)
 
