@@ -42,7 +42,7 @@ def orders(retrieval: Retrieval) -> Iterator[list[tuple[np.ndarray, np.ndarray]]
     """Yield blocks of queries, as ranks, from 1 on, and grades of the relevant items of each.
 
     Items are ordered by distance, then by their place in the database, on the device; the ranks
-    are brought to the host, once a block of queries.
+    are brought to the host, once per block of queries.
     """
     num_items = len(retrieval.database_codes)
     places = torch.arange(num_items, device=retrieval.device)

@@ -27,6 +27,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from pml_hashing.evaluation._orders import Order, Orders
+from pml_hashing.evaluation._rankings import TieGroups
 from pml_hashing.evaluation.metrics._base import LookupMetric, Metric
 from pml_hashing.evaluation.metrics.average_precision import AveragePrecision
 from pml_hashing.evaluation.metrics.ndcg import NDCG
@@ -46,12 +48,15 @@ __all__ = [
     "LookupMetric",
     "Metric",
     "NumRelevant",
+    "Order",
+    "Orders",
     "Precision",
     "PrecisionWithinRadius",
     "Recall",
     "RecallWithinRadius",
     "ReciprocalRank",
     "Reported",
+    "TieGroups",
     "reported_metrics",
 ]
 
