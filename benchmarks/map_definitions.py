@@ -22,7 +22,7 @@ from pml_hashing.evaluation.ranking import TIES
 
 OUTPUT = Path(__file__).parents[1] / "docs" / "generated" / "map_definitions.md"
 NUM_QUERIES, NUM_ITEMS, CODE_LENGTH, NUM_CLASSES, TOP_K = 500, 5000, 32, 10, 1000
-NUM_LONE = 25
+NUM_WITHOUT_RELEVANT = 25
 Data = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
@@ -30,7 +30,7 @@ def make_data(*, sorted_by_class: bool) -> Data:
     """Codes around one centre a class. The last class has queries, but no item."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(NUM_CLASSES, (NUM_QUERIES + NUM_ITEMS,), generator=generator)
-    labels[:NUM_LONE] = NUM_CLASSES
+    labels[:NUM_WITHOUT_RELEVANT] = NUM_CLASSES
     centres = torch.randn(NUM_CLASSES + 1, CODE_LENGTH, generator=generator)
     noise = torch.randn(len(labels), CODE_LENGTH, generator=generator)
     codes = binarize(centres[labels] + 2 * noise)
@@ -116,7 +116,7 @@ ROWS: dict[str, tuple[str, str, str, Callable[[Data, int], float]]] = {
     ),
     "PML, `mean_average_precision` with `k`": ("all", "order of the search", "left out", pml),
     **{f'here, `ties="{ties}"`': ("found", ties, "count 0", ours(ties)) for ties in TIES},
-    'here, `divisor="relevant"`, lone queries left out': (
+    'here, `divisor="relevant"`, queries without relevant items left out': (
         "all",
         "expected",
         "left out",
@@ -128,11 +128,11 @@ ROWS: dict[str, tuple[str, str, str, Callable[[Data, int], float]]] = {
 def main() -> None:
     shuffled, by_class = (make_data(sorted_by_class=flag) for flag in (False, True))
     lines = [
-        f"{NUM_QUERIES} queries, {NUM_LONE} of them of a class that the database does not have; "
-        f"{NUM_ITEMS:,} items of {NUM_CLASSES} classes, {CODE_LENGTH} bits.",
+        f"{NUM_QUERIES} queries, {NUM_WITHOUT_RELEVANT} of them of a class that the database does "
+        f"not have; {NUM_ITEMS:,} items of {NUM_CLASSES} classes, {CODE_LENGTH} bits.",
         "",
-        f"| Computed by | Relevant items in the divisor | Ties | Lone queries | mAP@all | "
-        f"mAP@{TOP_K} | mAP@{TOP_K}, database sorted by class |",
+        "| Computed by | Relevant items in the divisor | Ties | Queries without relevant items | "
+        f"mAP@all | mAP@{TOP_K} | mAP@{TOP_K}, database sorted by class |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, (divisor, ties, lone, score) in ROWS.items():

@@ -1,9 +1,12 @@
 """Checks of arguments. Every message says what was expected and what came."""
 
 from collections.abc import Sized
+from numbers import Integral
 
 import torch
 from torch import Tensor
+
+UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # torch cannot sort or compare them all
 
 
 def check_codes(codes: Tensor, name: str, code_length: int | None = None) -> None:
@@ -29,7 +32,10 @@ def check_finite(codes: Tensor, name: str) -> None:
 
 
 def check_labels(labels: Tensor, codes: Sized, name: str) -> None:
-    """Raise unless `labels` holds one class id or one multi-hot row per code."""
+    """Raise unless `labels` holds one class id or one multi-hot row per code.
+
+    A single column is refused: PML reads it as class ids, and multi-label code as rows.
+    """
     if not isinstance(labels, Tensor):
         raise TypeError(f"Expected `{name}` to be a torch.Tensor, got {type(labels).__name__}.")
     if labels.ndim not in (1, 2) or len(labels) != len(codes):
@@ -38,6 +44,23 @@ def check_labels(labels: Tensor, codes: Sized, name: str) -> None:
             f"Expected `{name}` of shape ({size},) with class ids or ({size}, num_classes) "
             f"with multi-hot rows, got {tuple(labels.shape)}."
         )
+    _check_kind_of_labels(labels, name)
+
+
+def _check_kind_of_labels(labels: Tensor, name: str) -> None:
+    """Raise if it cannot be told whether `labels` are class ids or multi-hot rows, or compared."""
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        size = len(labels)
+        raise ValueError(
+            f"Expected `{name}` of shape ({size},) with class ids, such as `{name}.squeeze(1)`, or "
+            f"multi-hot `{name}` of zeros and ones of shape ({size}, num_classes), with at least "
+            f"2 classes, got ({size}, 1), which can be read as either."
+        )
+    if labels.dtype in UNSIGNED:
+        raise TypeError(
+            f"Expected `{name}` of a signed integer dtype or uint8, such as `{name}.long()`, "
+            f"got {labels.dtype}."
+        )
 
 
 def check_label_values(labels: Tensor, num_classes: int, name: str) -> None:
@@ -45,6 +68,7 @@ def check_label_values(labels: Tensor, num_classes: int, name: str) -> None:
 
     Reads the result back from the device: a loss calls this for labels on the CPU only.
     """
+    _check_kind_of_labels(labels, name)
     if labels.ndim == 2:
         if labels.shape[1] != num_classes:
             raise ValueError(
@@ -75,6 +99,13 @@ def check_at_least(value: float, minimum: float, name: str) -> None:
     """Raise unless `value` is a number of at least `minimum`."""
     if not value >= minimum:  # also catches NaN
         raise ValueError(f"Expected `{name}` of at least {minimum}, got {value}.")
+
+
+def check_integer(value: object, minimum: int, name: str) -> None:
+    """Raise unless `value` is an integer of at least `minimum`."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"Expected `{name}` to be an integer, got {value!r}.")
+    check_at_least(int(value), minimum, name)
 
 
 def check_choice(value: object, choices: tuple[object, ...], name: str) -> None:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from pml_hashing._checks import check_at_least
+from pml_hashing.codes import bits_to_signs
 from pml_hashing.solvers import farthest_apart
 
 
@@ -50,7 +51,7 @@ def hash_centers(num_classes: int, code_length: int, seed: int = 0) -> Tensor:
         return _balanced_codes(num_classes, code_length, seed)
     generator = torch.Generator("cpu").manual_seed(seed)
     order = torch.randperm(code_length, generator=generator, device="cpu")
-    signs = torch.randint(2, (code_length, 1), generator=generator, device="cpu") * 2 - 1
+    signs = bits_to_signs(torch.randint(2, (code_length, 1), generator=generator, device="cpu"))
     rows = matrix[order] * signs
     return torch.cat([rows, -rows])[:num_classes].clone()
 
@@ -61,7 +62,7 @@ def _balanced_codes(num_codes: int, code_length: int, seed: int) -> Tensor:
 
     def draw() -> Tensor:  # of a random order of the bits, those in the first half are set
         order = torch.rand(num_codes, code_length, generator=generator, device="cpu").argsort(dim=1)
-        return (order < code_length // 2).float() * 2 - 1
+        return bits_to_signs(order < code_length // 2)
 
     draws = min(200, 1 + 10**9 // (num_codes**2 * max(code_length, 64)))
     # A single draw has no rival, and thousands of codes have too many distances to look at.

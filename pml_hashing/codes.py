@@ -8,19 +8,45 @@ from torch import Tensor
 from pml_hashing._checks import check_at_least, check_codes, check_finite
 
 BITS_OF_A_BYTE = 8
+WITHOUT_SIGN = (torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
 
 
 def binarize(codes: Tensor) -> Tensor:
     """Return -1 or 1 for every element of `codes`, in its dtype. Zero becomes 1.
 
     Raises:
-        TypeError: If `codes` are booleans or uint8, which have no sign.
+        TypeError: If `codes` are booleans or unsigned integers, which have no sign.
     """
-    return _is_set(codes).to(codes.dtype) * 2 - 1
+    return bits_to_signs(_is_set(codes), codes.dtype)
+
+
+def bits_to_signs(bits: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return 1 where a bit is set and -1 where it is not.
+
+    Args:
+        bits: Booleans, or zeros and ones of any dtype.
+        dtype: Of the result, one with a sign.
+    """
+    return bits.to(dtype) * 2 - 1
+
+
+def to_signs(
+    codes: Tensor, code_length: int | None = None, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Return real, binary or packed codes (uint8) as -1 and 1. Their values are not checked.
+
+    Args:
+        codes: Real or binary codes `(n, code_length)`, or packed codes.
+        code_length: Number of bits of packed codes. All bits of the bytes if `None`.
+        dtype: Of the result.
+    """
+    if codes.dtype == torch.uint8:
+        return unpack(codes, code_length, dtype)
+    return bits_to_signs(_is_set(codes), dtype)
 
 
 def _is_set(codes: Tensor) -> Tensor:
-    if codes.dtype in (torch.bool, torch.uint8):
+    if codes.dtype in WITHOUT_SIGN:
         raise TypeError(f"Expected `codes` with a sign, real or -1 and 1, got {codes.dtype}.")
     return codes >= 0
 
@@ -65,7 +91,7 @@ def packed_length(code_length: int) -> int:
 
 
 def pack(codes: Tensor) -> Tensor:
-    """Pack the bits of real or binary codes into bytes, eight a byte.
+    """Pack the bits of real or binary codes into bytes, eight to a byte.
 
     Bit `l` of a code is bit `l % 8`, the lowest first, of byte `l // 8`: the layout of
     `numpy.packbits(bitorder="little")` and of faiss. A code length that is no multiple of 8 is
@@ -79,7 +105,7 @@ def pack(codes: Tensor) -> Tensor:
         Packed codes, uint8, `(n, ceil(code_length / 8))`, on the device of `codes`.
 
     Raises:
-        TypeError: If `codes` are booleans, or uint8 and thus packed already.
+        TypeError: If `codes` are booleans or unsigned, or uint8 and thus packed already.
         ValueError: If `codes` is no matrix, is empty, or holds NaN or infinity.
 
     Examples:
@@ -119,6 +145,26 @@ def check_packed_codes(packed_codes: Tensor, name: str, code_length: int | None 
         )
 
 
+def check_codes_of_any_kind(codes: Tensor, name: str, code_length: int | None = None) -> None:
+    """Raise unless `codes` are real, binary or packed codes (uint8), finite, one in each row.
+
+    Args:
+        codes: Whatever a caller passed.
+        name: Of the argument.
+        code_length: Number of bits that they must have. Any number if `None`.
+    """
+    if isinstance(codes, Tensor) and codes.dtype == torch.uint8:
+        check_packed_codes(codes, name, code_length)
+        return
+    check_codes(codes, name, code_length)
+    if codes.dtype in WITHOUT_SIGN or codes.is_complex():
+        raise TypeError(
+            f"Expected `{name}` with real codes, -1 and 1, or packed codes (uint8), "
+            f"got {codes.dtype}."
+        )
+    check_finite(codes, name)
+
+
 def unpack(
     packed_codes: Tensor, code_length: int | None = None, dtype: torch.dtype = torch.float32
 ) -> Tensor:
@@ -141,20 +187,14 @@ def unpack(
     check_packed_codes(packed_codes, "packed_codes", code_length)
     places = torch.arange(BITS_OF_A_BYTE, dtype=torch.uint8, device=packed_codes.device)
     bits = (packed_codes[:, :, None] >> places) & 1
-    return bits.flatten(start_dim=1)[:, :code_length].to(dtype) * 2 - 1
-
-
-def _to_signs(codes: Tensor, name: str) -> Tensor:
-    """Return real, binary (any dtype) or packed codes (uint8) as -1 and 1 in float32."""
-    if codes.dtype == torch.uint8:
-        return unpack(codes)
-    check_finite(codes, name)
-    return binarize(codes).float()
+    return bits_to_signs(bits.flatten(start_dim=1)[:, :code_length], dtype)
 
 
 def _check_pair(query_codes: Tensor, database_codes: Tensor) -> None:
     check_codes(query_codes, "query_codes")
     check_codes(database_codes, "database_codes", query_codes.shape[1])
+    check_finite(query_codes, "query_codes")
+    check_finite(database_codes, "database_codes")
     if (query_codes.dtype == torch.uint8) != (database_codes.dtype == torch.uint8):
         raise TypeError(
             "Expected `query_codes` and `database_codes` both packed (uint8) or both not, "
@@ -195,11 +235,11 @@ def hamming_distance(
     """
     _check_pair(query_codes, database_codes)
     check_at_least(block_size, 1, "block_size")
-    queries = _to_signs(query_codes, "query_codes")
+    queries = to_signs(query_codes)
     code_length = queries.shape[1]
     distances = queries.new_empty(len(queries), len(database_codes), dtype=torch.int32)
     for start in range(0, len(database_codes), block_size):
-        block = _to_signs(database_codes[start : start + block_size], "database_codes")
+        block = to_signs(database_codes[start : start + block_size])
         with torch.autocast(queries.device.type, enabled=False):  # bf16 cannot count past 256
             inner = queries @ block.T
         distances[:, start : start + block_size] = inner.sub_(code_length).mul_(-0.5)
@@ -226,8 +266,4 @@ def paired_hamming_distance(query_codes: Tensor, database_codes: Tensor) -> Tens
             f"Expected `database_codes` of shape {tuple(query_codes.shape)}, one for each query, "
             f"got {tuple(database_codes.shape)}."
         )
-    queries, items = (
-        _to_signs(query_codes, "query_codes"),
-        _to_signs(database_codes, "database_codes"),
-    )
-    return (queries != items).sum(dim=1, dtype=torch.int32)
+    return (to_signs(query_codes) != to_signs(database_codes)).sum(dim=1, dtype=torch.int32)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pml_hashing._checks import check_at_least
+from pml_hashing.codes import bits_to_signs
 
 CACHE_ROWS = 8192
 """Codes that `dcc` works on at a time on the CPU: their bits and targets stay in the cache."""
@@ -169,7 +170,7 @@ def spread_codes(num_codes: int, code_length: int, seed: int = 0, draws: int = 1
     shape = (num_codes, code_length)
 
     def draw() -> Tensor:
-        return torch.randint(2, shape, generator=generator, device="cpu").float() * 2 - 1
+        return bits_to_signs(torch.randint(2, shape, generator=generator, device="cpu"))
 
     if num_codes > MOST_CODES_TO_SPREAD:
         return draw()

@@ -1,17 +1,22 @@
 """Every check lets pass what is right, and names what is wrong."""
 
+import numpy as np
 import pytest
 import torch
 
+from pml_hashing import CodeBank
 from pml_hashing._checks import (
     check_at_least,
     check_choice,
     check_codes,
     check_finite,
+    check_integer,
     check_label_values,
     check_labels,
     require_labels,
 )
+from pml_hashing.datasets import retrieval_split
+from pml_hashing.evaluation import HammingRanking, mean_average_precision, mean_by_class
 
 CODES = torch.zeros(2, 3)
 
@@ -31,6 +36,7 @@ CODES = torch.zeros(2, 3)
         (check_label_values, (torch.tensor([[True, False]]), 2, "labels")),
         (check_label_values, (torch.tensor([[0.0, 1.0]]), 2, "labels")),
         (check_at_least, (1, 1, "sweeps")),
+        (check_integer, (np.int32(3), 3, "sweeps")),
         (check_choice, ("a", ("a", "b"), "inter")),
     ],
 )
@@ -92,10 +98,14 @@ def test_right_arguments_pass(check, arguments):
         (require_labels, (None, "ref_labels"), ValueError, "Expected `ref_labels`, got None"),
         (
             require_labels,
-            (torch.tensor([[2]]),),
+            (torch.tensor([[2, 0]]),),
             ValueError,
             "multi-hot `labels` of zeros and ones",
         ),
+        (check_integer, (1.0, 1, "top_k"), TypeError, "`top_k` to be an integer, got 1.0"),
+        (check_integer, (torch.inf, 1, "top_k"), TypeError, "`top_k` to be an integer, got inf"),
+        (check_integer, (True, 1, "top_k"), TypeError, "`top_k` to be an integer, got True"),
+        (check_integer, (0, 1, "top_k"), ValueError, "`top_k` of at least 1, got 0"),
         (check_at_least, (0.5, 1, "nu"), ValueError, r"`nu` of at least 1, got 0\.5"),
         (check_at_least, (float("nan"), 0, "nu"), ValueError, "`nu` of at least 0, got nan"),
         (check_choice, ("c", ("a", 2), "x"), ValueError, "`x` to be one of 'a', 2, got 'c'"),
@@ -104,3 +114,39 @@ def test_right_arguments_pass(check, arguments):
 def test_wrong_arguments_are_named(check, arguments, error, message):
     with pytest.raises(error, match=message):
         check(*arguments)
+
+
+TAKE_LABELS = {
+    "check_labels": lambda labels: check_labels(labels, CODES, "labels"),
+    "check_label_values": lambda labels: check_label_values(labels, labels.shape[-1], "labels"),
+    "retrieval_split": lambda labels: retrieval_split(labels, num_queries=1),
+    "HammingRanking": lambda labels: HammingRanking(CODES, labels, CODES, labels),
+    "mean_average_precision": lambda labels: mean_average_precision(CODES, labels, CODES, labels),
+    "mean_by_class": lambda labels: mean_by_class(torch.ones(2), labels),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.float32])
+@pytest.mark.parametrize(
+    "function",
+    (
+        TAKE_LABELS | {"require_labels": require_labels, "CodeBank": lambda y: CodeBank(y, 3)}
+    ).values(),
+    ids=[*TAKE_LABELS, "require_labels", "CodeBank"],
+)
+def test_a_single_column_of_labels_is_refused_everywhere(function, dtype):
+    message = (
+        r"`\w+` of shape \(2,\) with class ids, such as `\w+.squeeze\(1\)`, or multi-hot `\w+` of "
+        r"zeros and ones of shape \(2, num_classes\), "
+        r"with at least 2 classes, got \(2, 1\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        function(torch.tensor([[0], [1]]).to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64])
+@pytest.mark.parametrize("labels", [torch.tensor([0, 1]), torch.eye(2)])
+@pytest.mark.parametrize("function", TAKE_LABELS.values(), ids=TAKE_LABELS)
+def test_unsigned_labels_are_refused_everywhere(function, labels, dtype):
+    with pytest.raises(TypeError, match=rf"`\w+` of a signed integer .*, got {dtype}"):
+        function(labels.to(dtype))

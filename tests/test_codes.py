@@ -11,12 +11,14 @@ from torch.testing import assert_close
 from pml_hashing.codes import (
     at_least_float32,
     binarize,
+    bits_to_signs,
     check_packed_codes,
     hamming_distance,
     pack,
     packed_length,
     paired_hamming_distance,
     straight_through_sign,
+    to_signs,
     unpack,
 )
 
@@ -125,10 +127,26 @@ def test_gradients_end_at_the_bits():
         assert not result.requires_grad
 
 
-@pytest.mark.parametrize("function", [binarize, pack, lambda c: hamming_distance(c, c)])
-def test_booleans_have_no_sign(function):
-    with pytest.raises(TypeError, match=r"`codes` with a sign, .*, got torch\.bool"):
-        function(torch.ones(2, 3, dtype=torch.bool))
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint16, torch.uint32, torch.uint64])
+@pytest.mark.parametrize("function", [binarize, pack, to_signs, lambda c: hamming_distance(c, c)])
+def test_booleans_and_unsigned_integers_have_no_sign(function, dtype):
+    with pytest.raises(TypeError, match=rf"`codes` with a sign, .*, got {dtype}"):
+        function(torch.ones(2, 3, dtype=dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.float32, torch.float64])
+def test_codes_of_all_kinds_become_the_same_signs(dtype, device):
+    codes = torch.randn(5, 11, device=device)
+    expected = [[1 if value >= 0 else -1 for value in row] for row in codes.tolist()]
+    for kind in (codes, codes.double(), binarize(codes).to(torch.int8)):
+        signs = to_signs(kind, dtype=dtype)
+        assert (signs.dtype, signs.tolist()) == (dtype, expected)
+    signs = to_signs(pack(codes), 11, dtype)
+    assert (signs.dtype, signs.tolist()) == (dtype, expected)
+    assert to_signs(pack(codes)).shape == (5, 16)
+    for bits in (codes >= 0, (codes >= 0).to(torch.uint8), (codes >= 0).float()):
+        signs = bits_to_signs(bits, dtype)
+        assert (signs.dtype, signs.tolist()) == (dtype, expected)
 
 
 @pytest.mark.parametrize("function", [binarize, pack])

@@ -55,7 +55,7 @@ def test_figures_quoted_in_the_tutorial_are_those_of_the_benchmark():
     at_1000, sorted_by_class = ({row[0]: row[column] for row in cells} for column in (-2, -1))
     assert quoted == [
         at_1000['here, `ties="expected"`'],
-        at_1000['here, `divisor="relevant"`, lone queries left out'],
+        at_1000['here, `divisor="relevant"`, queries without relevant items left out'],
         at_1000['here, `ties="optimistic"`'],
         at_1000['here, `ties="pessimistic"`'],
         sorted_by_class['here, `ties="stable"`'],

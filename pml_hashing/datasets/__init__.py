@@ -3,18 +3,15 @@
 from pml_hashing.datasets._base import LabelledImages
 from pml_hashing.datasets.image_arrays import ImageArrays
 from pml_hashing.datasets.image_files import ImageFiles
-from pml_hashing.datasets.indexed import EvenBatches, IndexedCollate, IndexedDataset
+from pml_hashing.datasets.indexed import IndexedDataset
 from pml_hashing.datasets.splits import RetrievalSplit, retrieval_split
-from pml_hashing.datasets.unreadable import ReadableItems, UnreadableImageError
+from pml_hashing.datasets.unreadable import UnreadableImageError
 
 __all__ = [
-    "EvenBatches",
     "ImageArrays",
     "ImageFiles",
-    "IndexedCollate",
     "IndexedDataset",
     "LabelledImages",
-    "ReadableItems",
     "RetrievalSplit",
     "UnreadableImageError",
     "retrieval_split",

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pml_hashing._checks import check_at_least
+from pml_hashing._checks import check_at_least, check_labels
 
 
 class RetrievalSplit(NamedTuple):
@@ -31,7 +31,9 @@ def retrieval_split(
         seed: The same seed draws the same samples.
 
     Raises:
-        ValueError: If a part would be empty or larger than what it is drawn from.
+        TypeError: If `labels` are of an unsigned dtype but uint8.
+        ValueError: If a part would be empty or larger than what it is drawn from, or `labels` is a
+            single column, which may be class ids or multi-hot rows.
 
     Examples:
         >>> import torch
@@ -46,6 +48,7 @@ def retrieval_split(
             "Expected `labels` of shape (n,) or (n, num_classes) of at least 2 samples, "
             f"got {tuple(labels.shape)}."
         )
+    check_labels(labels, labels, "labels")
     _check_size(num_queries, len(labels) - 1, "num_queries")
     generator = torch.Generator().manual_seed(seed)
     is_query = _draw(labels, num_queries, generator)
@@ -64,7 +67,7 @@ def _check_size(size: int, largest: int, name: str) -> None:
 
 
 def _draw(labels: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Return a mask of `size` samples: every so-manieth of the samples in order of their labels."""
+    """Return a mask of `size` samples: evenly spaced among the samples in order of their labels."""
     _, groups = labels.cpu().unique(dim=0, return_inverse=True)
     order = torch.randperm(len(groups), generator=generator)
     order = order[groups[order].argsort(stable=True)]

@@ -1,13 +1,10 @@
-"""Images that cannot be read: an error with their name, and how a pass over a data set goes on."""
+"""Images that cannot be read: an error with their name."""
 
-import os
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from PIL import Image
-from torch.utils.data import Dataset, default_collate
 
 
 class UnreadableImageError(OSError):
@@ -56,48 +53,3 @@ def read_image(path: Path, folder: Path) -> Image.Image:
             f"Expected a readable image, got {path} ({type(error).__name__}: {error}).",
             path=str(path),
         ) from error
-
-
-class ReadableBatch(NamedTuple):
-    """A batch without its unreadable items."""
-
-    batch: Any  # None if no item is left
-    num_items: int  # with the unreadable ones
-    unreadable: list[UnreadableImageError]
-
-
-class ReadableItems(Dataset[Any]):
-    """The items of a data set from one on, and errors in the place of those that cannot be read.
-
-    An error that is raised in a worker loses the batch it is in; one that is returned does not.
-
-    Args:
-        dataset: A data set with a length, whose items raise an `OSError` if they are unreadable.
-        start: The first item.
-    """
-
-    def __init__(self, dataset: Any, start: int = 0) -> None:
-        self.dataset, self.start = dataset, start
-
-    def __len__(self) -> int:
-        return len(self.dataset) - self.start
-
-    def __getitem__(self, index: int) -> Any:
-        place = self.start + index
-        try:
-            return self.dataset[place]
-        except (OSError, Image.DecompressionBombError) as error:
-            path = getattr(error, "path", None) or getattr(error, "filename", None) or ""
-            return UnreadableImageError(
-                f"Expected a readable item {place} of the data set, got: {error}",
-                path=os.fspath(path) if isinstance(path, str | Path) else "",
-                index=place,
-            )
-
-    @staticmethod
-    def collate(items: Sequence[Any]) -> ReadableBatch:
-        """Return the readable items as torch's own `default_collate` does, and the errors."""
-        unreadable = [item for item in items if isinstance(item, UnreadableImageError)]
-        readable = [item for item in items if not isinstance(item, UnreadableImageError)]
-        batch = default_collate(readable) if readable else None
-        return ReadableBatch(batch, len(items), unreadable)

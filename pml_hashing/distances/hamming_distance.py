@@ -7,7 +7,7 @@ from pytorch_metric_learning.distances import BaseDistance
 from torch import Tensor
 
 from pml_hashing._checks import check_codes
-from pml_hashing.codes import binarize
+from pml_hashing.codes import at_least_float32, binarize
 
 
 class HammingDistance(BaseDistance):
@@ -90,5 +90,5 @@ class HammingDistance(BaseDistance):
                 f"Expected `{name}` without gradient, as bits have none: give a loss "
                 "HammingDistance(binarize=False), or detach the codes; got codes that require one."
             )
-        codes = codes.to(torch.promote_types(codes.dtype, torch.float32))
+        codes = at_least_float32(codes)
         return binarize(codes) if self.binarize else codes

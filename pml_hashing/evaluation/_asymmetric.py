@@ -18,7 +18,7 @@ def group_counts(retrieval: Retrieval) -> Iterator[Tensor]:
         ascending, order = distances.sort()
         _, groups = ascending[: retrieval.total].unique_consecutive(return_inverse=True)
         kept = grades[order[: retrieval.total]].long()
-        levels = retrieval.judge.num_levels or int(kept.max()) + 1
+        levels = retrieval.relevance.num_levels or int(kept.max()) + 1
         counts = torch.bincount(groups * levels + kept, minlength=(int(groups[-1]) + 1) * levels)
         yield counts.view(1, -1, levels)
 
@@ -52,7 +52,7 @@ def _queries(retrieval: Retrieval) -> Iterator[tuple[Tensor, Tensor]]:
             distances.diagonal(first).fill_(torch.inf)
         for query, row in enumerate(distances, start=first):
             rows = slice(query, query + 1)
-            yield row, retrieval.judge.grades(rows, everything, retrieval.device)[0]
+            yield row, retrieval.relevance.grades(rows, everything, retrieval.device)[0]
 
 
 def whole_numbers(query_codes: Tensor) -> Tensor:

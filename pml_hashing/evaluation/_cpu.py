@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pml_hashing.codes import pack, packed_length
+from pml_hashing.codes import bits_to_signs, pack, packed_length
 from pml_hashing.evaluation._relevance import SameClass, SharedLabels
 from pml_hashing.evaluation._retrieval import Retrieval
 
@@ -27,10 +27,10 @@ def count_by_distance(retrieval: Retrieval) -> Tensor:
 
     The memory does not grow with the database: blocks of queries meet blocks of items.
     """
-    if isinstance(retrieval.judge, SameClass):
-        return _count_classes(retrieval, retrieval.judge)
+    if isinstance(retrieval.relevance, SameClass):
+        return _count_classes(retrieval, retrieval.relevance)
     queries = _packed(retrieval.query_codes)
-    counts, grades_of = _zeros(retrieval, retrieval.judge.num_levels or 2), _grader(retrieval)
+    counts, grades_of = _zeros(retrieval, retrieval.relevance.num_levels or 2), _grader(retrieval)
     item_slices, row_slices = _blocks(retrieval)
     for items in item_slices:
         database = _packed(retrieval.database_codes[items])
@@ -39,7 +39,7 @@ def count_by_distance(retrieval: Retrieval) -> Tensor:
             if retrieval.query_in_database:
                 _drop_own_items(distances, rows, items, retrieval.code_length + 1)
             grades = grades_of(rows, items)
-            levels = retrieval.judge.num_levels or int(grades.max()) + 1
+            levels = retrieval.relevance.num_levels or int(grades.max()) + 1
             counts = _with_levels(counts, levels)
             keys = distances.mul_(levels).add_(grades)
             groups = retrieval.code_length + 2  # the last one of the queries themselves
@@ -48,13 +48,13 @@ def count_by_distance(retrieval: Retrieval) -> Tensor:
     return counts
 
 
-def _count_classes(retrieval: Retrieval, judge: SameClass) -> Tensor:
+def _count_classes(retrieval: Retrieval, relevance: SameClass) -> Tensor:
     """Count with the items sorted by class, so that no label is looked up for a distance."""
-    queries, query_labels = _packed(retrieval.query_codes), judge.query_labels.cpu()
+    queries, query_labels = _packed(retrieval.query_codes), relevance.query_labels.cpu()
     counts, size = _zeros(retrieval, 2), retrieval.code_length + 1
     item_slices, row_slices = _blocks(retrieval)
     for items in item_slices:
-        labels, order = judge.database_labels[items].cpu().sort()
+        labels, order = relevance.database_labels[items].cpu().sort()
         database = _packed(retrieval.database_codes[items])[order.numpy()]
         first = torch.searchsorted(labels, query_labels).tolist()
         last = torch.searchsorted(labels, query_labels, right=True).tolist()
@@ -66,21 +66,10 @@ def _count_classes(retrieval: Retrieval, judge: SameClass) -> Tensor:
                 relevant = row[first[query] : last[query]]
                 if len(relevant):
                     counts[query, :, 1] += torch.bincount(relevant, minlength=size)
-    if retrieval.query_in_database:
-        _uncount_own_items(retrieval, judge, counts)
+    if retrieval.query_in_database:  # each is at distance 0 of itself, and of its own class
+        counts[:, 0] -= 1
     counts[:, :, 0] -= counts[:, :, 1]
     return counts
-
-
-def _uncount_own_items(retrieval: Retrieval, judge: SameClass, counts: Tensor) -> None:
-    every = torch.arange(len(counts))
-    sides = retrieval.query_codes, retrieval.database_codes[: len(counts)].cpu()
-    queries, items = (_packed(codes) for codes in sides)
-    bits = np.unpackbits(np.bitwise_xor(queries, items), axis=1).sum(axis=1, dtype=np.int64)
-    own = torch.from_numpy(bits)
-    counts[every, own, 0] -= 1
-    same = judge.query_labels.cpu() == judge.database_labels[: len(counts)].cpu()
-    counts[every, own, 1] -= same.to(counts.dtype)
 
 
 def orders(retrieval: Retrieval) -> Iterator[list[tuple[np.ndarray, np.ndarray]]]:
@@ -180,15 +169,15 @@ def _packed(codes: Tensor) -> np.ndarray:
 
 def _grader(retrieval: Retrieval) -> Callable[[slice, slice], Tensor]:
     """Return what says the grades of a block."""
-    judge = retrieval.judge
-    if isinstance(judge, SameClass):  # numpy compares four times as fast as torch
-        ids = judge.query_labels.cpu().numpy()[:, None], judge.database_labels.cpu().numpy()
+    relevance = retrieval.relevance
+    if isinstance(relevance, SameClass):  # numpy compares four times as fast as torch
+        ids = relevance.query_labels.cpu().numpy()[:, None], relevance.database_labels.cpu().numpy()
         return lambda rows, items: torch.from_numpy(ids[0][rows] == ids[1][items])
-    if not isinstance(judge, SharedLabels):
-        return lambda rows, items: judge.grades(rows, items, retrieval.device)
+    if not isinstance(relevance, SharedLabels):
+        return lambda rows, items: relevance.grades(rows, items, retrieval.device)
     queries, database = (
-        (_packed(labels.to(torch.int8) * 2 - 1), labels.sum(dim=1, dtype=torch.int32).cpu())
-        for labels in (judge.query_labels, judge.database_labels)
+        (_packed(bits_to_signs(labels, torch.int8)), labels.sum(dim=1, dtype=torch.int32).cpu())
+        for labels in (relevance.query_labels, relevance.database_labels)
     )
 
     def shared_labels(rows: slice, items: slice) -> Tensor:

@@ -18,15 +18,15 @@ def count_by_distance(retrieval: Retrieval) -> Tensor:
     The memory does not grow with the database: blocks of queries meet blocks of items. Nothing is
     read back from the device, except that the grades of a given relevance are checked.
     """
-    levels = retrieval.judge.num_levels or 2
+    levels = retrieval.relevance.num_levels or 2
     num_queries, num_groups = len(retrieval.query_codes), retrieval.code_length + 2
     counts = _zeros(retrieval, num_groups, levels)
     # Many more items than queries: the counters of a block of queries stay in the cache.
     queries_at_a_time = min(num_queries, max(1, math.isqrt(retrieval.pairs_at_a_time // 64)))
     items_at_a_time = max(1, retrieval.pairs_at_a_time // queries_at_a_time)
     for rows, items, distances in _blocks(retrieval, queries_at_a_time, items_at_a_time):
-        grades = retrieval.judge.grades(rows, items, retrieval.device)
-        if retrieval.judge.num_levels is None and (most := int(grades.max()) + 1) > levels:
+        grades = retrieval.relevance.grades(rows, items, retrieval.device)
+        if retrieval.relevance.num_levels is None and (most := int(grades.max()) + 1) > levels:
             counts = torch.nn.functional.pad(counts, (0, most - levels))
             levels = most
         counters = distances.mul_(levels).add_(grades)
@@ -42,13 +42,13 @@ def orders(retrieval: Retrieval) -> Iterator[list[tuple[np.ndarray, np.ndarray]]
     """Yield blocks of queries, as ranks, from 1 on, and grades of the relevant items of each.
 
     Items are ordered by distance, then by their place in the database, on the device; the ranks
-    are brought to the host, once a block of queries.
+    are brought to the host, once per block of queries.
     """
     num_items = len(retrieval.database_codes)
     places = torch.arange(num_items, device=retrieval.device)
     queries_at_a_time = max(1, retrieval.pairs_at_a_time // num_items)
     for rows, items, distances in _blocks(retrieval, queries_at_a_time, num_items):
-        grades = retrieval.judge.grades(rows, items, retrieval.device)
+        grades = retrieval.relevance.grades(rows, items, retrieval.device)
         # Distance and place in one number: all differ, so that any sort is stable.
         keys = distances.mul_(num_items).add_(places).sort(dim=1).values[:, : retrieval.total]
         ranking = grades.gather(1, keys.remainder_(num_items)).cpu().numpy()

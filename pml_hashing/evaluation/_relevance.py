@@ -12,7 +12,7 @@ from pml_hashing._checks import check_label_values, check_labels
 
 RelevanceOfBlock: TypeAlias = Callable[[slice, slice], Any]
 """Takes slices of queries and of items, and returns the relevance between them as a matrix."""
-Given: TypeAlias = Tensor | np.ndarray | RelevanceOfBlock
+RelevanceLike: TypeAlias = Tensor | np.ndarray | RelevanceOfBlock
 
 
 class Relevance(ABC):
@@ -35,7 +35,7 @@ class SameClass(Relevance):
     num_levels = 2
 
     def __init__(self, query_labels: Tensor, database_labels: Tensor) -> None:
-        self.query_labels, self.database_labels = query_labels, database_labels
+        self.query_labels, self.database_labels = query_labels.long(), database_labels.long()
 
     def grades(self, queries: slice, items: slice, device: torch.device) -> Tensor:
         labels = self.database_labels[items].to(device)
@@ -59,7 +59,7 @@ class SharedLabels(Relevance):
 class GivenRelevance(Relevance):
     """A matrix, or a function of a slice of queries and a slice of items that returns a part."""
 
-    def __init__(self, relevance: Given, shape: tuple[int, int]) -> None:
+    def __init__(self, relevance: RelevanceLike, shape: tuple[int, int]) -> None:
         self.relevance, self.shape = relevance, shape
         if not callable(relevance) and tuple(relevance.shape) != shape:
             raise ValueError(
@@ -90,7 +90,7 @@ class GivenRelevance(Relevance):
 
 
 def make_relevance(
-    query_labels: Any, database_labels: Any, relevance: Given | None, shape: tuple[int, int]
+    query_labels: Any, database_labels: Any, relevance: RelevanceLike | None, shape: tuple[int, int]
 ) -> Relevance:
     """Return what the labels say, checked, or what `relevance` says instead of them."""
     if relevance is not None:

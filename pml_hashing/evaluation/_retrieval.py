@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pml_hashing._checks import check_at_least, check_codes, check_finite
-from pml_hashing.codes import BITS_OF_A_BYTE, binarize, packed_length, unpack
-from pml_hashing.evaluation._relevance import Given, Relevance, make_relevance
+from pml_hashing._checks import check_codes, check_integer
+from pml_hashing.codes import BITS_OF_A_BYTE, check_codes_of_any_kind, packed_length, to_signs
+from pml_hashing.evaluation._relevance import Relevance, RelevanceLike, make_relevance
 
 PAIRS_AT_A_TIME = {"cpu": 2**18, "cuda": 2**26}  # within the cache of a core; to fill a GPU
 
@@ -26,8 +26,9 @@ class Retrieval:
         database_codes: Codes of the same kind and length.
         database_labels: Labels of the same kind.
         query_in_database: Whether item `i` of the database is query `i`, and does not count.
+            Codes and labels are compared.
         block_size: Pairs of a query and an item held at a time. A size for the device if `None`.
-        relevance: What is relevant, instead of labels.
+        given_relevance: What is relevant, instead of labels.
         asymmetric: Whether the queries are real and not binarized.
     """
 
@@ -37,26 +38,22 @@ class Retrieval:
     database_labels: Any
     query_in_database: bool = False
     block_size: int | None = None
-    relevance: Given | None = None
+    given_relevance: RelevanceLike | None = None
     asymmetric: bool = False
 
     def __post_init__(self) -> None:
         _check_codes_of_both_sides(self.query_codes, self.database_codes, self.asymmetric)
-        _ = self.judge  # checks the labels
+        _ = self.relevance  # checks the labels
         if self.block_size is not None:
-            check_at_least(self.block_size, 1, "block_size")
-        least = max(len(self.query_codes), 2)
-        if self.query_in_database and len(self.database_codes) < least:
-            raise ValueError(
-                f"Expected `database_codes` of at least {least} items, the {len(self.query_codes)} "
-                f"queries first (`query_in_database`), got {len(self.database_codes)}."
-            )
+            check_integer(self.block_size, 1, "block_size")
+        if self.query_in_database:
+            self._check_queries_come_first()
 
     @cached_property
-    def judge(self) -> Relevance:
-        """Says which items are relevant."""
+    def relevance(self) -> Relevance:
+        """Says which items are relevant to which queries."""
         shape = len(self.query_codes), len(self.database_codes)
-        return make_relevance(self.query_labels, self.database_labels, self.relevance, shape)
+        return make_relevance(self.query_labels, self.database_labels, self.given_relevance, shape)
 
     @property
     def device(self) -> torch.device:
@@ -86,28 +83,35 @@ class Retrieval:
 
     def signs(self, codes: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return codes of either side as -1 and 1 on the device."""
-        codes = codes.to(self.device)
-        if codes.dtype == torch.uint8:
-            return unpack(codes, dtype=dtype)[:, : self.code_length]
-        return binarize(codes).to(dtype)
+        return to_signs(codes.to(self.device), self.code_length, dtype)
 
+    def _check_queries_come_first(self) -> None:
+        """Raise unless query `i` is item `i`, as far as this can be seen.
 
-def check_codes_to_rank(codes: Tensor, name: str) -> None:
-    """Raise unless `codes` are real, binary or packed codes, finite, one a row."""
-    check_codes(codes, name)
-    if codes.dtype == torch.bool or codes.is_complex():
-        raise TypeError(
-            f"Expected `{name}` with real codes, -1 and 1, or packed codes (uint8), "
-            f"got {codes.dtype}."
-        )
-    check_finite(codes, name)
+        Real queries that are not binarized may come from another network than the codes of the
+        database, so that only their labels are compared.
+        """
+        size, least = len(self.query_codes), max(len(self.query_codes), 2)
+        if len(self.database_codes) < least:
+            raise ValueError(
+                f"Expected `database_codes` of at least {least} items, the {size} queries first "
+                f"(`query_in_database`), got {len(self.database_codes)}."
+            )
+        if not self.asymmetric:
+            queries, items = self.query_codes, self.database_codes[:size].to(self.device)
+            is_packed = queries.dtype == torch.uint8
+            differs = queries != items if is_packed else (queries >= 0) != (items >= 0)
+            _check_none_differs(differs, "codes")
+        if self.given_relevance is None:
+            labels = self.database_labels[:size].to(self.query_labels.device)
+            _check_none_differs(self.query_labels != labels, "labels")
 
 
 def _check_codes_of_both_sides(
     query_codes: Tensor, database_codes: Tensor, asymmetric: bool
 ) -> None:
-    check_codes_to_rank(query_codes, "query_codes")
-    check_codes_to_rank(database_codes, "database_codes")
+    check_codes_of_any_kind(query_codes, "query_codes")
+    check_codes_of_any_kind(database_codes, "database_codes")
     length = query_codes.shape[1]
     if asymmetric:
         if not query_codes.is_floating_point():
@@ -121,3 +125,14 @@ def _check_codes_of_both_sides(
             f"got {query_codes.dtype} and {database_codes.dtype}."
         )
     check_codes(database_codes, "database_codes", length)
+
+
+def _check_none_differs(differs: Tensor, name: str) -> None:
+    """Raise unless no query has other codes or labels than the item that is to be itself."""
+    wrong = differs.view(len(differs), -1).any(dim=1)
+    if wrong.any():
+        raise ValueError(
+            f"Expected the first {len(wrong)} items of the database to be the queries "
+            f"(`query_in_database`), got other {name} for {int(wrong.sum())} of them, the first of "
+            f"them item {int(wrong.byte().argmax())}."
+        )

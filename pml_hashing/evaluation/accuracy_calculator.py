@@ -1,8 +1,8 @@
 """The scores of a Hamming ranking as a PML accuracy calculator."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -10,40 +10,22 @@ from torch import Tensor
 
 from pml_hashing._checks import check_choice
 from pml_hashing._compat import AccuracyCalculator
-from pml_hashing.evaluation._metrics import BOUNDS, LONE_QUERIES, MEAN, PREFIX, ranking_metrics
+from pml_hashing.evaluation._rankings import Rankings
 from pml_hashing.evaluation._retrieval import Retrieval
-from pml_hashing.evaluation.ranking import (
-    TIES,
-    HammingRanking,
-    Ties,
-    check_integer,
-    precision_curve,
-    recall_curve,
-)
-from pml_hashing.evaluation.statistics import bootstrap_interval
+from pml_hashing.evaluation.metrics import Metric, reported_metrics
+from pml_hashing.evaluation.ranking import TIES, HammingRanking, Ties
+
+PREFIX = "hamming_"  # of the names of our metrics: every other metric is PML's
+
+Names: TypeAlias = tuple[str, ...] | list[str]
 
 
 class HammingAccuracyCalculator(AccuracyCalculator):
     r"""PML's accuracy calculator with the metrics of the hashing literature.
 
-    | Metric | What it is the mean of, over all queries |
-    | --- | --- |
-    | `hamming_mean_average_precision` | average precision, over the relevant items found |
-    | `hamming_mean_average_precision_at_{k}` | the same of the first $k$ items |
-    | `hamming_pml_mean_average_precision`, `..._at_{k}` | average precision over all relevant |
-    | `hamming_weighted_mean_average_precision`, `..._at_{k}` | average precision by shared labels |
-    | `hamming_ndcg`, `hamming_ndcg_at_{k}` | normalized discounted gain by shared labels |
-    | `hamming_precision_at_{k}`, `hamming_precision_at_1` | share of relevant among the first |
-    | `hamming_recall_at_{k}` | share of the relevant items that is among the first $k$ |
-    | `hamming_precision_within_radius_{r}` | share of relevant items within $r$ bits |
-    | `hamming_recall_within_radius_{r}` | share of the relevant items that is within $r$ bits |
-    | `hamming_r_precision` | precision among as many items as are relevant |
-    | `hamming_mean_average_precision_at_r` | average precision among them, over all of them |
-    | `hamming_mean_reciprocal_rank` | one over the rank of the first relevant item |
-    | `hamming_mean_average_precision_low`, `..._high` | 95 % interval of the first line |
-    | `hamming_num_lone_queries` | number of queries without a relevant item, no mean |
-
-    Only `hamming_pml_...` leaves out queries without a relevant item, which score 0 elsewhere.
+    They are those of the table in `pml_hashing.evaluation.metrics`, with `hamming_` before their
+    names: `hamming_mean_average_precision`, `hamming_mean_average_precision_at_100`,
+    `hamming_precision_within_radius_2`, and so on. `get_curr_metrics` lists them.
 
     These are computed where `include` is empty. Any of them is a valid `primary_metric` of PML's
     `HookContainer`. PML's own metrics (`precision_at_1`, `mean_average_precision_at_r`, ...) keep
@@ -60,14 +42,18 @@ class HammingAccuracyCalculator(AccuracyCalculator):
     Args:
         include: Names of the metrics to compute. All those of the table if empty.
         exclude: Names of metrics not to compute.
+        avg_of_avgs: Whether means are means of the classes' means, of all metrics.
+        return_per_class: Whether the value of each class is returned, of all metrics.
+        k: PML's number of neighbours, for PML's metrics.
+        label_comparison_fn: PML's, for PML's metrics.
+        device: Where to compute. The GPU if there is one, as in PML, if `None`.
+        knn_func: PML's, for PML's metrics.
+        kmeans_func: PML's, for PML's metrics.
         top_k: The numbers of items $k$ of the table, or a single one.
         radius: The radius $r$ of the table, in bits.
         ties: `"expected"` for the mean over all orders inside ties, `"stable"` for the order of
             the reference, `"optimistic"` or `"pessimistic"` for the best or the worst. PML's
             metrics take ties in the order that `knn_func` gives them.
-        device: Where to compute. The GPU if there is one, as in PML, if `None`.
-        **kwargs: PML's `avg_of_avgs` and `return_per_class`, which hold for all metrics, and `k`,
-            `label_comparison_fn`, `knn_func` and `kmeans_func`, which hold for PML's.
 
     Raises:
         TypeError: If `top_k` or `radius` is no integer, or `include` or `exclude` no tuple or list.
@@ -92,38 +78,41 @@ class HammingAccuracyCalculator(AccuracyCalculator):
 
     def __init__(
         self,
+        include: Names = (),
+        exclude: Names = (),
+        avg_of_avgs: bool = False,
+        return_per_class: bool = False,
+        k: int | Literal["max_bin_count"] | None = None,
+        label_comparison_fn: Callable[[Tensor, Tensor], Tensor] | None = None,
+        device: torch.device | str | None = None,
+        knn_func: Callable[..., Any] | None = None,
+        kmeans_func: Callable[..., Any] | None = None,
         *,
-        include: tuple[str, ...] | list[str] = (),
-        exclude: tuple[str, ...] | list[str] = (),
         top_k: int | Iterable[int] = (100,),
         radius: int = 2,
         ties: Ties = "expected",
-        device: torch.device | str | None = None,
-        **kwargs: Any,
     ) -> None:
         self.top_k = tuple(top_k) if isinstance(top_k, Iterable) else (top_k,)
-        for k in self.top_k:
-            check_integer(k, 1, "top_k")
-        check_integer(radius, 0, "radius")
         check_choice(ties, TIES, "ties")
         self.radius = radius
         self.ties: Ties = ties
         self.curves: dict[str, Tensor] = {}
         self.query_scores: dict[str, Tensor] = {}
-        own = [*ranking_metrics(self.top_k), *self._radius_names, *BOUNDS, LONE_QUERIES]
-        for name in own:  # PML finds metrics by the names of attributes
+        table = reported_metrics(self.top_k, radius)
+        self._reported = {PREFIX + name: reported for name, reported in table.items()}
+        for name in self._reported:  # PML finds metrics by the names of attributes
             setattr(self, f"calculate_{name}", partial(self._summarize, name))
         super().__init__(
-            include=include if len(include) else own,
-            exclude=exclude,
-            device=None if device is None else torch.device(device),
-            **kwargs,
+            include if len(include) else list(self._reported),
+            exclude,
+            avg_of_avgs,
+            return_per_class,
+            k,
+            label_comparison_fn,
+            None if device is None else torch.device(device),
+            knn_func,
+            kmeans_func,
         )
-
-    @property
-    def _radius_names(self) -> tuple[str, str]:
-        suffix = f"within_radius_{self.radius}"
-        return f"{PREFIX}precision_{suffix}", f"{PREFIX}recall_{suffix}"
 
     def get_accuracy(
         self,
@@ -132,8 +121,8 @@ class HammingAccuracyCalculator(AccuracyCalculator):
         reference: Tensor | np.ndarray | None = None,
         reference_labels: Tensor | np.ndarray | None = None,
         ref_includes_query: bool = False,
-        include: tuple[str, ...] | list[str] = (),
-        exclude: tuple[str, ...] | list[str] = (),
+        include: Names = (),
+        exclude: Names = (),
     ) -> dict[str, float | list[float]]:
         """Return the value of every metric, by name.
 
@@ -163,12 +152,11 @@ class HammingAccuracyCalculator(AccuracyCalculator):
             ties=self.ties,
             query_in_database=ref_includes_query,
         )
-        if ref_includes_query:
-            _check_queries_come_first(ranking.retrieval)
         functions = self.get_function_dict(include, exclude)
         own = {name: f for name, f in functions.items() if name.startswith(PREFIX)}
-        self._score_queries(ranking, own)
-        accuracies = self._get_accuracy(own, ranking=ranking) | self._pml_accuracy(
+        scores = self._score_queries(ranking, own)
+        self.query_scores = {n: v for n, v in scores.items() if not self._reported[n].summary}
+        accuracies = self._get_accuracy(own, ranking=ranking, scores=scores) | self._pml_accuracy(
             ranking.retrieval, [name for name in functions if name not in own]
         )
         self.curr_function_dict = functions
@@ -182,33 +170,31 @@ class HammingAccuracyCalculator(AccuracyCalculator):
         labels = self._to_tensor(array)
         return labels.squeeze(1) if isinstance(labels, Tensor) and labels.ndim == 2 else labels
 
-    def _score_queries(self, ranking: HammingRanking, names: Iterable[str]) -> None:
-        """Note the values of all queries for our metrics of these names, and the curves."""
-        by_radius = {
-            "precision_by_radius": ranking.precision_by_radius(),
-            "recall_by_radius": ranking.recall_by_radius(),
+    def _score_queries(self, ranking: HammingRanking, names: Iterable[str]) -> dict[str, Tensor]:
+        """Return what our metrics of these names are of every query, and note the curves."""
+        asked = {name: self._reported[name].metric for name in names}
+        in_order = {m: m for m in asked.values() if isinstance(m, Metric)}
+        by_rank = {
+            "precision_by_rank": Rankings.precision_by_rank,
+            "recall_by_rank": Rankings.recall_by_rank,
         }
-        metrics = {
-            name: metric.score
-            for name, metric in ranking_metrics(self.top_k).items()
-            if name in names or (name == MEAN and any(bound in names for bound in BOUNDS))
+        scores, curves = ranking.pass_over(in_order, by_rank)
+        curves["precision_by_radius"] = ranking.precision_by_radius().mean(dim=0)
+        curves["recall_by_radius"] = ranking.recall_by_radius().mean(dim=0)
+        self.curves = {name: curve.cpu() for name, curve in curves.items()}
+        return {
+            name: scores[m] if isinstance(m, Metric) else ranking.evaluate(m)
+            for name, m in asked.items()
         }
-        curves = {"precision_by_rank": precision_curve, "recall_by_rank": recall_curve}
-        self.query_scores, by_rank = ranking.pass_over(metrics, curves)
-        for name, values in zip(self._radius_names, by_radius.values(), strict=True):
-            if name in names:
-                self.query_scores[name] = values[:, min(self.radius, values.shape[1] - 1)]
-        means = {name: values.mean(dim=0) for name, values in by_radius.items()}
-        self.curves = {name: curve.cpu() for name, curve in (means | by_rank).items()}
 
-    def _summarize(self, name: str, *, ranking: HammingRanking) -> float | list[float]:
-        if name == LONE_QUERIES:
-            return float(ranking.num_lone_queries)
-        if name in BOUNDS:
-            return bootstrap_interval(self.query_scores[MEAN])[BOUNDS.index(name)]
-        values, labels = self.query_scores[name], ranking.retrieval.query_labels
-        metric = ranking_metrics(self.top_k).get(name)
-        if metric is not None and metric.skips_lone_queries:
+    def _summarize(
+        self, name: str, *, ranking: HammingRanking, scores: dict[str, Tensor]
+    ) -> float | list[float]:
+        reported, values = self._reported[name], scores[name]
+        if reported.summary is not None:
+            return reported.summary(values)
+        labels = ranking.retrieval.query_labels
+        if reported.needs_relevant_items:
             kept = ranking.num_relevant > 0
             values, labels = values[kept], labels[kept]
         if not (self.avg_of_avgs or self.return_per_class):
@@ -242,15 +228,3 @@ def _renumber(query_labels: Tensor, database_labels: Tensor) -> tuple[Tensor, Te
         )
     ids = torch.cat([query_labels, database_labels]).unique(return_inverse=True)[1]
     return ids[: len(query_labels)], ids[len(query_labels) :]
-
-
-def _check_queries_come_first(retrieval: Retrieval) -> None:
-    size = len(retrieval.query_codes)
-    codes = retrieval.query_codes, retrieval.database_codes[:size]
-    queries, items = (c if c.dtype == torch.uint8 else c >= 0 for c in codes)
-    labels = retrieval.query_labels, retrieval.database_labels[:size]
-    if not (torch.equal(queries, items) and torch.equal(*labels)):
-        raise ValueError(
-            f"Expected the first {size} rows of `reference` and `reference_labels` to be the "
-            "queries and their labels (`ref_includes_query`), got others."
-        )

@@ -3,18 +3,13 @@
 import torch
 from torch import Tensor
 
-from pml_hashing._checks import check_codes, check_finite
-from pml_hashing.codes import binarize, check_packed_codes, unpack
+from pml_hashing.codes import check_codes_of_any_kind, to_signs
 
 
-def to_signs(codes: Tensor, code_length: int | None = None) -> Tensor:
+def checked_signs(codes: Tensor, code_length: int | None = None) -> Tensor:
     """Return real, binary or packed codes (uint8) as -1 and 1 in float64, checked."""
-    if isinstance(codes, Tensor) and codes.dtype == torch.uint8:
-        check_packed_codes(codes, "codes", code_length)
-        return unpack(codes, code_length, torch.float64)
-    check_codes(codes, "codes", code_length)
-    check_finite(codes, "codes")
-    return binarize(codes).double()
+    check_codes_of_any_kind(codes, "codes", code_length)
+    return to_signs(codes, code_length, torch.float64)
 
 
 def bit_balance(codes: Tensor, code_length: int | None = None) -> Tensor:
@@ -36,7 +31,7 @@ def bit_balance(codes: Tensor, code_length: int | None = None) -> Tensor:
         >>> bit_balance(torch.tensor([[1.0, 1.0], [-1.0, 1.0]]))
         tensor([0.5000, 1.0000], dtype=torch.float64)
     """
-    return (to_signs(codes, code_length).mean(dim=0) + 1) / 2
+    return (checked_signs(codes, code_length).mean(dim=0) + 1) / 2
 
 
 def bit_correlation(codes: Tensor, code_length: int | None = None) -> Tensor:
@@ -53,7 +48,7 @@ def bit_correlation(codes: Tensor, code_length: int | None = None) -> Tensor:
     Raises:
         ValueError: If a shape is wrong, or a code is NaN or infinite.
     """
-    signs = to_signs(codes, code_length)
+    signs = checked_signs(codes, code_length)
     signs = signs - signs.mean(dim=0)
     deviation = signs.square().mean(dim=0).sqrt()
     covariance = signs.T @ signs / len(signs)

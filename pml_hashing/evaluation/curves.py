@@ -1,39 +1,38 @@
 """Curves of a Hamming ranking: precision and recall by radius, precision by rank."""
 
+from typing import Unpack
+
 from torch import Tensor
 
-from pml_hashing.evaluation.ranking import HammingRanking
+from pml_hashing.evaluation.ranking import HammingRanking, LookupOptions, RankingOptions
 
 
 def precision_recall_by_radius(
     query_codes: Tensor,
-    query_labels: Tensor,
+    query_labels: Tensor | None,
     database_codes: Tensor,
-    database_labels: Tensor,
-    *,
-    query_in_database: bool = False,
-    block_size: int | None = None,
+    database_labels: Tensor | None,
+    **options: Unpack[LookupOptions],
 ) -> tuple[Tensor, Tensor]:
     """Precision and recall of the items within every Hamming radius, as means over all queries.
 
     This is the precision-recall curve of hash lookup. A query with no item within a radius counts
-    with precision 0 there, and one without any relevant item with recall 0.
+    with precision 0 there, and one without relevant items with recall 0.
 
     Args:
         query_codes: Codes of the queries, as for `average_precision`.
         query_labels: Their class ids or multi-hot rows.
         database_codes: Codes of the database.
         database_labels: Their class ids or multi-hot rows.
-        query_in_database: Whether item `i` of the database is query `i`, and does not count.
-        block_size: Pairs of a query and an item that are held at a time.
+        **options: As for `precision_within_radius`.
 
     Returns:
         Precision and recall at radius 0, 1, ..., `code_length`, float64. The bits that pad packed
         codes are counted in `code_length`: the curve stays as it is from the last true bit on.
 
     Raises:
-        TypeError: As `average_precision`.
-        ValueError: As `average_precision`.
+        TypeError: As `HammingRanking`.
+        ValueError: As `HammingRanking`.
 
     Examples:
         >>> import torch
@@ -48,28 +47,20 @@ def precision_recall_by_radius(
         >>> recall
         tensor([0.3333, 0.6667, 1.0000], dtype=torch.float64)
     """
-    ranking = HammingRanking(
-        query_codes,
-        query_labels,
-        database_codes,
-        database_labels,
-        query_in_database=query_in_database,
-        block_size=block_size,
-    )
+    data = query_codes, query_labels, database_codes, database_labels
+    ranking = HammingRanking(*data, **options)
     return ranking.precision_by_radius().mean(dim=0), ranking.recall_by_radius().mean(dim=0)
 
 
 def precision_by_rank(
     query_codes: Tensor,
-    query_labels: Tensor,
+    query_labels: Tensor | None,
     database_codes: Tensor,
-    database_labels: Tensor,
+    database_labels: Tensor | None,
     top_k: int | None = None,
-    *,
-    query_in_database: bool = False,
-    block_size: int | None = None,
+    **options: Unpack[RankingOptions],
 ) -> Tensor:
-    """P@N for every N up to `top_k`, as a mean over all queries and all orders inside ties.
+    """P@N for every N up to `top_k`, as a mean over all queries.
 
     Args:
         query_codes: Codes of the queries, as for `average_precision`.
@@ -77,8 +68,7 @@ def precision_by_rank(
         database_codes: Codes of the database.
         database_labels: Their class ids or multi-hot rows.
         top_k: The largest N. The whole database if `None`, or if it is smaller.
-        query_in_database: Whether item `i` of the database is query `i`, and does not count.
-        block_size: Pairs of a query and an item that are held at a time.
+        **options: As for `average_precision`.
 
     Returns:
         Element `i` is what `precision_at_k` is for `i + 1`, float64, `(top_k,)`.
@@ -87,12 +77,5 @@ def precision_by_rank(
         TypeError: As `average_precision`.
         ValueError: As `average_precision`.
     """
-    ranking = HammingRanking(
-        query_codes,
-        query_labels,
-        database_codes,
-        database_labels,
-        query_in_database=query_in_database,
-        block_size=block_size,
-    )
-    return ranking.precision_by_rank(top_k)
+    data = query_codes, query_labels, database_codes, database_labels
+    return HammingRanking(*data, **options).precision_by_rank(top_k)

@@ -1,20 +1,20 @@
 """The scores asked for most, as functions of codes and labels."""
 
+from typing import Unpack
+
 from torch import Tensor
 
-from pml_hashing.evaluation.ranking import HammingRanking, Ties, check_integer
+from pml_hashing._checks import check_integer
+from pml_hashing.evaluation.ranking import HammingRanking, LookupOptions, RankingOptions
 
 
 def average_precision(
     query_codes: Tensor,
-    query_labels: Tensor,
+    query_labels: Tensor | None,
     database_codes: Tensor,
-    database_labels: Tensor,
+    database_labels: Tensor | None,
     top_k: int | None = None,
-    *,
-    ties: Ties = "expected",
-    query_in_database: bool = False,
-    block_size: int | None = None,
+    **options: Unpack[RankingOptions],
 ) -> Tensor:
     r"""Average precision of the Hamming ranking of every query, as the hashing literature has it.
 
@@ -33,22 +33,15 @@ def average_precision(
         database_codes: Codes of the database, of the same kind and length.
         database_labels: Labels of the database, of the same kind.
         top_k: Number $k$ of items that count. The whole database if `None`, or if it is smaller.
-        ties: `"expected"` for the mean over all orders inside ties, in closed form, `"stable"` for
-            the order of the database, `"optimistic"` or `"pessimistic"` for the largest or smallest
-            value over all orders.
-        query_in_database: Whether item `i` of the database is query `i`, which then is left out
-            of its own ranking.
-        block_size: Pairs of a query and an item that are held at a time, see `HammingRanking`.
+        **options: Options of `HammingRanking`: `ties`, `relevance`, `query_in_database`,
+            `asymmetric` and `block_size`.
 
     Returns:
         Numbers from 0 to 1, float64, `(num_queries,)`, on the device of `query_codes`.
 
     Raises:
-        TypeError: If codes are packed on one side only, or of a wrong dtype, or labels or `top_k`
-            are no integers.
-        ValueError: If a shape or length is wrong, a side is empty, codes are NaN or infinite, the
-            labels of the two sides differ in kind, multi-hot rows hold other values than 0 and 1,
-            or `top_k`, `ties` or `block_size` is out of range.
+        TypeError: As `HammingRanking`, and if `top_k` is no integer.
+        ValueError: As `HammingRanking`, and if `top_k` is less than 1.
 
     Examples:
         One relevant item at distance 0; at distance 1 a relevant one and two others, so that it
@@ -64,30 +57,19 @@ def average_precision(
         >>> average_precision(query, label, database, labels, ties="stable")  # (1 + 2/3) / 2
         tensor([0.8333], dtype=torch.float64)
     """
-    ranking = HammingRanking(
-        query_codes,
-        query_labels,
-        database_codes,
-        database_labels,
-        ties=ties,
-        query_in_database=query_in_database,
-        block_size=block_size,
-    )
-    return ranking.average_precision(top_k)
+    data = query_codes, query_labels, database_codes, database_labels
+    return HammingRanking(*data, **options).average_precision(top_k)
 
 
 def mean_average_precision(
     query_codes: Tensor,
-    query_labels: Tensor,
+    query_labels: Tensor | None,
     database_codes: Tensor,
-    database_labels: Tensor,
+    database_labels: Tensor | None,
     top_k: int | None = None,
-    *,
-    ties: Ties = "expected",
-    query_in_database: bool = False,
-    block_size: int | None = None,
+    **options: Unpack[RankingOptions],
 ) -> float:
-    """Mean of `average_precision` over all queries, those without a relevant item included.
+    """Mean of `average_precision` over all queries, those without relevant items included.
 
     Args:
         query_codes: Codes of the queries, as for `average_precision`.
@@ -95,9 +77,7 @@ def mean_average_precision(
         database_codes: Codes of the database.
         database_labels: Their class ids or multi-hot rows.
         top_k: Number of items that count. The whole database if `None`, or if it is smaller.
-        ties: `"expected"`, `"stable"`, `"optimistic"` or `"pessimistic"`.
-        query_in_database: Whether item `i` of the database is query `i`, and does not count.
-        block_size: Pairs of a query and an item that are held at a time.
+        **options: As for `average_precision`.
 
     Returns:
         A number from 0 to 1.
@@ -115,29 +95,17 @@ def mean_average_precision(
         >>> mean_average_precision(codes, labels, codes, labels.flip(0))
         0.5
     """
-    scores = average_precision(
-        query_codes,
-        query_labels,
-        database_codes,
-        database_labels,
-        top_k,
-        ties=ties,
-        query_in_database=query_in_database,
-        block_size=block_size,
-    )
-    return scores.mean().item()
+    data = query_codes, query_labels, database_codes, database_labels
+    return average_precision(*data, top_k, **options).mean().item()
 
 
 def precision_at_k(
     query_codes: Tensor,
-    query_labels: Tensor,
+    query_labels: Tensor | None,
     database_codes: Tensor,
-    database_labels: Tensor,
+    database_labels: Tensor | None,
     top_k: int,
-    *,
-    ties: Ties = "expected",
-    query_in_database: bool = False,
-    block_size: int | None = None,
+    **options: Unpack[RankingOptions],
 ) -> float:
     """Share of relevant items among the first `top_k`, P@k, as a mean over all queries.
 
@@ -147,9 +115,7 @@ def precision_at_k(
         database_codes: Codes of the database.
         database_labels: Their class ids or multi-hot rows.
         top_k: Number of items. Where the database is smaller, the share among all of its items.
-        ties: `"expected"`, `"stable"`, `"optimistic"` or `"pessimistic"`.
-        query_in_database: Whether item `i` of the database is query `i`, and does not count.
-        block_size: Pairs of a query and an item that are held at a time.
+        **options: As for `average_precision`.
 
     Returns:
         A number from 0 to 1.
@@ -158,27 +124,17 @@ def precision_at_k(
         TypeError: As `average_precision`.
         ValueError: As `average_precision`.
     """
-    ranking = HammingRanking(
-        query_codes,
-        query_labels,
-        database_codes,
-        database_labels,
-        ties=ties,
-        query_in_database=query_in_database,
-        block_size=block_size,
-    )
-    return ranking.precision(top_k).mean().item()
+    data = query_codes, query_labels, database_codes, database_labels
+    return HammingRanking(*data, **options).precision(top_k).mean().item()
 
 
 def precision_within_radius(
     query_codes: Tensor,
-    query_labels: Tensor,
+    query_labels: Tensor | None,
     database_codes: Tensor,
-    database_labels: Tensor,
+    database_labels: Tensor | None,
     radius: int = 2,
-    *,
-    query_in_database: bool = False,
-    block_size: int | None = None,
+    **options: Unpack[LookupOptions],
 ) -> float:
     r"""Share of relevant items within a Hamming distance, P@H≤r, as a mean over all queries.
 
@@ -190,24 +146,16 @@ def precision_within_radius(
         database_codes: Codes of the database.
         database_labels: Their class ids or multi-hot rows.
         radius: Largest distance that counts, in bits.
-        query_in_database: Whether item `i` of the database is query `i`, and does not count.
-        block_size: Pairs of a query and an item that are held at a time.
+        **options: Options of `HammingRanking`: `relevance`, `query_in_database` and `block_size`.
 
     Returns:
         A number from 0 to 1.
 
     Raises:
-        TypeError: As `average_precision`, and if `radius` is no integer.
-        ValueError: As `average_precision`, and if `radius` is negative.
+        TypeError: As `HammingRanking`, and if `radius` is no integer.
+        ValueError: As `HammingRanking`, and if `radius` is negative.
     """
     check_integer(radius, 0, "radius")
-    ranking = HammingRanking(
-        query_codes,
-        query_labels,
-        database_codes,
-        database_labels,
-        query_in_database=query_in_database,
-        block_size=block_size,
-    )
-    within = ranking.precision_by_radius().mean(dim=0)
+    data = query_codes, query_labels, database_codes, database_labels
+    within = HammingRanking(*data, **options).precision_by_radius().mean(dim=0)
     return within[min(radius, len(within) - 1)].item()

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pml_hashing._checks import check_at_least, check_labels
+from pml_hashing._checks import check_integer, check_labels
 
 DRAWS_AT_A_TIME = 2**20
 
@@ -35,7 +35,8 @@ def bootstrap_interval(
         The lower and the upper end.
 
     Raises:
-        ValueError: If `scores` is no vector or is empty, or a number is out of range.
+        TypeError: If `num_resamples` is no integer.
+        ValueError: If `scores` is no vector, is empty or not finite, or a number is out of range.
 
     Examples:
         >>> import torch
@@ -47,9 +48,11 @@ def bootstrap_interval(
         raise ValueError(
             f"Expected `scores` of shape (num_queries,), not empty, got {tuple(scores.shape)}."
         )
+    if not scores.isfinite().all():
+        raise ValueError("Expected finite `scores`, got NaN or infinity.")
     if not 0 < confidence < 1:
         raise ValueError(f"Expected `confidence` between 0 and 1, got {confidence}.")
-    check_at_least(num_resamples, 1, "num_resamples")
+    check_integer(num_resamples, 1, "num_resamples")
     scores = scores.double().cpu()
     generator = torch.Generator().manual_seed(seed)
     means = []

@@ -3,5 +3,13 @@
 from pml_hashing.models.continuation import ScaledTanh, TanhContinuation
 from pml_hashing.models.hash_layer import HashLayer
 from pml_hashing.models.hashing_model import HashingModel
+from pml_hashing.models.two_networks import SumOfCodes, TwoNetworkHashingModel
 
-__all__ = ["HashLayer", "HashingModel", "ScaledTanh", "TanhContinuation"]
+__all__ = [
+    "HashLayer",
+    "HashingModel",
+    "ScaledTanh",
+    "SumOfCodes",
+    "TanhContinuation",
+    "TwoNetworkHashingModel",
+]

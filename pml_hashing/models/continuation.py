@@ -49,7 +49,7 @@ class TanhContinuation:
 
     Args:
         bound: The bound of the hash layer, `HashLayer(..., bound="scaled_tanh").bound`.
-        gamma: Growth $\gamma$ a step.
+        gamma: Growth $\gamma$ per step.
         power: Exponent $p$.
         step_size: Steps $s$ between two changes of the slope.
 

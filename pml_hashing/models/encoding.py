@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +14,25 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from tqdm import tqdm
 
 from pml_hashing._checks import check_at_least, check_codes
+from pml_hashing._eval_mode import eval_mode
 from pml_hashing.code_writer import CodesOf, CodeWriter, read_finished
 from pml_hashing.codes import pack_unchecked, packed_length
-from pml_hashing.datasets import ReadableItems, UnreadableImageError
-from pml_hashing.datasets.unreadable import ReadableBatch
-from pml_hashing.models._eval_mode import eval_mode
+from pml_hashing.datasets import UnreadableImageError
+from pml_hashing.datasets._readable import ReadableBatch, ReadableItems
 
 OnUnreadable = Callable[[UnreadableImageError], object]
+
+
+class EncodeOptions(TypedDict, total=False):
+    """Options of `HashingModel.encode`, which documents them."""
+
+    path: str | os.PathLike[str] | None
+    batch_size: int
+    num_workers: int
+    on_unreadable: OnUnreadable | None
+    device: str | torch.device | None
+    amp: bool
+    progress: bool
 
 
 class Sink(Protocol):
@@ -183,6 +195,34 @@ class Codes:
                 "`inputs`."
             )
         return self.packed_codes
+
+
+def encode(
+    model: nn.Module,
+    code_length: int,
+    inputs: Any,
+    *,
+    path: str | os.PathLike[str] | None = None,
+    batch_size: int = 64,
+    num_workers: int = 0,
+    on_unreadable: OnUnreadable | None = None,
+    device: str | torch.device | None = None,
+    amp: bool = False,
+    progress: bool = True,
+) -> Tensor:
+    """Return the packed codes of all inputs, as `HashingModel.encode` documents it."""
+    home = next(model.parameters()).device
+    encoder = Encoder(
+        model,
+        code_length=code_length,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        device=home if device is None else torch.device(device),
+        amp=amp,
+        progress=progress,
+        on_unreadable=on_unreadable,
+    )
+    return encoder.encode(inputs) if path is None else encoder.encode_to_file(inputs, path)
 
 
 @contextmanager

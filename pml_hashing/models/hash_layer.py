@@ -1,4 +1,4 @@
-"""The hash layer: from features to real codes, one value a bit."""
+"""The hash layer: from features to real codes, one value per bit."""
 
 from typing import Literal, TypeAlias
 

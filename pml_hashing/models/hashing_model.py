@@ -190,18 +190,18 @@ class HashingModel(nn.Module):
             ValueError: If `inputs` are empty, a code is NaN or infinite, or `path` holds anything
                 but codes by this model of a data set of this length.
         """
-        home = next(self.parameters()).device
-        encoder = encoding.Encoder(
+        return encoding.encode(
             self,
-            code_length=self.code_length,
+            self.code_length,
+            inputs,
+            path=path,
             batch_size=batch_size,
             num_workers=num_workers,
-            device=home if device is None else torch.device(device),
+            on_unreadable=on_unreadable,
+            device=device,
             amp=amp,
             progress=progress,
-            on_unreadable=on_unreadable,
         )
-        return encoder.encode(inputs) if path is None else encoder.encode_to_file(inputs, path)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write `model.safetensors` and `config.json` into a folder.
@@ -217,9 +217,12 @@ class HashingModel(nn.Module):
             OSError: If the folder cannot be written, or is full.
             ValueError: If `data_config` was changed to what no transform can be made of.
         """
+        saving.save(self, self.config(), folder, saving.FORMAT)
+
+    def config(self) -> saving.Config:
+        """Return how the model was made and how its images are preprocessed, as it is saved."""
         dtype = str(next(self.embedder.parameters()).dtype).removeprefix("torch.")
-        config = {"options": self._options, "dtype": dtype, "data_config": self.data_config}
-        saving.save(self, config, folder)
+        return {"options": dict(self._options), "dtype": dtype, "data_config": self.data_config}
 
     @classmethod
     def from_pretrained(
@@ -242,13 +245,38 @@ class HashingModel(nn.Module):
             ValueError: If the file is truncated, foreign or of another version, if its weights
                 are not those of this model, or if `backbone` is missing or given without need.
         """
-        config, weights = saving.load(folder)
-        options = config["options"]
+        config, weights = saving.load(folder, saving.FORMAT)
+        return cls.from_config(config, weights, folder, backbone=backbone).to(device).eval()
+
+    @classmethod
+    def from_config(
+        cls,
+        config: saving.Config,
+        weights: dict[str, Tensor],
+        folder: str | os.PathLike[str],
+        *,
+        backbone: nn.Module | None = None,
+        backbone_name: str = "backbone",
+    ) -> Self:
+        """Return the model that had this `config()` and these weights.
+
+        Args:
+            config: How it was made.
+            weights: Its state dict.
+            folder: Where they were read, for errors.
+            backbone: The module that it was made with, if that was not a name of timm's.
+            backbone_name: Of the argument, for errors.
+
+        Raises:
+            ValueError: If the weights are not those of the model, or `backbone` is missing or given
+                without need.
+        """
+        options = dict(config["options"])
         name = options.pop("backbone")
         if (name is None) != (backbone is not None):
             needed = "the module that the model was made with" if name is None else "None"
             raise ValueError(
-                f"Expected `backbone` to be {needed}, for the model saved in {folder} with "
+                f"Expected `{backbone_name}` to be {needed}, for the model saved in {folder} with "
                 f"{str(name or 'a module')[:99]}, got {type(backbone).__name__}."
             )
         trunk = str(name) if backbone is None else backbone
@@ -266,7 +294,7 @@ class HashingModel(nn.Module):
                 key: tuple(value) if isinstance(value, list) else value
                 for key, value in config["data_config"].items()
             }
-        return model.to(device).eval()
+        return model
 
 
 def _to_trunk(backbone: str | nn.Module, **options: Any) -> nn.Module:

@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 from types import NoneType
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
 CONFIG_KEY = "config"
 FORMAT = {"format": "pml_hashing.HashingModel", "format_version": "2"}
+TWO_NETWORKS_FORMAT = {"format": "pml_hashing.TwoNetworkHashingModel", "format_version": "1"}
+NETWORKS = ("first", "second")
 OPTION_TYPES = {
     "backbone": (str, NoneType),
     "code_length": (int,),
@@ -31,23 +33,34 @@ OPTION_TYPES = {
 LARGEST_IN_CHANS = 2**14
 BUFFERS_LIMIT = 2**30  # bytes that a backbone may compute from the size of its images
 
+Config: TypeAlias = dict[str, Any]
+"""Options, dtype and data config of a model; of two networks, those of each by its name."""
 
-def save(model: nn.Module, config: dict[str, Any], folder: str | os.PathLike[str]) -> None:
+
+def save(
+    model: nn.Module, config: Config, folder: str | os.PathLike[str], form: dict[str, str]
+) -> None:
     """Write weights and `config` into one file, and `config` a second time for people.
 
     One file is renamed into place at once. Two files could come from two saves if the first of
     two renames is the last thing that happens.
 
+    Args:
+        model: What has the weights.
+        config: How it was made, or how each of its networks was.
+        folder: Where to write.
+        form: Name and version of the format: that of a model, or of two networks.
+
     Raises:
         OSError: If the folder cannot be written, or is full.
         ValueError: If `data_config` could not be loaded again.
     """
-    _check_config(json.loads(json.dumps(config)))
+    _check_config(json.loads(json.dumps(config)), form)
     note = {"note": f"For people. The copy that is loaded stands in {WEIGHTS_NAME}."}
-    text = json.dumps(note | FORMAT | config, indent=2) + "\n"
+    text = json.dumps(note | form | config, indent=2) + "\n"
     folder = Path(folder)
     write_tensors(
-        folder / WEIGHTS_NAME, _apart(model.state_dict()), FORMAT | {CONFIG_KEY: json.dumps(config)}
+        folder / WEIGHTS_NAME, _apart(model.state_dict()), form | {CONFIG_KEY: json.dumps(config)}
     )
     write_atomically(folder / CONFIG_NAME, lambda path: path.write_text(text, encoding="utf-8"))
 
@@ -63,7 +76,7 @@ def _apart(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return tensors
 
 
-def load(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def load(folder: str | os.PathLike[str], form: dict[str, str]) -> tuple[Config, dict[str, Tensor]]:
     """Return the `config` that `save` was given, checked, and the weights.
 
     Raises:
@@ -76,19 +89,32 @@ def load(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tens
             f"Expected `folder` to hold a saved model with a {WEIGHTS_NAME}, found none at {path}."
         )
     try:
-        weights, metadata = read_tensors(path, FORMAT)
+        weights, metadata = read_tensors(path, form)
         config = json.loads(metadata[CONFIG_KEY])
-        _check_config(config)
+        _check_config(config, form)
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(
-            "Expected a whole file that HashingModel.save_pretrained wrote, "
+            f"Expected a whole file that {form['format'].split('.')[1]}.save_pretrained wrote, "
             f"got {path}: {shortened(error)}"
         ) from error
     return config, weights
 
 
-def _check_config(config: Any) -> None:
+def _check_config(config: Any, form: dict[str, str]) -> None:
     """Raise unless a model can be made of it: whoever wrote the file also wrote the checksum."""
+    if form == FORMAT:
+        _check_network(config)
+        return
+    if config.keys() != set(NETWORKS):
+        raise ValueError(f"its networks are {sorted(config)}, not {sorted(NETWORKS)}.")
+    for network in NETWORKS:
+        _check_network(config[network])
+    lengths = [config[network]["options"]["code_length"] for network in NETWORKS]
+    if len(set(lengths)) > 1:
+        raise ValueError(f"its networks have different code lengths, {lengths}.")
+
+
+def _check_network(config: Any) -> None:
     options, data_config = config["options"], config["data_config"]
     if options.keys() != OPTION_TYPES.keys():
         raise ValueError(f"its options are {sorted(options)}, not {sorted(OPTION_TYPES)}.")
@@ -102,6 +128,25 @@ def _check_config(config: Any) -> None:
         raise ValueError(f"its dtype is {config['dtype']!r}.")
     if data_config is not None:
         preprocessing.check_data_config(data_config)
+
+
+def split(
+    weights: dict[str, Tensor], folder: str | os.PathLike[str]
+) -> dict[str, dict[str, Tensor]]:
+    """Return the weights of each of two networks, by the name of the network.
+
+    Raises:
+        ValueError: If a weight is of neither.
+    """
+    parts: dict[str, dict[str, Tensor]] = {network: {} for network in NETWORKS}
+    for name, weight in weights.items():
+        network, _, rest = name.partition(".")
+        if network not in parts:
+            raise ValueError(
+                f"Expected weights of two networks in {folder}, got others ({name[:99]})."
+            )
+        parts[network][rest] = weight
+    return parts
 
 
 def check_fits(model: nn.Module, weights: dict[str, Tensor]) -> None:

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import torch
 from pytorch_metric_learning.regularizers import BaseRegularizer
 from torch import Tensor
 
 from pml_hashing._checks import check_codes
+from pml_hashing.codes import at_least_float32
 
 
 class BitBalanceRegularizer(BaseRegularizer):
@@ -38,6 +38,6 @@ class BitBalanceRegularizer(BaseRegularizer):
 
     def compute_loss(self, x: Tensor) -> dict[str, dict[str, Any]]:
         check_codes(x, "embeddings")
-        codes = x.to(torch.promote_types(x.dtype, torch.float32))
+        codes = at_least_float32(x)
         loss = codes.mean(dim=0).square().mean()
         return {"loss": {"losses": loss, "indices": None, "reduction_type": "already_reduced"}}

@@ -7,6 +7,7 @@ from pytorch_metric_learning.regularizers import BaseRegularizer
 from torch import Tensor
 
 from pml_hashing._checks import check_codes
+from pml_hashing.codes import at_least_float32
 
 
 class BitDecorrelationRegularizer(BaseRegularizer):
@@ -41,7 +42,7 @@ class BitDecorrelationRegularizer(BaseRegularizer):
 
     def compute_loss(self, x: Tensor) -> dict[str, dict[str, Any]]:
         check_codes(x, "embeddings")
-        codes = x.to(torch.promote_types(x.dtype, torch.float32))
+        codes = at_least_float32(x)
         identity = torch.eye(codes.shape[1], dtype=codes.dtype, device=codes.device)
         with torch.autocast(codes.device.type, enabled=False):
             loss = (codes.T @ codes / len(codes) - identity).square().mean()

@@ -1,24 +1,23 @@
 """A tester for asymmetric retrieval: queries and database are encoded in different ways."""
 
 from collections.abc import Iterable
-from typing import Any, Literal, get_args
+from typing import Any
 
 from torch import Tensor, nn
 
 from pml_hashing._checks import check_choice
 from pml_hashing.code_bank import CodeBank
 from pml_hashing.codes import pack
+from pml_hashing.models.two_networks import NETWORKS, Network, choose_network
 from pml_hashing.testers.hamming_tester import HammingTester
-
-Encoder = Literal["first", "second", "sum"]
 
 
 class TwoNetworkHammingTester(HammingTester):
     """`HammingTester` with a second network, or with learned codes, for the database.
 
     The first network is the trunk and embedder that `test` is called with, as PML's hooks do. The
-    second network and the code bank are held by reference: as training changes them, the tester
-    sees them changed.
+    second is, of a `TwoNetworkHashingModel`, its `database_trunk` and `database_embedder`. It and
+    the code bank are held by reference: as training changes them, the tester sees them changed.
 
     Args:
         database_trunk: Trunk of the second network.
@@ -57,17 +56,18 @@ class TwoNetworkHammingTester(HammingTester):
         database_trunk: nn.Module,
         database_embedder: nn.Module | None = None,
         *,
-        query: Encoder = "sum",
-        database: Encoder | CodeBank = "sum",
+        query: Network = "sum",
+        database: Network | CodeBank = "sum",
         database_splits: Iterable[str] = ("database",),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        check_choice(query, get_args(Encoder), "query")
+        check_choice(query, NETWORKS, "query")
         if not isinstance(database, CodeBank):
-            check_choice(database, get_args(Encoder), "database")
+            check_choice(database, NETWORKS, "database")
         self.second = _network(database_trunk, database_embedder)
-        self.query, self.database = query, database
+        self.query: Network = query
+        self.database: Network | CodeBank = database
         self.database_splits = (
             (database_splits,) if isinstance(database_splits, str) else tuple(database_splits)
         )
@@ -81,7 +81,6 @@ class TwoNetworkHammingTester(HammingTester):
         collate_fn: Any,
     ) -> dict[str, tuple[Tensor, Tensor]]:
         first = _network(trunk_model, embedder_model)
-        encoders = {"first": first, "second": self.second, "sum": _Sum(first, self.second)}
         embeddings_and_labels = {}
         for split in splits_to_compute_embeddings:
             encoder = self.database if split in self.database_splits else self.query
@@ -89,7 +88,9 @@ class TwoNetworkHammingTester(HammingTester):
                 embeddings_and_labels[split] = self._learned_codes(encoder, split, dataset_dict)
             else:
                 embeddings_and_labels[split] = self.get_all_embeddings(
-                    dataset_dict[split], encoders[encoder], collate_fn=collate_fn
+                    dataset_dict[split],
+                    choose_network(first, self.second, encoder),
+                    collate_fn=collate_fn,
                 )
         return embeddings_and_labels
 
@@ -125,14 +126,3 @@ class TwoNetworkHammingTester(HammingTester):
 
 def _network(trunk: nn.Module, embedder: nn.Module | None) -> nn.Module:
     return trunk if embedder is None else nn.Sequential(trunk, embedder)
-
-
-class _Sum(nn.Module):
-    """The sum of the codes of two networks."""
-
-    def __init__(self, first: nn.Module, second: nn.Module) -> None:
-        super().__init__()
-        self.first, self.second = first, second
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self.first(inputs) + self.second(inputs)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset, get_worker_info
 
-from pml_hashing.datasets import EvenBatches, IndexedCollate, IndexedDataset
+from pml_hashing.datasets import IndexedDataset
+from pml_hashing.datasets._batches import EvenBatches, IndexedCollate
 from pml_hashing.distributed import broadcast, parts, rank
 from pml_hashing.trainers._random import kept_random_state, seed_cpu, seed_of
 

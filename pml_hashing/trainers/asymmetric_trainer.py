@@ -11,7 +11,8 @@ from torch.utils.data import RandomSampler
 from tqdm import tqdm
 
 from pml_hashing._compat import BaseTrainer, common_functions
-from pml_hashing.datasets import EvenBatches, IndexedDataset
+from pml_hashing.datasets import IndexedDataset
+from pml_hashing.datasets._batches import EvenBatches
 from pml_hashing.distributed import from_first_rank, rank, world_size
 from pml_hashing.losses import CodeUpdate, DiscreteLoss
 from pml_hashing.trainers._arguments import check_trainer, restrict_schema

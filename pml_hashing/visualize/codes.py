@@ -14,7 +14,7 @@ from pml_hashing.evaluation import (
     bit_correlation,
     mean_absolute_correlation,
 )
-from pml_hashing.evaluation.bits import to_signs
+from pml_hashing.evaluation.bits import checked_signs
 from pml_hashing.visualize._style import COLORS, new_axes, new_figure
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def plot_embedding(
     check_labels(labels, codes, "labels")
     if labels.ndim != 1:
         raise ValueError(f"Expected `labels` of shape ({len(codes)},), got {tuple(labels.shape)}.")
-    signs, labels = to_signs(codes, code_length).cpu(), labels.cpu()
+    signs, labels = checked_signs(codes, code_length).cpu(), labels.cpu()
     distinct, places = signs.unique(dim=0, return_inverse=True)
     points = _project(distinct, projection, seed)
     figure, axes = new_axes(f"{projection.upper()} 1", f"{projection.upper()} 2")

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler
 
-from pml_hashing.datasets import EvenBatches, IndexedCollate, IndexedDataset
+from pml_hashing.datasets import IndexedDataset
+from pml_hashing.datasets._batches import EvenBatches, IndexedCollate
 
 
 class Stream(IterableDataset):

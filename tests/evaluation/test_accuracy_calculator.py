@@ -1,7 +1,9 @@
 """HammingAccuracyCalculator against the functions that it calls, and against PML."""
 
 import copy
+import inspect
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from pml_hashing.evaluation import (
     average_precision,
     bootstrap_interval,
     mean_average_precision,
+    metrics,
 )
 from pml_hashing.evaluation.ranking import TIES
 
@@ -74,10 +77,10 @@ def test_values_are_those_of_the_ranking(ties, kind, convert, device):
         | {
             "hamming_mean_average_precision_low": low,
             "hamming_mean_average_precision_high": high,
-            "hamming_num_lone_queries": ranking.num_lone_queries,
+            "hamming_num_queries_without_relevant_items": (ranking.num_relevant == 0).sum().item(),
         }
     )
-    assert scores["hamming_num_lone_queries"] >= 1
+    assert scores["hamming_num_queries_without_relevant_items"] >= 1
     assert {type(score) for score in scores.values()} == {float}
     assert all(name.isidentifier() for name in scores)  # columns of a table
     assert set(calculator.get_curr_metrics()) == set(scores)
@@ -92,6 +95,29 @@ def test_values_are_those_of_the_ranking(ties, kind, convert, device):
     assert set(calculator.curves) == set(curves)
     for name, curve in curves.items():  # packed codes have radii of padding bits behind
         assert calculator.curves[name][: len(curve)].tolist() == pytest.approx(curve.tolist())
+
+
+def test_arguments_stand_where_pml_has_them():
+    ours, pml = (
+        list(inspect.signature(kind).parameters.values())
+        for kind in (HammingAccuracyCalculator, AccuracyCalculator)
+    )
+    assert [(p.name, p.default) for p in ours[: len(pml)]] == [(p.name, p.default) for p in pml]
+    assert all(p.kind == p.KEYWORD_ONLY for p in ours[len(pml) :])
+    name = "hamming_ndcg"
+    calculator = HammingAccuracyCalculator((name, "hamming_r_precision"), ("hamming_r_precision",))
+    assert calculator.get_curr_metrics() == [name]
+
+
+def test_every_reported_metric_is_in_the_documented_table():
+    first_cells = re.findall(r"^\| (`.*?) \|", metrics.__doc__, flags=re.MULTILINE)
+    names = set()
+    for cell in first_cells:
+        first, *others = re.findall(r"`(.+?)`", cell)
+        stem = first.removesuffix("_low")
+        names |= {first} | {other.replace("...", stem) for other in others}
+    found = {name.format(k=7, r=3) for name in names}
+    assert found == set(metrics.reported_metrics((7,), 3))
 
 
 def test_interval_needs_no_mean():
@@ -239,7 +265,7 @@ def test_bad_options_are_named(options, error, message):
         ({3: None}, TypeError, "`database_labels` to be a torch.Tensor, got NoneType"),
         ({1: torch.zeros(10, 2)}, ValueError, "`query_labels` and `database_labels` of the same"),
         ({1: torch.zeros(10)}, TypeError, "`query_labels` with integer class ids"),
-        ({4: True}, ValueError, "first 10 rows of `reference` .* to be the queries"),
+        ({4: True}, ValueError, r"first 10 items of the database .* got other codes for 10 of"),
     ],
 )
 def test_bad_data_is_named(changes, error, message):
@@ -260,5 +286,7 @@ def test_queries_must_come_first(flip, convert):
         queries[1, 0] = 1
     else:
         query_labels[1] = 1
-    with pytest.raises(ValueError, match="first 2 rows of `reference` and `reference_labels`"):
+    with pytest.raises(
+        ValueError, match=rf"first 2 items .*, got other {flip} for 1 of them, .* item 1"
+    ):
         calculator.get_accuracy(convert(queries), query_labels, convert(codes), labels, True)

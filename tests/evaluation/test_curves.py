@@ -62,6 +62,8 @@ def test_padding_bits_leave_the_curve_as_it_is(device):
 def test_precision_by_rank(query_in_database, seed, num_database, code_length, top_k):
     torch.manual_seed(seed)
     data = make_data(4, num_database, code_length)
+    if query_in_database:
+        data = data[2][:4], data[3][:4], *data[2:]
     curve = precision_by_rank(*data, top_k, query_in_database=query_in_database)
     total = num_database - query_in_database
     assert len(curve) == min(top_k or total, total)

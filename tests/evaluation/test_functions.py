@@ -17,7 +17,9 @@ from pml_hashing.evaluation import (
     precision_at_k,
     precision_within_radius,
 )
-from pml_hashing.evaluation._expected import ExpectedScores, Groups, _hypergeometric
+from pml_hashing.evaluation._rankings import TieGroups
+from pml_hashing.evaluation._scores import ScoresOfBlock
+from pml_hashing.evaluation.metrics.average_precision import Groups, _hypergeometric
 from pml_hashing.evaluation.ranking import TIES
 
 
@@ -279,7 +281,8 @@ def test_queries_of_the_database_in_blocks_that_do_not_match():
 
 def make_scores(items, relevant):
     relevant = torch.tensor([relevant])
-    return ExpectedScores(torch.stack([torch.tensor([items]) - relevant, relevant], dim=2))
+    counts = torch.stack([torch.tensor([items]) - relevant, relevant], dim=2)
+    return ScoresOfBlock(TieGroups(counts))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from sklearn.metrics import average_precision_score, ndcg_score
 from pml_hashing.codes import binarize, pack
 from pml_hashing.evaluation import HammingRanking, _cpu, _gpu
 from pml_hashing.evaluation._asymmetric import whole_numbers
+from pml_hashing.evaluation.metrics import Metric, PrecisionWithinRadius, RecallWithinRadius
 from pml_hashing.evaluation.ranking import TIES
 
 PICK = {
@@ -176,7 +178,7 @@ def test_every_order_inside_ties(
     assert_same(ours(ranking, top_k), references(distances, grades, top_k, ties))
     relevant = [sum(g > 0 for g in row) for row in grades]
     assert ranking.num_relevant.tolist() == relevant
-    assert ranking.num_lone_queries == relevant.count(0)
+    assert ranking.num_queries_without_relevant_items == relevant.count(0)
     curve = ranking.precision_by_rank(top_k).tolist()
     for k, value in enumerate(curve, start=1):
         expected = references(distances, grades, k, ties)
@@ -261,7 +263,8 @@ def test_an_asymmetric_ranking_has_no_radius():
 @pytest.mark.parametrize("given", ["matrix", "numpy", "function", "int_function"])
 @pytest.mark.parametrize("block_size", [None, 1, 7, 40])
 def test_given_relevance(ties, given, block_size):
-    queries, _, database, _ = make_data(5, 9, 4)
+    _, _, database, _ = make_data(1, 9, 4)
+    queries = database[:5]
     grades = torch.randint(4, (5, 9)).clamp(min=1) - 1  # grade 2 comes late in some blocks
     relevance = {
         "matrix": grades,
@@ -448,21 +451,102 @@ def test_scores_in_blocks_of_queries(monkeypatch):
         expected = ours(HammingRanking(*data, ties=ties), 9)
         with monkeypatch.context() as patch:
             patch.setattr("pml_hashing.evaluation.ranking.COUNTERS_AT_A_TIME", 20)
-            patch.setattr("pml_hashing.evaluation._expected.WEIGHTS_AT_A_TIME", 20)
+            for metric in ("average_precision", "reciprocal_rank"):
+                patch.setattr(f"pml_hashing.evaluation.metrics.{metric}.WEIGHTS_AT_A_TIME", 20)
             assert_same(ours(HammingRanking(*data, ties=ties), 9), expected)
 
 
-def test_queries_with_other_codes_than_their_items():
-    """`query_in_database` leaves out item i, whatever its code is."""
+@pytest.mark.parametrize("kind", ["class_ids", "multi_hot"])
+@pytest.mark.parametrize("convert", [pack, binarize, lambda codes: codes], ids=["8", "1", "real"])
+@pytest.mark.parametrize("ties", TIES)
+def test_query_i_must_be_item_i(ties, convert, kind, device):
+    _, _, codes, labels = make_data(1, 6, 12, kind)
+    codes, labels = convert(codes.to(device)), labels.to(device)
+    options = {"ties": ties, "query_in_database": True}
+    assert HammingRanking(codes[:4], labels[:4], codes, labels, **options).counts.sum() == 4 * 5
+    other = codes.flip(1) if codes.dtype == torch.uint8 else -codes
+    message = r"first 4 items .* queries \(`query_in_database`\), got other codes for 2 .* item 1\."
+    wrong = torch.stack([codes[0], other[1], codes[2], other[3]])
+    for relevance in (None, torch.ones(4, 6, dtype=torch.bool)):
+        given = (labels[:4], labels) if relevance is None else (None, None)
+        with pytest.raises(ValueError, match=message):
+            HammingRanking(wrong, given[0], codes, given[1], relevance=relevance, **options)
+    wrong = labels[:4].clone()
+    wrong[2] = 1 - wrong[2]
+    for asymmetric in {False, codes.is_floating_point()}:
+        with pytest.raises(ValueError, match=r"got other labels for 1 of them, .* item 2"):
+            HammingRanking(codes[:4], wrong, codes, labels, asymmetric=asymmetric, **options)
+
+
+def test_real_queries_may_come_from_another_network_than_their_items():
     queries, database = torch.ones(1, 8), torch.ones(3, 8)
     database[0] = -1
     labels = torch.tensor([0, 1, 0])
-    for label in (0, 1):
-        ranking = HammingRanking(
-            queries, torch.tensor([label]), database, labels, query_in_database=True
-        )
-        rest = HammingRanking(queries, torch.tensor([label]), database[1:], labels[1:])
-        assert torch.equal(ranking.counts, rest.counts)
+    data = queries, labels[:1], database, labels
+    ranking = HammingRanking(*data, query_in_database=True, asymmetric=True)
+    rest = HammingRanking(*data[:2], database[1:], labels[1:], asymmetric=True)
+    assert ranking.average_precision() == rest.average_precision()
+
+
+@pytest.mark.usefixtures("kernel")
+@pytest.mark.parametrize("ties", TIES)
+@pytest.mark.parametrize("query_dtype", [torch.uint8, torch.int32, torch.int64])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
+def test_class_ids_of_any_integer_type(ties, query_dtype, dtype):
+    queries, query_labels, codes, labels = make_data(3, 30, 4)
+    expected = ours(HammingRanking(queries, query_labels, codes, labels, ties=ties), 7)
+    data = queries, query_labels.to(query_dtype), codes, labels.to(dtype)
+    ranking = HammingRanking(*data, ties=ties)
+    assert ours(ranking, 7) == expected
+
+
+@dataclass(frozen=True)
+class HasHit(Metric):
+    """Whether there is a relevant item among the first `top_k`: a metric from outside."""
+
+    top_k: int
+
+    def expected(self, groups):
+        misses = []
+        for items, relevant in zip(groups.items.tolist(), groups.relevant.tolist(), strict=True):
+            left, chance = self.top_k, 1.0
+            for n, r in zip(items, relevant, strict=True):
+                drawn = min(left, n)
+                chance *= math.comb(n - r, drawn) / math.comb(n, drawn)
+                left -= drawn
+            misses.append(chance)
+        return 1 - torch.tensor(misses, dtype=torch.float64)
+
+    def ordered(self, orders):
+        return orders.map(lambda order, k: float(any(order.ranks <= k)), self.top_k)
+
+
+@pytest.mark.parametrize("ties", TIES)
+@few
+@given(**tiny)
+def test_a_metric_of_ones_own(
+    ties, seed, num_queries, num_database, code_length, kind, top_k, block_size
+):
+    torch.manual_seed(seed)
+    data, k = make_data(num_queries, num_database, code_length, kind), top_k or 1
+    ranking = HammingRanking(*data, ties=ties, block_size=block_size)
+    pairs = zip(hamming(data[0], data[2]), shared_labels(data[1], data[3]), strict=True)
+    expected = [PICK[ties]([float(any(g[:k])) for g in all_grades(*pair)]) for pair in pairs]
+    assert ranking.evaluate(HasHit(k)).tolist() == pytest.approx(expected)
+    scores = ranking.score({"hit": HasHit(k), "ap": lambda s: s.average_precision()})
+    assert scores["hit"].tolist() == pytest.approx(expected)
+    assert torch.equal(scores["ap"], ranking.average_precision())
+
+
+@pytest.mark.parametrize("name", ["precision", "recall"])
+@pytest.mark.parametrize("radius", [0, 2, 9])
+def test_scores_within_a_radius(name, radius):
+    ranking = HammingRanking(*make_data(5, 30, 4))
+    kind = {"precision": PrecisionWithinRadius, "recall": RecallWithinRadius}[name]
+    curve = getattr(ranking, f"{name}_by_radius")()
+    assert torch.equal(ranking.evaluate(kind(radius)), curve[:, min(radius, 4)])
+    with pytest.raises(ValueError, match="`radius` of at least 0, got -1"):
+        kind(-1)
 
 
 CODES, GRADES = torch.ones(4, 8), torch.zeros(4, 4, dtype=torch.int64)
@@ -510,7 +594,7 @@ def test_bad_asymmetric_data_is_named(changes, error, message):
     [
         (lambda r: r.average_precision(0), ValueError, "`top_k` of at least 1, got 0"),
         (lambda r: r.average_precision(divisor="all"), ValueError, "`divisor` .* got 'all'"),
-        (lambda r: r.precision(None), TypeError, "`top_k` to be an integer, got None"),
+        (lambda r: r.precision("all"), TypeError, "`top_k` to be an integer, got 'all'"),
         (lambda r: r.recall(1.5), TypeError, "`top_k` to be an integer, got 1.5"),
         (lambda r: r.ndcg(-1), ValueError, "`top_k` of at least 1, got -1"),
         (lambda r: r.precision_by_rank(0), ValueError, "`top_k` of at least 1, got 0"),

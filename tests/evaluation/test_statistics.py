@@ -60,6 +60,17 @@ def test_bad_scores_are_named(scores, options, message):
         bootstrap_interval(scores, **options)
 
 
+@pytest.mark.parametrize("num_resamples", [torch.inf, 100.0, True])
+def test_the_number_of_draws_is_an_integer(num_resamples):
+    with pytest.raises(TypeError, match=f"`num_resamples` to be an integer, got {num_resamples}"):
+        bootstrap_interval(torch.rand(3), num_resamples=num_resamples)
+
+
+def test_scores_that_are_not_finite_have_no_interval():
+    with pytest.raises(ValueError, match="finite `scores`"):
+        bootstrap_interval(torch.tensor([0.5, torch.nan]))
+
+
 def test_labels_must_match_scores():
     with pytest.raises(ValueError, match=r"`query_labels` of shape \(3,\)"):
         mean_by_class(torch.rand(3), torch.zeros(4))

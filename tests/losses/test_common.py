@@ -138,7 +138,10 @@ def test_restored_training_is_the_training(name, in_bank, labels):
     for key in straight.keys() - {"optimizer"}:
         state = restored[key].state_dict()
         for entry, value in straight[key].state_dict().items():
-            assert_close(state[entry], value, rtol=0, atol=0, equal_nan=True)
+            if entry.endswith("_extra_state"):
+                assert str(state[entry]) == str(value)  # NaN is not NaN
+            else:
+                assert torch.equal(state[entry], value)
 
 
 def test_device_and_dtype(loss_func, labels, device, dtype):

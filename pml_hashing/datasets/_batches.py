@@ -1,0 +1,62 @@
+"""Batches that know the place of every sample, and leave no sample out."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler, default_collate
+
+from pml_hashing._checks import check_at_least
+
+
+class IndexedCollate:
+    """Collates the items of an `IndexedDataset` into `(batch, sample_indices)`.
+
+    Args:
+        collate_fn: Makes a batch out of the items of the data set within. torch's own if `None`.
+    """
+
+    def __init__(self, collate_fn: Callable[[list[Any]], Any] | None = None) -> None:
+        self.collate_fn = default_collate if collate_fn is None else collate_fn
+
+    def __call__(self, items: Sequence[tuple[Any, int]]) -> tuple[Any, Tensor]:
+        return self.collate_fn([item for item, _ in items]), torch.tensor([i for _, i in items])
+
+
+class EvenBatches(Sampler[list[int]]):
+    """Batches of nearly equal size, at most `batch_size`, that leave no sample out.
+
+    A last batch of one sample, which batch normalization cannot train on, does not occur where
+    `batch_size` is at least 3.
+
+    Args:
+        sampler: Gives the places of the samples in order.
+        batch_size: Largest size of a batch.
+        parts: Give every batch in so many parts of nearly equal size, one after the other.
+
+    Raises:
+        ValueError: If `batch_size` or `parts` is less than 1.
+    """
+
+    def __init__(self, sampler: Any, batch_size: int, *, parts: int = 1) -> None:
+        check_at_least(batch_size, 1, "batch_size")
+        check_at_least(parts, 1, "parts")
+        self.sampler, self.batch_size, self.parts = sampler, batch_size, parts
+
+    def __len__(self) -> int:
+        return self.parts * math.ceil(len(self.sampler) / self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self.split(self.draw()):
+            yield batch.tolist()
+
+    def draw(self) -> Tensor:
+        """Return the places of the samples in the order of one pass."""
+        return torch.tensor(list(self.sampler))
+
+    def split(self, order: Tensor) -> tuple[Tensor, ...]:
+        """Return the batches of a pass in this order."""
+        batches = order.tensor_split(len(self) // self.parts)
+        return tuple(part for batch in batches for part in batch.tensor_split(self.parts))

@@ -1,0 +1,215 @@
+"""Average precision, over the relevant items that are found or over all that there are."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pml_hashing._checks import check_choice
+from pml_hashing.evaluation._orders import Order, Orders
+from pml_hashing.evaluation._rankings import TieGroups, TopK, check_top_k
+from pml_hashing.evaluation.metrics._base import WEIGHTS_AT_A_TIME, Metric
+
+Divisor: TypeAlias = Literal["retrieved", "relevant"]
+"""Of average precision: the relevant items found among the first $k$, or all there are."""
+DIVISORS: tuple[Divisor, ...] = ("retrieved", "relevant")
+
+
+@dataclass(frozen=True)
+class AveragePrecision(Metric):
+    r"""$\sum_{r \le k} P(r)\, \delta(r)$ over a number of relevant items.
+
+    Args:
+        top_k: Number $k$ of items that count. All if `None`.
+        divisor: `"retrieved"` divides by the relevant items among the first $k$, `"relevant"` by
+            all that there are.
+        weighted: Whether the mean grade of the first $r$ items takes the place of $P(r)$.
+    """
+
+    top_k: TopK = None
+    divisor: Divisor = "retrieved"
+    weighted: bool = False
+
+    def __post_init__(self) -> None:
+        check_top_k(self.top_k)
+        check_choice(self.divisor, DIVISORS, "divisor")
+
+    def expected(self, groups: TieGroups) -> Tensor:
+        cuts, parts = groups.cuts(self.top_k), Groups.of(groups, self.weighted)
+        sums = precision_sum(parts, groups.places(cuts).double())
+        if self.divisor == "relevant" or int(cuts.min()) == groups.total:
+            return sums.sum(dim=1) / groups.num_relevant.clamp(min=1)
+        whole = groups.ends <= cuts[:, None]
+        at = whole.sum(dim=1, keepdim=True).clamp(max=groups.ends.shape[1] - 1)
+        cut = Groups(*(x.gather(1, at) for x in parts))
+        sum_before = (sums * whole).sum(dim=1, keepdim=True)
+        return expected_over_found(sum_before, cut, cuts[:, None].double() - cut.before)
+
+    def ordered(self, orders: Orders) -> Tensor:
+        def score(order: Order, k: int) -> float:
+            grades = order.grades.astype(np.int64) if self.weighted else None
+            if self.divisor == "retrieved" and len(order.ends) and k < orders.total:
+                return _extreme_over_found(order, grades, k)
+            found = int(np.searchsorted(order.ranks, k, side="right"))
+            sums = _precisions(order, grades, found).sum()
+            return sums / max(1, found if self.divisor == "retrieved" else len(order.ranks))
+
+        return orders.map(score, self.top_k)
+
+
+class Groups(NamedTuple):
+    """Groups of ties, in any shape.
+
+    Attributes:
+        items: Number of items of the group, float64.
+        relevant: Number of its relevant items, float64.
+        mean_grade: Of its relevant items, float64.
+        before: Number of items of the groups before it.
+        hits_before: Number of their relevant items.
+        grades_before: Sum of their grades.
+    """
+
+    items: Tensor
+    relevant: Tensor
+    mean_grade: Tensor
+    before: Tensor
+    hits_before: Tensor
+    grades_before: Tensor
+
+    @classmethod
+    def of(cls, groups: TieGroups, weighted: bool) -> "Groups":
+        """Return the groups of some rankings, in which relevant items have grade 1 or their own."""
+        grades = groups.grade_sums() if weighted else groups.relevant
+        mean_grade = grades / groups.relevant.clamp(min=1).double()
+        return cls(
+            groups.items.double(),
+            groups.relevant.double(),
+            mean_grade,
+            groups.ends - groups.items,
+            groups.hits - groups.relevant,
+            grades.cumsum(dim=1) - grades,
+        )
+
+
+def precision_sum(groups: Groups, places: Tensor) -> Tensor:
+    r"""Return the expected sum of $P(r)$ over the relevant items on the first places of a group.
+
+    The group holds $n$ items in random order, $\rho$ of them relevant with mean grade $\mu$, behind
+    $N$ items with a sum of grades $T$. A place is relevant with probability $\rho / n$, and then
+    each other place with probability $(\rho - 1) / (n - 1)$; the sum over $m$ places is
+
+    $$\frac{\rho}{n} \sum_{i=1}^{m} \frac{1}{N + i}
+      \left[ T + \mu + (i - 1) \frac{\rho - 1}{n - 1} \mu \right]$$
+    """
+    items, relevant, mean_grade, before, _, grades_before = groups
+    # With H the sum of 1 / (N + i), the sum of (i - 1) / (N + i) is m - (N + 1) H. A single item
+    # has no others: any share will do, and 1 makes perfect rankings score 1 to the last digit.
+    harmonic = torch.digamma(before + places + 1) - torch.digamma(before.double() + 1)
+    share = torch.where(items > 1, (relevant - 1) / (items - 1).clamp(min=1), 1) * mean_grade
+    sums = (grades_before + mean_grade - share * (before + 1)) * harmonic + share * places
+    return relevant / items.clamp(min=1) * sums
+
+
+def expected_over_found(sum_before: Tensor, cut: Groups, places: Tensor) -> Tensor:
+    r"""Return the mean AP of rankings that are cut inside a group, over the relevant items found.
+
+    Of the group, $m$ places lie before the cut, and the number $h$ of relevant items on these
+    places is hypergeometric; given $h$, all ways to place them are equally likely. With $S$ the sum
+    and $R$ the number of relevant items of the groups before, and $G(h)$ the sum over the $m$
+    places,
+
+    $$\mathrm{E}[\mathrm{AP}] = \sum_h \Pr(h)\, \frac{S + G(h)}{R + h}$$
+
+    Args:
+        sum_before: $S$, `(num_queries, 1)`.
+        cut: The group that each ranking is cut in, of tensors of this shape.
+        places: $m$, less than the group has items.
+    """
+    num_weights = _num_weights(int(places.max()))
+    size = max(1, WEIGHTS_AT_A_TIME // num_weights)
+    columns = zip(*(x.split(size) for x in (sum_before, places, *cut)), strict=True)
+    return torch.cat([_over_found(s, Groups(*g), m, num_weights) for s, m, *g in columns])
+
+
+def _num_weights(places: int) -> int:
+    """Return how many numbers of relevant items before the cut are told apart."""
+    return min(places, math.ceil(10 * math.sqrt(places)) + 1) + 1
+
+
+def _over_found(sum_before: Tensor, cut: Groups, places: Tensor, num_weights: int) -> Tensor:
+    # Hoeffding: less than 1e-21 of the probability is more than 5 sqrt(m) away from the mean.
+    mean = places * cut.relevant / cut.items
+    least = torch.maximum(
+        places + cut.relevant - cut.items, (mean - 5 * places.sqrt()).floor()
+    ).clamp(min=0)
+    hits = least + torch.arange(num_weights, device=least.device)
+    sums = sum_before + precision_sum(cut._replace(items=places, relevant=hits), places)
+    scores = sums / (cut.hits_before + hits).clamp(min=1)
+    return (_hypergeometric(cut, places, hits) * scores).sum(dim=1)
+
+
+def _hypergeometric(cut: Groups, places: Tensor, hits: Tensor) -> Tensor:
+    """Return the probability of each number of relevant items before the cut.
+
+    Args:
+        cut: The groups of ties.
+        places: Number of their places before the cut.
+        hits: Consecutive numbers, from a possible one on, `(num_queries, num_weights)`.
+    """
+    # From the ratios of neighbours, which keep the digits that differences of lgamma lose.
+    left = cut.items - cut.relevant - places
+    ratio = (cut.relevant - hits).clamp(min=0) * (places - hits).clamp(min=0)
+    ratio = ratio / ((hits + 1) * (left + hits + 1))
+    log_weights = ratio[:, :-1].log().cumsum(dim=1)  # minus infinity beyond the largest number
+    return torch.nn.functional.pad(log_weights, (1, 0)).softmax(dim=1)
+
+
+def _precisions(order: Order, grades: np.ndarray | None, found: int) -> np.ndarray:
+    """Return the precision, or the mean grade so far, at each of the first relevant items."""
+    if grades is None:
+        return np.arange(1, found + 1) / order.ranks[:found]
+    return grades[:found].cumsum() / order.ranks[:found]
+
+
+def _extreme_over_found(order: Order, grades: np.ndarray | None, k: int) -> float:
+    """Return the largest or smallest AP@`k` over all orders, if a cut splits a group of ties.
+
+    The relevant items of the group that fall before the cut can be as many as they will, from
+    `least` to `most`. Each number of them has its best order, with all of them in front and the
+    highest grades first, and its worst, with all of them just before the cut and the lowest first.
+    """
+    group = int(np.searchsorted(order.ends, k, side="right"))
+    before = int(order.ends[group - 1]) if group else 0
+    both_ends = before, int(order.ends[group])
+    hits, hits_after = np.searchsorted(order.ranks, both_ends, side="right").tolist()
+    places, relevant = k - before, int(hits_after - hits)
+    least = max(0, places + relevant - int(order.ends[group]) + before)
+    most = min(places, relevant)
+    if order.best:
+        sums = np.append(0.0, _precisions(order, grades, hits + most).cumsum())
+        found = np.arange(hits + least, hits + most + 1)
+        return float((sums[found] / found.clip(min=1)).max())
+    weights = np.ones(len(order.ranks), dtype=np.int64) if grades is None else grades
+    sum_before = _precisions(order, grades, hits).sum()
+    so_far = weights[:hits].sum() + weights[hits : hits + most].cumsum()
+
+    def score(found: int) -> float:
+        sums = sum_before + (so_far[:found] / np.arange(k - found + 1, k + 1)).sum()
+        return sums / max(1, hits + found)
+
+    return _smallest(score, least if hits + least else 0, most) if hits + least else 0.0
+
+
+def _smallest(score: Callable[[int], float], low: int, high: int) -> float:
+    """Return the smallest value of a function that falls and then rises."""
+    while low < high:
+        middle = (low + high) // 2
+        if score(middle + 1) < score(middle):
+            low = middle + 1
+        else:
+            high = middle
+    return float(score(low))
