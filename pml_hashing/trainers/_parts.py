@@ -181,5 +181,7 @@ def by_name(values: T | Sequence[T] | dict[str, T], names: Sequence[str]) -> dic
     if "{}" in names[0]:
         names = [names[0].format(place) for place in range(len(several))]
     if len(several) > len(names):
-        raise ValueError(f"Expected at most {len(names)} of {names[0]}, got {len(several)}.")
+        raise ValueError(
+            f"Expected at most {len(names)}, {' and '.join(names)}, got {len(several)}."
+        )
     return dict(zip(names, several, strict=False))
