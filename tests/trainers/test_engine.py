@@ -9,6 +9,7 @@ import pytest
 import torch
 from pytorch_metric_learning.losses import ContrastiveLoss, MultipleLosses
 from torch import nn
+from torch.testing import assert_close
 from torch.utils.data import TensorDataset
 
 import pml_hashing.trainers
@@ -237,17 +238,26 @@ def test_what_is_frozen_is_not_stepped():
     assert not torch.equal(before[2], after[2])
 
 
-def test_gradients_are_clipped_at_their_own_scale():
-    class Clipped(Engine):
-        def clip_gradients(self):
-            self.unscale_gradients()
-            norms.append(nn.utils.clip_grad_norm_(self.parts.parameters(), 1e-3).item())
+# --8<-- [start:clip]
+class ClippedEngine(Engine):
+    def clip_gradients(self):
+        self.unscale_gradients()  # for amp="fp16"
+        nn.utils.clip_grad_norm_(self.parts.parameters(), 1e-3)
 
-    norms = []
+
+# --8<-- [end:clip]
+
+
+def test_gradients_are_clipped_at_their_own_scale():
+    changes = []
     for amp in (None, "fp16"):
-        networks, loss, optimizers = make_parts(CSQLoss(3, 8))
-        Clipped(networks, loss, optimizers, make_data(), 16, amp=amp).fit(1)
-    assert norms[0] == pytest.approx(norms[3], rel=0.02)
+        (network,), loss, _ = make_parts(CSQLoss(3, 8))
+        before = network[0][0].weight.clone()
+        optimizer = torch.optim.SGD(network.parameters(), 1.0)
+        ClippedEngine(network, loss, optimizer, make_data(), 34, amp=amp).fit(1)
+        changes.append(network[0][0].weight - before)
+    assert 1e-4 < changes[0].norm() < 1e-3
+    assert_close(*changes, rtol=0.02, atol=1e-6)
 
 
 def interrupt(_):
