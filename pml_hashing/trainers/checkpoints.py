@@ -23,7 +23,7 @@ if sys.platform != "win32":
     import fcntl
 
 MAGIC = b"pml_hashing.checkpoint"
-VERSION = 1
+VERSION = 2
 FOOTER = struct.Struct(f"<{len(MAGIC)}sIQ32s")
 """Magic, version, size and SHA-256 of what stands before it, which `torch.load` can read."""
 
