@@ -20,7 +20,7 @@ from torch import distributed
 from pml_hashing import CodeBank, DSAHLoss
 from pml_hashing.distributed import gather_rows, of_all_ranks, parts, rank, world_size
 from pml_hashing.losses import ADSHLoss
-from pml_hashing.trainers._distributed import share_state
+from pml_hashing.trainers._processes import share_state
 
 
 def make_bank(samples: int, bits: int, classes: int, device: str) -> CodeBank:
@@ -90,7 +90,7 @@ def main(samples: int = 100_000, bits: int = 64, classes: int = 100) -> None:
             loss_func.update_codes()
             codes.append(bank.binary_codes.clone())
             times.append(seconds(loss_func.update_codes))
-        times.append(seconds(partial(share_state, bank)))
+        times.append(seconds(partial(share_state, [bank])))
         cells = "".join(f"{t:7.2f} s" for t in times)
         say(f"{loss_types[0].__name__:10}{cells}    {'yes' if torch.equal(*codes) else 'no'}")
     distributed.destroy_process_group()

@@ -85,13 +85,27 @@ def gather_rows(values: Tensor, sizes: Sequence[int] | None = None) -> Tensor:
 
     Returns:
         All rows, `(sum(sizes), ...)`, on the device of `values`.
+
+    Raises:
+        ValueError: If the processes have rows of several widths or dtypes, and `sizes` is `None`.
     """
     if not is_distributed():
         return values.detach()
     if sizes is None:
-        sizes = _gather(torch.tensor([len(values)], device=values.device), 1).flatten().tolist()
+        sizes = _sizes_of_ranks(values)
     rows = _gather(values.detach(), max(sizes))
     return torch.cat([of_rank[:size] for of_rank, size in zip(rows, sizes, strict=True)])
+
+
+def _sizes_of_ranks(values: Tensor) -> list[int]:
+    """Return the number of rows of every process, or raise if they do not fit together."""
+    of_ranks = of_all_ranks((tuple(values.shape), str(values.dtype)))
+    if len({(shape[1:], dtype) for shape, dtype in of_ranks}) > 1:
+        got = ", ".join(f"{shape} of {dtype}" for shape, dtype in of_ranks)
+        raise ValueError(
+            f"Expected `values` of one width and dtype in all processes, got shapes {got}."
+        )
+    return [shape[0] for shape, _ in of_ranks]
 
 
 def _gather(values: Tensor, length: int) -> Tensor:

@@ -1,47 +1,89 @@
-"""From the images of a batch to its loss: by one network or two, in one process or several."""
+"""From the data of a batch to its loss: by one network or two, in one process or several."""
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from pml_hashing.codes import at_least_float32
-from pml_hashing.trainers._distributed import gather_batch, shared_random_numbers
+from pml_hashing.trainers._parts import Parts
+from pml_hashing.trainers._precision import Precision
+from pml_hashing.trainers._processes import (
+    Codes,
+    ParallelNetworks,
+    gather_batch,
+    shared_random_numbers,
+)
 
 
-def codes_of(trainer: Any, data: Any) -> tuple[Tensor, Tensor | None]:
-    """Return the codes by the first network, and by the second where there is one.
+class Batch(NamedTuple):
+    """This process's part of a batch, and the places of all its samples in the data set."""
+
+    data: Any
+    labels: Tensor
+    sample_indices: Tensor
+
+
+class BatchLoss:
+    """The loss of a batch, of the whole of it in every process.
 
     Args:
-        trainer: An `AsymmetricTrainer`.
-        data: Images of a batch, as the data set gives them.
+        parts: Networks, loss and miner.
+        compute_codes: Calls the networks, from data on the device to codes.
+        precision: Of the networks. The loss is computed in float32 at least.
+        dtype: Which data are converted to. As they are if `None`.
     """
-    models, data = trainer.models, trainer.precision.to_device(data, trainer.dtype)
-    with trainer.precision.autocast():
-        codes, second = trainer.compute_embeddings(data), None
-        if "database_trunk" in models:
-            second = models["database_embedder"](models["database_trunk"](data))
-    return at_least_float32(codes), None if second is None else at_least_float32(second)
 
+    def __init__(
+        self,
+        parts: Parts,
+        compute_codes: Callable[[Any], Codes],
+        precision: Precision,
+        dtype: torch.dtype | None,
+    ) -> None:
+        self.parts, self.precision, self.dtype = parts, precision, dtype
+        self._compute_codes = compute_codes
+        self._parallel: ParallelNetworks | None = None
 
-def loss_of(trainer: Any, data: Any, labels: Tensor, sample_indices: Tensor) -> Tensor:
-    """Return the loss of a batch, the whole of it in every process.
+    @contextmanager
+    def averaged_gradients(self) -> Iterator[None]:
+        """Average the gradients over all processes within this context."""
+        self._parallel = ParallelNetworks(self.parts.networks, self._codes_of)
+        try:
+            yield
+        finally:  # what holds a process group must not outlive it
+            self._parallel = None
 
-    Args:
-        trainer: An `AsymmetricTrainer`.
-        data: Images of this process's part of the batch.
-        labels: Their labels.
-        sample_indices: Places of all samples of the batch.
-    """
-    codes, second = trainer.networks(data)
-    labels = labels.to(trainer.data_device, non_blocking=True)
-    codes, labels, second = gather_batch(codes, labels, second, len(sample_indices))
-    # Views, since PML takes the same object on both sides for a batch paired with itself.
-    sides: dict[str, Any] = (
-        {} if second is None else {"ref_emb": second, "ref_labels": labels.view_as(labels)}
-    )
-    with shared_random_numbers(trainer.seed + trainer.get_global_iteration(), codes.device):
-        if "tuple_miner" in trainer.mining_funcs:
-            sides["indices_tuple"] = trainer.mining_funcs["tuple_miner"](codes, labels, **sides)
-        if "code_bank" in trainer.models:
-            sides["sample_indices"] = sample_indices.to(trainer.data_device, non_blocking=True)
-        return trainer.loss_funcs["metric_loss"](codes, labels, **sides)
+    def averaging(self, enabled: bool) -> AbstractContextManager[None]:
+        """Return the context of a forward and backward pass: see `ParallelNetworks.averaging`."""
+        return nullcontext() if self._parallel is None else self._parallel.averaging(enabled)
+
+    def __call__(self, batch: Batch, seed: int) -> Tensor:
+        """Return the loss of a batch.
+
+        Args:
+            batch: The batch.
+            seed: Of the random numbers of loss and miner in several processes.
+        """
+        compute = self._codes_of if self._parallel is None else self._parallel
+        codes, second = compute(batch.data)
+        labels = batch.labels.to(self.precision.device, non_blocking=True)
+        codes, labels, second = gather_batch(codes, labels, second, len(batch.sample_indices))
+        # Views, since PML takes the same object on both sides for a batch paired with itself.
+        sides: dict[str, Any] = (
+            {} if second is None else {"ref_emb": second, "ref_labels": labels.view_as(labels)}
+        )
+        with shared_random_numbers(seed, codes.device):
+            if (miner := self.parts.mining_funcs.get("tuple_miner")) is not None:
+                sides["indices_tuple"] = miner(codes, labels, **sides)
+            if self.parts.code_bank is not None:
+                sides["sample_indices"] = batch.sample_indices.to(codes.device, non_blocking=True)
+            return self.parts.loss_funcs["metric_loss"](codes, labels, **sides)
+
+    def _codes_of(self, data: Any) -> Codes:
+        data = self.precision.to_device(data, self.dtype)
+        with self.precision.autocast():
+            codes, second = self._compute_codes(data)
+        return at_least_float32(codes), None if second is None else at_least_float32(second)

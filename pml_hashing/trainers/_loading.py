@@ -1,8 +1,9 @@
 """Batches of a round: the same samples with the same random numbers however often it is resumed."""
 
+import math
 import signal
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset, get_worker_info
 
+from pml_hashing._checks import check_at_least
 from pml_hashing.datasets import IndexedDataset
 from pml_hashing.datasets._batches import EvenBatches, IndexedCollate
-from pml_hashing.distributed import broadcast, parts, rank
+from pml_hashing.distributed import broadcast, parts, rank, world_size
 from pml_hashing.trainers._random import kept_random_state, seed_cpu, seed_of
 
 Key = tuple[int, int]
@@ -38,6 +40,10 @@ class SeededSampler(Sampler[int]):
 
     def __len__(self) -> int:
         return len(self.sampler)
+
+    def set_seed(self, seed: int) -> None:
+        """Draw the next pass from a seed."""
+        self.seed = seed
 
     def __iter__(self) -> Iterator[int]:
         if hasattr(self.sampler, "state_dict"):
@@ -129,7 +135,8 @@ class RoundBatches(Sampler[list[Key]]):
         position = self.start
         while position < self.stop:
             number, first = divmod(position, len(self.batches))
-            self.sampler.seed = seed = seed_of(self.seed, self.round, number)
+            seed = seed_of(self.seed, self.round, number)
+            self.sampler.set_seed(seed)
             order = self.batches.draw()
             broadcast([order])  # of a sampler with random numbers of its own
             for batch in self.batches.split(order)[first : first + self.stop - position]:
@@ -193,6 +200,29 @@ def name_of(dataset: Any, index: int) -> str:
     return name
 
 
+def check_sizes(dataset: Sized, sampler: Sized, batch_size: int, accumulate_steps: int) -> None:
+    """Raise unless every process gets a sample of every part of a batch.
+
+    Raises:
+        ValueError: If one does not, or a number is less than 1.
+    """
+    check_at_least(batch_size, 1, "batch_size")
+    check_at_least(accumulate_steps, 1, "accumulate_steps")
+    if len(dataset) < batch_size:
+        raise ValueError(
+            f"Expected a `dataset` of at least `batch_size` = {batch_size} samples, "
+            f"got {len(dataset)}."
+        )
+    for samples in (len(dataset), len(sampler)):  # a sampler may draw fewer, or more
+        batches = math.ceil(samples / (batch_size * world_size()))
+        smallest = samples // (batches * accumulate_steps) if batches else 0
+        if smallest < world_size():
+            raise ValueError(
+                f"Expected batches of at least {world_size()} samples, one a process, got one of "
+                f"{smallest}: choose a larger `batch_size`, fewer `accumulate_steps` or processes."
+            )
+
+
 class RoundLoader:
     """Loads the batches of a round, with the places of their samples.
 
@@ -201,7 +231,8 @@ class RoundLoader:
     Args:
         dataset: The data set.
         sampler: Gives the order of a pass.
-        batches: Makes batches of it.
+        batch_size: Largest size of a batch, in all processes together.
+        parts: In how many parts a batch is given, one after the other.
         seed: Of the training.
         num_workers: Number of processes that load. None but the training's own if 0.
         collate_fn: As for `IndexedCollate`.
@@ -212,17 +243,21 @@ class RoundLoader:
         self,
         dataset: IndexedDataset,
         sampler: SeededSampler,
-        batches: EvenBatches,
         *,
+        batch_size: int,
+        parts: int,
         seed: int,
         num_workers: int,
         collate_fn: Callable[[list[Any]], Any] | None,
         device: torch.device,
     ) -> None:
+        batches = EvenBatches(sampler, batch_size, parts=parts)
+        self.steps_per_pass = len(batches) // parts
         self.batches = RoundBatches(sampler, batches, seed)
         self.samples = SeededDataset(dataset, num_workers)
         self._has_died = False
-        self.loader = DataLoader(
+        self._loading: Any = None  # torch's iterator, which has the workers
+        self._loader = DataLoader(
             self.samples,
             batch_sampler=self.batches,
             num_workers=num_workers,
@@ -232,9 +267,15 @@ class RoundLoader:
             generator=torch.Generator(),
         )
 
-    def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
-        for batch, _ in self.loader:
-            yield batch, torch.tensor(self.batches.given.popleft())
+    def start(self, number: int, start: int, stop: int) -> None:
+        """Load the batches `start` to `stop` of a round from now on. Workers begin at once."""
+        self.batches.set_round(number, start, stop)
+        self._loading = iter(self._loader)
+
+    def __next__(self) -> tuple[Any, Tensor]:
+        """Return the next batch, and the places of its samples in all processes together."""
+        batch, _ = next(self._loading)
+        return batch, torch.tensor(self.batches.given.popleft())
 
     @contextmanager
     def workers(self) -> Iterator[None]:
@@ -260,12 +301,10 @@ class RoundLoader:
             ) from error
 
     def _end_workers(self) -> None:
-        iterator: Any = self.loader._iterator  # torch has no public way
-        if iterator is None:
+        if self._loading is None or self._loader.num_workers == 0:
             return
         try:
-            iterator._shutdown_workers()
+            self._loading._shutdown_workers()  # torch has no public way to end them here
         finally:
-            self.loader._iterator = None
-            codes = {worker.exitcode for worker in iterator._workers}
+            codes = {worker.exitcode for worker in self._loading._workers}
             self._has_died = not codes <= {None, 0, -signal.SIGTERM}  # as torch ends them

@@ -1,38 +1,23 @@
-"""Alternating training: rounds of gradient steps, each followed by a discrete step."""
+"""The engine with the interface of PML's trainers: dicts by name, hooks, records."""
 
 import os
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import RandomSampler
-from tqdm import tqdm
 
 from pml_hashing._compat import BaseTrainer, common_functions
-from pml_hashing.datasets import IndexedDataset
-from pml_hashing.datasets._batches import EvenBatches
-from pml_hashing.distributed import from_first_rank, rank, world_size
+from pml_hashing.distributed import is_distributed
 from pml_hashing.losses import CodeUpdate, DiscreteLoss
-from pml_hashing.trainers._arguments import check_trainer, restrict_schema
-from pml_hashing.trainers._batch_loss import codes_of, loss_of
-from pml_hashing.trainers._distributed import (
-    Compute,
-    EveryRank,
-    call_hook,
-    check_parallel,
-    share_state,
-    start_processes,
-)
-from pml_hashing.trainers._loading import RoundLoader, SeededSampler
+from pml_hashing.trainers._batch_loss import Batch
+from pml_hashing.trainers._hooks import EveryRank, call_after_round, call_after_step
 from pml_hashing.trainers._precision import Amp, Precision
-from pml_hashing.trainers._random import seed_all, seed_of
-from pml_hashing.trainers._state import check_loss, resume, save, start_batches, take_place
+from pml_hashing.trainers._processes import Codes, check_agreement
 from pml_hashing.trainers.checkpoints import CheckpointFolder
+from pml_hashing.trainers.engine import Engine
 
-STEPS_BETWEEN_READS = 20
-"""The loss is read back from a GPU once in so many steps: each time, the GPU waits."""
+MODELS = ("trunk", "embedder", "database_trunk", "database_embedder", "code_bank")
 
 
 class AsymmetricTrainer(BaseTrainer):
@@ -87,11 +72,14 @@ class AsymmetricTrainer(BaseTrainer):
         RuntimeError: By `train`, if a sample cannot be loaded, or a worker dies: with its name.
     """
 
-    data_and_label_getter: Any  # PML sets these to None first
+    # PML sets these to None first, or where its own loop would be.
+    data_and_label_getter: Any
     data_device: Any
+    dataset: Any
     end_of_epoch_hook: Any
     end_of_iteration_hook: Any
     losses: dict[str, Any]
+    lr_schedulers: dict[str, Any]
 
     def __init__(
         self,
@@ -111,26 +99,63 @@ class AsymmetricTrainer(BaseTrainer):
         checkpoint_every: int | None = 1000,
         **kwargs: Any,
     ) -> None:
-        self.passes_per_round, self.accumulate_steps = passes_per_round, accumulate_steps
-        self.amp: Amp = amp
-        self.channels_last, self.compile, self.seed = channels_last, compile, seed
-        self.checkpoints = CheckpointFolder(checkpoint_folder) if checkpoint_folder else None
-        self.checkpoint_every = checkpoint_every
-        self.place: dict[str, Any] | None = None  # where to go on, by `resume`
-        self.code_update: CodeUpdate | None = None
         kwargs = {"label_hierarchy_level": "all", **kwargs}
         super().__init__(models, optimizers, batch_size, loss_funcs, dataset, **kwargs)
+        self.engine = _TrainerEngine(
+            self,
+            passes_per_round=passes_per_round,
+            seed=seed,
+            amp=amp,
+            channels_last=channels_last,
+            compile=compile,
+            accumulate_steps=accumulate_steps,
+            checkpoint_folder=checkpoint_folder,
+            checkpoint_every=checkpoint_every,
+        )
+        self.iterations_per_epoch = self.engine.steps_per_round
 
     def custom_setup(self) -> None:
-        """Check what belongs together, before PML does."""
-        self.indexed_dataset = IndexedDataset(self.dataset)
-        sampler = RandomSampler(self.indexed_dataset) if self.sampler is None else self.sampler
-        self.order = SeededSampler(sampler, is_replayed=self.sampler is not None)
-        check_trainer(self)
-        check_parallel(self)
+        """Check what belongs together, before PML does.
+
+        Raises:
+            ValueError: If names of models, labels, miner or code bank do not.
+        """
+        if set(self.models) - set(MODELS) or "trunk" not in self.models:
+            raise ValueError(
+                f"Expected `models` with the keys trunk and, if wanted, {', '.join(MODELS[1:])}, "
+                f"got {', '.join(map(repr, self.models))}."
+            )
+        if self.label_hierarchy_level != "all":
+            raise ValueError(
+                "Expected `label_hierarchy_level` to be 'all', since multi-hot labels would be "
+                f"reduced to one column, got {self.label_hierarchy_level!r}."
+            )
+        has_bank = "code_bank" in self.models
+        if "subset_batch_miner" in self.mining_funcs and (has_bank or is_distributed()):
+            where = "beside a code bank, which has to know the samples of a batch"
+            raise ValueError(
+                "Expected no `subset_batch_miner` "
+                f"{where if has_bank else 'in several processes'}, got one."
+            )
+        loss_func = self.loss_funcs.get("metric_loss")
+        of_loss = loss_func.code_bank if isinstance(loss_func, DiscreteLoss) else None
+        if self.models.get("code_bank") is not of_loss:
+            raise ValueError(
+                'Expected models["code_bank"] to be the `code_bank` of the loss, so that it is '
+                f"saved with the models, got {self.models.get('code_bank')} and {of_loss}."
+            )
 
     def modify_schema(self) -> None:
-        restrict_schema(self)
+        """Tell PML which models there may be, and which need an optimizer."""
+        trained = [name for name, model in self.models.items() if list(model.parameters())]
+        checker = type(self.schema["models"])
+        optimizers = self.schema["optimizers"]
+        self.schema["models"] = checker(
+            list(MODELS), important=["trunk", "embedder"], essential=["trunk"]
+        )
+        self.schema["optimizers"] = checker(
+            optimizers.keys, important=[f"{name}_optimizer" for name in trained]
+        )
 
     def initialize_models(self) -> None:
         super().initialize_models()
@@ -140,25 +165,6 @@ class AsymmetricTrainer(BaseTrainer):
     def initialize_data_device(self) -> None:
         super().initialize_data_device()
         self.data_device = torch.device(self.data_device)
-        self.precision = Precision(self.amp, self.channels_last, self.data_device)
-        for name, model in self.models.items():
-            if name != "code_bank":
-                self.precision.prepare(model, self.compile)
-
-    def initialize_dataloader(self) -> None:
-        size, parts = int(self.batch_size) * world_size(), self.accumulate_steps
-        batches = EvenBatches(self.order, size, parts=parts)
-        if not self.iterations_per_epoch:
-            self.iterations_per_epoch = len(batches) // parts * self.passes_per_round
-        self.dataloader = RoundLoader(
-            self.indexed_dataset,
-            self.order,
-            batches,
-            seed=self.seed,
-            num_workers=self.dataloader_num_workers,
-            collate_fn=self.collate_fn,
-            device=self.data_device,
-        )
 
     def train(self, start_epoch: int = 1, num_epochs: int = 1) -> None:
         """Train from round `start_epoch` to round `num_epochs`, both included.
@@ -168,41 +174,13 @@ class AsymmetricTrainer(BaseTrainer):
                 `load_latest_saved_models` of PML's hook container.
             num_epochs: Number of the last round, as in PML. It is not a count.
         """
-        if self.checkpoints:
-            from_first_rank(self.checkpoints.check_unused)
-        self.initialize_dataloader()
-        self.networks: Compute = partial(codes_of, self)
-        self.parameters = [p for model in self.models.values() for p in model.parameters()]
-        start_processes(self, start_epoch, num_epochs)
-        with self.dataloader.workers():
-            for self.epoch in range(start_epoch, num_epochs + 1):
-                place = take_place(self)
-                if place is None or place["step"] is not None:
-                    self.train_round(place)
-                if not call_hook(self.end_of_epoch_hook, self):
-                    break
-        del self.networks  # what holds a process group must not outlive it
-
-    def train_round(self, place: dict[str, Any] | None = None) -> None:
-        """Make the steps of a round, all or from `place` on, and the discrete step."""
-        start, stop = self.start_round(place), self.iterations_per_epoch
-        steps = tqdm(
-            range(start, stop), f"round {self.epoch}", stop, initial=start, disable=rank() > 0
+        check_agreement(start_epoch=start_epoch, num_epochs=num_epochs)
+        self.engine.fit(
+            num_epochs,
+            start_round=start_epoch,
+            on_step=EveryRank(lambda _: call_after_step(self.end_of_iteration_hook, self)),
+            on_round=EveryRank(lambda _: call_after_round(self.end_of_epoch_hook, self)),
         )
-        for self.iteration in steps:
-            self.forward_and_backward()
-            if rank() == 0 or isinstance(self.end_of_iteration_hook, EveryRank):
-                self.end_of_iteration_hook(self)
-            self.step_lr_schedulers(end_of_epoch=False)
-            if self.iteration % STEPS_BETWEEN_READS == 0:
-                steps.set_postfix(loss=f"{self.losses['total_loss']:.4f}")
-            made = self.iteration + 1
-            if self.checkpoint_every and made % self.checkpoint_every == 0 and made < stop:
-                save(self, made)
-        self.update_codes()
-        self.step_lr_schedulers(end_of_epoch=True)
-        self.zero_losses()
-        save(self, None)
 
     def resume(self, folder: str | os.PathLike[str] | None = None) -> int:
         """Put the latest checkpoint back, and return the round to go on with: `train` from there.
@@ -218,83 +196,113 @@ class AsymmetricTrainer(BaseTrainer):
         Raises:
             ValueError: If all checkpoints are damaged or another training's, or no folder is given.
         """
-        return resume(self, folder)
-
-    def start_round(self, place: dict[str, Any] | None = None) -> int:
-        """Seed all random numbers for this round, or go on at `place`, and start the batches.
-
-        Returns:
-            Number of steps of the round that were made.
-        """
-        seed_all(seed_of(self.seed, self.epoch, rank()))  # other dropout in every process
-        self.set_to_train()
-        start = start_batches(self, place)
-        self.dataloader_iter = iter(self.dataloader)
-        return start
+        return self.engine.resume(folder)
 
     def update_codes(self) -> None:
-        """Make the discrete step of the loss, where it has a code bank."""
-        loss_func = self.loss_funcs["metric_loss"]
-        if isinstance(loss_func, DiscreteLoss) and loss_func.code_bank is not None:
-            self.code_update = loss_func.update_codes(progress=rank() == 0)
-            before, after = self.code_update
-            message = "ROUND %d: the discrete step took the objective from %f to %f"
-            common_functions.LOGGER.info(message, self.epoch, before, after)
-        share_state(*self.models.values(), *self.loss_funcs.values())
+        """Make the discrete step of the loss, where it has a code bank, as `train` does."""
+        self.engine.update_codes()
 
-    def forward_and_backward(self) -> None:
-        """Make one step: the losses of the parts of a batch, averaged by their sizes."""
-        self.zero_grad()
-        self.update_loss_weights()
-        batches = [self.get_batch() for _ in range(self.accumulate_steps)]
-        size = sum(len(indices) for *_, indices in batches)
-        sums: dict[str, Any] = dict.fromkeys(self.losses, 0)
-        for batch in batches:
-            self.sample_indices = batch[-1]
-            self.zero_losses()
-            self.calculate_loss(batch)
-            self.loss_tracker.update(self.loss_weights)
-            self.share = len(self.sample_indices) / size
-            self.backward()
-            for name in sums:
-                sums[name] += self.share * self.losses[name].detach()
-        self.losses.update(sums)
-        self.sample_indices = torch.cat([indices for *_, indices in batches])
-        self.clip_gradients()
-        self.step_optimizers()
+    def calculate_loss(self, curr_batch: Batch) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        self.losses["metric_loss"] = self.engine.batch_loss(curr_batch)
 
-    def zero_grad(self) -> None:
-        for parameter in self.parameters:  # a walk through all modules takes a percent of a step
-            parameter.grad = None
-        for optimizer in self.optimizers.values():
-            optimizer.zero_grad()
+    @property
+    def epoch(self) -> int:
+        return self.engine.round
 
-    def get_batch(self) -> tuple[Any, Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        batch, sample_indices = next(self.dataloader_iter)
-        data, labels = self.data_and_label_getter(batch)
-        labels = common_functions.process_label(labels, "all", self.label_mapper)
-        data, labels = self.maybe_do_batch_mining(data, torch.as_tensor(labels))
-        return data, labels, sample_indices
+    @property
+    def iteration(self) -> int:
+        return self.engine.step
 
-    def calculate_loss(self, curr_batch: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        self.losses["metric_loss"] = loss_of(self, *curr_batch)
+    @property
+    def sample_indices(self) -> Tensor:
+        return self.engine.sample_indices
 
-    def backward(self) -> None:
-        """Go backward, unless the loss is not finite: a GPU is asked once in some steps only."""
-        loss: Any = self.losses["total_loss"]
-        if not loss.is_cuda or self.iteration % STEPS_BETWEEN_READS == 0:
-            check_loss(self, loss)
-        self.precision.backward(self.share * loss)
+    @property
+    def code_update(self) -> CodeUpdate | None:
+        return self.engine.code_update
 
-    def trained_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Return the optimizers of what is not frozen."""
-        optimizers = self.optimizers.items()
-        return [v for k, v in optimizers if k.removesuffix("_optimizer") not in self.freeze_these]
+    @property
+    def precision(self) -> Precision:
+        return self.engine.precision
+
+    @property
+    def checkpoints(self) -> CheckpointFolder | None:
+        return self.engine.checkpoints
+
+
+class _TrainerEngine(Engine):
+    """The engine of a trainer: what PML has a method, a dict or a record for is made by these.
+
+    Args:
+        trainer: The trainer, whose dicts are shared.
+        **options: Arguments of `Engine` that PML does not know.
+    """
+
+    def __init__(self, trainer: AsymmetricTrainer, **options: Any) -> None:
+        self.trainer = trainer
+        self._sums: dict[str, Any] = {}
+        super().__init__(
+            trainer.models,
+            trainer.loss_funcs,
+            trainer.optimizers,
+            trainer.dataset,
+            int(trainer.batch_size),
+            miner=trainer.mining_funcs,
+            lr_schedulers=trainer.lr_schedulers,
+            device=trainer.data_device,
+            dtype=trainer.dtype,
+            sampler=trainer.sampler,
+            collate_fn=trainer.collate_fn,
+            num_workers=trainer.dataloader_num_workers,
+            steps_per_round=trainer.iterations_per_epoch,
+            **options,
+        )
+
+    def set_to_train(self) -> None:
+        self.trainer.set_to_train()
+
+    def start_step(self) -> None:
+        self.trainer.update_loss_weights()
+        self._sums = dict.fromkeys(self.trainer.losses, 0)
+
+    def unpack(self, batch: Any) -> tuple[Any, Tensor]:
+        data, labels = self.trainer.data_and_label_getter(batch)
+        labels = common_functions.process_label(labels, "all", self.trainer.label_mapper)
+        return self.trainer.maybe_do_batch_mining(data, torch.as_tensor(labels))
+
+    def compute_codes(self, data: Any) -> Codes:
+        models, codes = self.trainer.models, self.trainer.compute_embeddings(data)
+        if "database_trunk" not in models:
+            return codes, None
+        return codes, models["database_embedder"](models["database_trunk"](data))
+
+    def compute_loss(self, batch: Batch) -> Tensor:
+        self.trainer.zero_losses()
+        self.trainer.calculate_loss(batch)
+        self.trainer.loss_tracker.update(self.trainer.loss_weights)
+        for name, loss in self.trainer.losses.items():
+            self._sums[name] += self.share * loss.detach()
+        return self.trainer.losses["total_loss"]
 
     def clip_gradients(self) -> None:
-        if self.gradient_clippers:
-            self.precision.unscale(self.trained_optimizers())
-            super().clip_gradients()
+        self.trainer.losses.update(self._sums)
+        if self.trainer.gradient_clippers:
+            self.unscale_gradients()
+            self.trainer.clip_gradients()
 
-    def step_optimizers(self) -> None:
-        self.precision.step(self.trained_optimizers())
+    def trained_optimizers(self) -> list[torch.optim.Optimizer]:
+        frozen = {f"{name}_optimizer" for name in self.trainer.freeze_these}
+        return [v for name, v in self.trainer.optimizers.items() if name not in frozen]
+
+    def end_step(self) -> None:
+        self.trainer.step_lr_schedulers(end_of_epoch=False)
+
+    def update_codes(self) -> None:
+        super().update_codes()
+        if self.code_update is not None:
+            message = "ROUND %d: the discrete step took the objective from %f to %f"
+            common_functions.LOGGER.info(message, self.round, *self.code_update)
+
+    def end_round(self) -> None:
+        self.trainer.step_lr_schedulers(end_of_epoch=True)
+        self.trainer.zero_losses()

@@ -1,21 +1,29 @@
 """Checkpoints: all that a training is at one moment, in one file that is whole or not there."""
 
+import errno
 import hashlib
 import os
 import pickle
 import re
 import shutil
 import struct
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 import torch
 
 from pml_hashing._files import write_atomically
+from pml_hashing.distributed import from_first_rank
+
+if sys.platform != "win32":
+    import fcntl
 
 MAGIC = b"pml_hashing.checkpoint"
-VERSION = 1
+VERSION = 2
 FOOTER = struct.Struct(f"<{len(MAGIC)}sIQ32s")
 """Magic, version, size and SHA-256 of what stands before it, which `torch.load` can read."""
 
@@ -115,6 +123,7 @@ class CheckpointFolder:
         self.folder = Path(folder)
         self.newest: Path | None = None
         """The latest one that was written or read here."""
+        self._known: set[Path] = set()
 
     def paths(self) -> list[Path]:
         """Return the files of all checkpoints, from the earliest to the latest moment."""
@@ -122,20 +131,35 @@ class CheckpointFolder:
         places = [(int(match[1]), int(match[2]), path) for match, path in found if match]
         return [path for *_, path in sorted(places)]
 
-    def check_unused(self) -> None:
-        """Raise unless all checkpoints here are this training's.
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep other trainings out of the folder, which is made, for as long as this one trains.
+
+        On Windows other processes are not kept out.
 
         Raises:
-            ValueError: If there are others, which it would remove.
+            OSError: If the folder cannot be made or written.
+            ValueError: If another process trains into it, or it has checkpoints that are not this
+                training's, which it would remove.
         """
-        if self.newest is None and self.paths():
-            raise ValueError(
-                f"Expected a `checkpoint_folder` without checkpoints, or `resume` before `train`, "
-                f"got {self.paths()[-1]}."
-            )
+        with ExitStack() as stack:
+            from_first_rank(lambda: stack.enter_context(self._taken()))
+            yield
+
+    @contextmanager
+    def _taken(self) -> Iterator[None]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with _locked(self.folder):
+            others = set(self.paths()) - self._known
+            if others:
+                raise ValueError(
+                    "Expected a `checkpoint_folder` without checkpoints, or `resume` before "
+                    f"`train`, got {max(others)}."
+                )
+            yield
 
     def save(self, state: dict[str, Any], round_: int, step: int) -> Path:
-        """Write a checkpoint, and only then remove all but it and the one before.
+        """Write a checkpoint in the first process, then remove all but it and the one before.
 
         Args:
             state: As for `write_checkpoint`.
@@ -147,12 +171,17 @@ class CheckpointFolder:
 
         Raises:
             OSError, TypeError: As `write_checkpoint` does.
+            RuntimeError: In the other processes, if the first one raises.
         """
+        self.newest = from_first_rank(lambda: self._save(state, round_, step))
+        return self.newest
+
+    def _save(self, state: dict[str, Any], round_: int, step: int) -> Path:
         path = self.folder / f"{PREFIX}{round_:06d}-{step:09d}.pt"
         write_checkpoint(path, state)
-        before, self.newest = self.newest, path
-        kept = {path, before if before and before < path else path}
-        for other in set(self.paths()) - kept:
+        before = self.newest
+        self._known = {path, before if before and before < path else path}
+        for other in set(self.paths()) - self._known:
             other.unlink()
         for unfinished in self.folder.glob(f".{PREFIX}*"):  # what a kill left
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -167,6 +196,7 @@ class CheckpointFolder:
             ValueError: If all are damaged.
         """
         damaged: ValueError | None = None
+        self._known = set(self.paths())
         for path in reversed(self.paths()):
             try:
                 state = read_checkpoint(path)
@@ -179,3 +209,39 @@ class CheckpointFolder:
         if damaged is not None:
             raise damaged
         return None
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock a folder by a file in it, which is removed at the end; the system unlocks what is dead.
+
+    A lock of this kind belongs to the process alone: workers that outlive it do not hold it.
+
+    Raises:
+        ValueError: If another process has locked it.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    path = folder / ".lock"
+    while True:
+        with path.open("w") as file:
+            _lock(file, folder)
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                try:
+                    yield
+                finally:
+                    path.unlink(missing_ok=True)
+                return
+        # Else the training that had the lock has just ended, and removed the file.
+
+
+def _lock(file: TextIO, folder: Path) -> None:
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):  # others: a file system without locks
+            raise ValueError(
+                f"Expected a `checkpoint_folder` of one training, got {folder}, "
+                "into which another process trains."
+            ) from error

@@ -8,11 +8,13 @@ import sys
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import torch
 from pytorch_metric_learning.losses import ContrastiveLoss, ProxyAnchorLoss
 from pytorch_metric_learning.utils.distributed import DistributedLossWrapper
 from torch import distributed, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Subset, TensorDataset
 
@@ -31,9 +33,10 @@ from pml_hashing.distributed import (
 from pml_hashing.evaluation import average_precision
 from pml_hashing.losses import ADSHLoss, DADHLoss, DHNLoss, DPSHLoss, HashNetLoss
 from pml_hashing.miners import AffinityGraphMiner
-from pml_hashing.trainers import AsymmetricTrainer, EveryRank
+from pml_hashing.trainers import AsymmetricTrainer, Engine, EveryRank, _processes
 
 RANKS, ROUNDS, BATCH = 2, 3, 16  # samples of a batch in all processes together
+DTYPES = (torch.float32, torch.float64)
 CLASS_IDS = torch.arange(37) % 3  # batches of 13, 12 and 12: parts of 6 and 7
 MULTI_HOT = torch.tensor([[1, 0, 0], [0, 1, 1], [0, 0, 1]])[CLASS_IDS]
 
@@ -86,6 +89,21 @@ def mean_average_precision(trainer, labels):
     return gather_rows(scores).mean().item()
 
 
+def train_engine(**options):
+    """Return all that an engine's training ends with, and the mean average precision."""
+    torch.manual_seed(rank())
+    trunk = nn.Sequential(nn.Linear(5, 12), nn.ReLU())
+    network = nn.Sequential(trunk, nn.Sequential(nn.Linear(12, 8), nn.Tanh()))
+    loss = ADSHLoss(3, 8, code_bank=CodeBank(CLASS_IDS, 8))
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    data = make_data(CLASS_IDS)
+    engine = Engine(network, loss, optimizer, data, BATCH // world_size(), **options)
+    engine.fit(ROUNDS)
+    state = {"network": network.state_dict(), "code_bank": loss.code_bank.state_dict()}
+    codes = binarize(network.eval()(data.tensors[0]))
+    return state | {"map": average_precision(codes, CLASS_IDS, codes, CLASS_IDS).mean().item()}
+
+
 TRAININGS = {
     "dsah": lambda: train(DSAHLoss),
     "dsah_multi_hot": lambda: train(DSAHLoss, MULTI_HOT, 2),
@@ -93,6 +111,8 @@ TRAININGS = {
     "adsh_multi_hot": lambda: train(ADSHLoss, MULTI_HOT),
     "dadh": lambda: train(DADHLoss, CLASS_IDS, 2, passes_per_round=2),
     "accumulated": lambda: train(ADSHLoss, accumulate_steps=2),
+    "engine": train_engine,
+    "engine_accumulated": lambda: train_engine(accumulate_steps=3),
     "mini_batch": lambda: train(DSAHLoss(3, 8), MULTI_HOT),
     "mined_pairs": lambda: train(
         ContrastiveLoss(), mining_funcs={"tuple_miner": AffinityGraphMiner(num_neighbors=2)}
@@ -173,6 +193,29 @@ def hooks_of_every_rank():
     return gathered, steps
 
 
+def averages():
+    """Return the steps that were made, and how often gradients were averaged in them."""
+    calls = []
+
+    def count(_, bucket):
+        calls.append(bucket.index())
+        return allreduce_hook(None, bucket)
+
+    class Counted(DistributedDataParallel):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.register_comm_hook(None, count)
+
+    made = []
+    for steps in (1, 3):
+        calls.clear()
+        trainer = make_trainer(DSAHLoss, num_networks=2, accumulate_steps=steps)
+        with mock.patch.object(_processes, "DistributedDataParallel", Counted):
+            trainer.train(num_epochs=2)
+        made.append((2 * trainer.iterations_per_epoch, len(calls), set(calls)))
+    return made
+
+
 def rows():
     """Return rows gathered of several dtypes and shapes, some processes having none."""
     return {
@@ -237,6 +280,10 @@ def errors(folder):
         ),
         "hook": error_of(lambda: make_trainer(DSAHLoss, end_of_epoch_hook=fail).train()),
         "folder": error_of(lambda: make_trainer(DSAHLoss, **unwritable).train()),
+        "rates": error_of(lambda: train_at_rates(lambda _: None, 0.1 * (1 + rank()))),
+        "changed_rate": error_of(lambda: train_at_rates(slow_down)),
+        "rows": error_of(lambda: gather_rows(torch.zeros(1, 2, dtype=DTYPES[rank()]))),
+        "width": error_of(lambda: gather_rows(torch.zeros(1, 2 + rank()))),
         "shard": error_of(lambda: shard(TensorDataset(torch.zeros(1)))),
     }
 
@@ -245,6 +292,18 @@ def train_singles(samples):
     dataset = Subset(make_data(CLASS_IDS), range(samples))
     trainer = make_trainer(ContrastiveLoss(), dataset=dataset, batch_size=1)
     trainer.train()
+
+
+def train_at_rates(hook, rate=0.1):
+    trainer = make_trainer(ContrastiveLoss(), end_of_iteration_hook=hook)
+    for group in trainer.optimizers["trunk_optimizer"].param_groups:
+        group["lr"] = rate
+    trainer.train()
+
+
+def slow_down(trainer):
+    """In the first process alone, which others do not know of."""
+    trainer.optimizers["trunk_optimizer"].param_groups[0]["lr"] = 0.05
 
 
 def seeded(function):
@@ -261,7 +320,7 @@ def run():
 
 def run_among_others(folder):
     """Return the results of what only several processes do."""
-    functions = (dropout, hooks, hooks_of_every_rank, rows, first_process)
+    functions = (dropout, hooks, hooks_of_every_rank, averages, rows, first_process)
     results = {function.__name__: seeded(function) for function in functions}
     return results | {"errors": errors(folder), "resume": resume(folder)}
 

@@ -127,7 +127,8 @@ def main(folder, started, place=None, number=0, workers=0):
     first = trainer.resume()  # puts the latest checkpoint back; 1 where there is none
     # --8<-- [end:resume]
     before = int(finished.read_text() or 0) if finished.exists() else 0
-    if first < before or (first == before > 0 and trainer.place["step"] is not None):
+    within = trainer.iteration + 1 < trainer.iterations_per_epoch
+    if first < before or (first == before > 0 and within):
         (folder / "lost").touch()
     started.set()
     # --8<-- [start:train]

@@ -5,6 +5,8 @@ import errno
 import os
 import resource
 import stat
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -77,10 +79,10 @@ def test_ten_thousand_damaged_files_are_refused(tmp_path, whole):
 
 
 def test_another_version_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoints, "VERSION", 2)
+    monkeypatch.setattr(checkpoints, "VERSION", 3)
     write_checkpoint(tmp_path / "state.pt", STATE)
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="got version 2 with"):
+    with pytest.raises(ValueError, match="got version 3 with"):
         read_checkpoint(tmp_path / "state.pt")
 
 
@@ -197,13 +199,68 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path):
         CheckpointFolder(tmp_path).load()
 
 
+def take(folder):
+    with folder.in_use():
+        assert (folder.folder / ".lock").exists()
+
+
 def test_checkpoints_of_another_training_are_not_overwritten(tmp_path):
     folder = CheckpointFolder(tmp_path)
-    folder.check_unused()
+    take(folder)
     folder.save(STATE, 1, 1)
-    folder.check_unused()
+    take(folder)
+    assert names(tmp_path) == ["checkpoint-000001-000000001.pt"]
+    other = CheckpointFolder(tmp_path)
     with pytest.raises(ValueError, match=r"or `resume` before `train`, got .*-000000001\.pt"):
-        CheckpointFolder(tmp_path).check_unused()
+        take(other)
+    other.load()
+    take(other)
+    folder.save(STATE, 1, 2)  # meanwhile, by the first one
+    with pytest.raises(ValueError, match=r"or `resume` before `train`, got .*-000000002\.pt"):
+        take(other)
+
+
+HOLD = """
+import sys, time
+from pml_hashing.trainers.checkpoints import CheckpointFolder
+with CheckpointFolder(sys.argv[1]).in_use():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_another_process_that_trains_into_a_folder_is_named(tmp_path):
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "runs")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(ValueError, match=r"one training, got .*runs, into which another"):
+            take(CheckpointFolder(tmp_path / "runs"))
+        holder.kill()
+    take(CheckpointFolder(tmp_path / "runs"))  # what is dead holds nothing
+    assert names(tmp_path / "runs") == []
+
+
+def test_a_folder_without_locks_is_used(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(checkpoints.fcntl, "lockf", fail)
+    take(CheckpointFolder(tmp_path))
+
+
+def test_a_lock_that_its_holder_just_removed_is_taken_anew(tmp_path, monkeypatch):
+    lock, removed = checkpoints.fcntl.lockf, []
+
+    def remove_first(file, operation):
+        if not removed:
+            (tmp_path / ".lock").unlink()
+            removed.append(1)
+        lock(file, operation)
+
+    monkeypatch.setattr(checkpoints.fcntl, "lockf", remove_first)
+    take(CheckpointFolder(tmp_path))
+    assert removed
+    assert names(tmp_path) == []
 
 
 def test_a_pipe_is_no_checkpoint(tmp_path):

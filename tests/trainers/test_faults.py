@@ -323,14 +323,14 @@ def fail():
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_sample_that_does_not_load_is_named(workers):
     trainer = script.make_trainer(None, workers)
-    trainer.indexed_dataset.dataset = Faulty(fail)
+    trainer.engine.dataset.dataset = Faulty(fail)
     with pytest.raises(RuntimeError, match="Expected sample 17 to load, got OSError: cannot id"):
         trainer.train()
 
 
 def test_a_worker_that_dies_is_named_with_its_sample():
     trainer = script.make_trainer(None, 1)
-    trainer.indexed_dataset.dataset = Faulty(script.die)
+    trainer.engine.dataset.dataset = Faulty(script.die)
     with pytest.raises(RuntimeError, match=r"one dead while they were at sample 17: "):
         trainer.train()
     assert not multiprocessing.active_children()
@@ -364,7 +364,7 @@ def test_a_loss_that_is_not_finite_leaves_a_checkpoint(tmp_path):
     assert str(trainer.checkpoints.newest) in str(caught.value)
     mended = script.make_trainer(tmp_path)
     assert mended.resume() == 1
-    assert mended.place["step"] == step
+    assert mended.iteration == step - 1
     assert all(p.isfinite().all() for p in mended.models["trunk"].parameters())
     assert mended.models["code_bank"].query_codes.isfinite().all()
     mended.train()

@@ -1,0 +1,187 @@
+"""What is trained: networks, loss, optimizers, schedulers and miner, with their states by name."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from pml_hashing.code_bank import CodeBank
+from pml_hashing.losses import DiscreteLoss
+
+T = TypeVar("T")
+GATHERING = {DistributedDataParallel.__name__, "DistributedLossWrapper"}  # the latter is PML's
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """What has a state that is saved and resumed."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: Any, /) -> object: ...
+
+
+class Scheduler(Stateful, Protocol):
+    """A learning rate scheduler of torch."""
+
+    def step(self) -> object: ...
+
+
+class Parts:
+    """All that a training changes but its random numbers, by kind and name.
+
+    Args:
+        models: Networks by name, the first one first; the code bank of the loss may be among them.
+            A dict is kept as it is, and what changes in it is seen. So are the others.
+        loss_funcs: `{"metric_loss": loss}`.
+        optimizers: Optimizers by name.
+        lr_schedulers: Schedulers by name.
+        mining_funcs: Miners by name; `"tuple_miner"` gives pairs or triplets.
+
+    Raises:
+        ValueError: If a loss gathers the batch of all processes by itself.
+    """
+
+    def __init__(
+        self,
+        models: dict[str, nn.Module],
+        loss_funcs: dict[str, nn.Module],
+        optimizers: dict[str, Optimizer],
+        lr_schedulers: dict[str, Scheduler],
+        mining_funcs: dict[str, Callable[..., Any]],
+    ) -> None:
+        self.models, self.loss_funcs, self.optimizers = models, loss_funcs, optimizers
+        self.lr_schedulers, self.mining_funcs = lr_schedulers, mining_funcs
+        self._check_losses()
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The networks, the first one first."""
+        return {k: model for k, model in self.models.items() if not isinstance(model, CodeBank)}
+
+    @property
+    def discrete_loss(self) -> DiscreteLoss | None:
+        """The loss, if it has a code bank."""
+        loss_func = self.loss_funcs["metric_loss"]
+        if isinstance(loss_func, DiscreteLoss) and loss_func.code_bank is not None:
+            return loss_func
+        return None
+
+    @property
+    def code_bank(self) -> CodeBank | None:
+        """The code bank of the loss, `None` where it has none."""
+        return self.discrete_loss and self.discrete_loss.code_bank
+
+    def modules(self) -> list[nn.Module]:
+        """Return networks, code bank and losses."""
+        return [*self._kinds()["models"].values(), *self.loss_funcs.values()]
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of the networks."""
+        return [p for network in self.networks.values() for p in network.parameters()]
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the first network, the CPU if it has no parameters."""
+        return next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
+
+    def are_finite(self) -> bool:
+        """Return whether all weights are finite. A GPU has to wait for it."""
+        weights = [p.isfinite().all() for module in self.modules() for p in module.parameters()]
+        return all(finite.item() for finite in weights)
+
+    def step_schedulers(self) -> None:
+        """Step all schedulers."""
+        for scheduler in self.lr_schedulers.values():
+            scheduler.step()
+
+    def learning_rates(self) -> list[float]:
+        """Return the learning rate of every group of parameters."""
+        return [float(group["lr"]) for group in self._groups()]
+
+    def set_learning_rates(self, rates: Sequence[float]) -> None:
+        """Set the learning rate of every group of parameters."""
+        for group, rate in zip(self._groups(), rates, strict=True):
+            if float(group["lr"]) != rate:
+                group["lr"] = rate
+
+    def states(self) -> dict[str, dict[str, Any]]:
+        """Return all states, which still belong to their parts: save or copy them."""
+        return {
+            kind: {name: part.state_dict() for name, part in parts.items()}
+            for kind, parts in self._stateful().items()
+        }
+
+    def load_states(self, states: Mapping[str, Any]) -> None:
+        """Put states back that `states` returned.
+
+        Raises:
+            ValueError: If they are those of another training.
+        """
+        for kind, parts in self._stateful().items():
+            if parts.keys() != states[kind].keys():
+                raise ValueError(
+                    f"Expected a checkpoint with the `{kind}` {', '.join(parts)}, "
+                    f"got one with {', '.join(states[kind])}."
+                )
+            for name, part in parts.items():
+                try:
+                    part.load_state_dict(states[kind][name])
+                except (KeyError, RuntimeError, ValueError) as error:
+                    raise ValueError(
+                        f"Expected a checkpoint of this trainer, "
+                        f'got another {kind}["{name}"]: {error}'
+                    ) from error
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return [group for optimizer in self.optimizers.values() for group in optimizer.param_groups]
+
+    def _kinds(self) -> dict[str, Mapping[str, Any]]:
+        bank = self.code_bank
+        return {  # as PML calls them, whose hooks save the same
+            "models": self.models | ({} if bank is None else {"code_bank": bank}),
+            "optimizers": self.optimizers,
+            "lr_schedulers": self.lr_schedulers,
+            "loss_funcs": self.loss_funcs,
+            "mining_funcs": self.mining_funcs,
+        }
+
+    def _stateful(self) -> dict[str, dict[str, Stateful]]:
+        return {
+            kind: {name: part for name, part in parts.items() if isinstance(part, Stateful)}
+            for kind, parts in self._kinds().items()
+        }
+
+    def _check_losses(self) -> None:
+        for module in (m for loss_func in self.loss_funcs.values() for m in loss_func.modules()):
+            names = {kind.__name__ for kind in type(module).__mro__} & GATHERING
+            if names:
+                raise ValueError(
+                    "Expected a loss as it is, since the trainer gathers the batch of all "
+                    f"processes, got one in a {names.pop()}."
+                )
+
+
+def by_name(values: T | Sequence[T] | dict[str, T], names: Sequence[str]) -> dict[str, T]:
+    """Return one value, or several, by name.
+
+    Args:
+        values: Values. A dict is returned itself.
+        names: Their names, in this order. If there is one, `"{}"` in it stands for the place.
+
+    Raises:
+        ValueError: If there are more values than names.
+    """
+    if isinstance(values, dict):
+        return values
+    several = cast(Sequence[T], values if isinstance(values, list | tuple) else [values])
+    if "{}" in names[0]:
+        names = [names[0].format(place) for place in range(len(several))]
+    if len(several) > len(names):
+        raise ValueError(
+            f"Expected at most {len(names)}, {' and '.join(names)}, got {len(several)}."
+        )
+    return dict(zip(names, several, strict=False))

@@ -1,0 +1,399 @@
+"""The training itself: networks, batches, precision, processes, rounds and checkpoints."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.utils.data import RandomSampler
+from tqdm import tqdm
+
+from pml_hashing._checks import check_at_least, check_choice
+from pml_hashing.datasets import IndexedDataset
+from pml_hashing.distributed import from_first_rank, of_all_ranks, rank, world_size
+from pml_hashing.losses import CodeUpdate
+from pml_hashing.trainers._batch_loss import Batch
+from pml_hashing.trainers._hooks import Hook, call_after_round, call_after_step
+from pml_hashing.trainers._loading import RoundLoader, SeededSampler, check_sizes
+from pml_hashing.trainers._parts import Parts, Scheduler, by_name
+from pml_hashing.trainers._precision import Amp
+from pml_hashing.trainers._processes import check_agreement, share_state
+from pml_hashing.trainers._random import random_state, seed_all, seed_of, set_random_state
+from pml_hashing.trainers._steps import STEPS_BETWEEN_READS, Moment, Stepper
+from pml_hashing.trainers.checkpoints import CheckpointFolder
+
+
+class Place(NamedTuple):
+    """Where a training goes on: after so many steps of a round; `None` after its discrete step."""
+
+    round: int
+    step: int | None
+    random: list[dict[str, Any]]
+    """States of the random numbers of every process."""
+
+
+class Engine(Stepper):
+    """Trains one or two networks, and codes that are learned in discrete steps.
+
+    A *round* is some passes over the data set with gradient steps, in which every sample occurs
+    once a pass, then one discrete step (`update_codes` of the loss, where it has a code bank), then
+    a checkpoint. Any loss of codes and labels works; a loss with discrete variables also gets the
+    places of the samples and the codes of the second network.
+
+    A training that was stopped and resumed ends with the same weights and codes, bit for bit, on a
+    CPU: see `checkpoint_folder`, and "Faults and resuming" in the documentation.
+
+    In several processes (after `torch.distributed.init_process_group`, as under `torchrun`) a batch
+    is `batch_size` samples a process, and training is that of one process with as large a batch.
+
+    `AsymmetricTrainer` is the same with the interface of pytorch-metric-learning 2.9, which the
+    engine does not need. A subclass may override the methods below that say what a step does.
+
+    Args:
+        networks: From data to codes, on their device: one network, or two, of which the second
+            encodes the database. By name for a subclass that calls them in `compute_codes`.
+        loss_func: The loss. Its code bank, if any, is saved and resumed too.
+        optimizers: One or several. Those whose parameters are all frozen are not stepped.
+        dataset: Items `(data, label)`, at least `batch_size` of them. Labels are class ids or
+            multi-hot rows.
+        batch_size: Largest size of a batch, of each process. Batches of a pass are of nearly equal
+            size.
+        miner: Gives the `indices_tuple` of the loss for codes and labels, and for `ref_emb` and
+            `ref_labels` where there are two networks.
+        lr_schedulers: Schedulers of learning rates, one or several.
+        schedule_by: Whether they are stepped after every `"step"` or every `"round"`.
+        device: Of the networks and the loss. That of the first network if `None`.
+        dtype: Which images are converted to. None if `None`.
+        sampler: Gives the places of the samples of a pass. In random order if `None`.
+        collate_fn: Makes a batch out of items of `dataset`. torch's own if `None`.
+        num_workers: Processes that load data. None but the training's own if 0.
+        passes_per_round: Passes over the data set between two discrete steps.
+        steps_per_round: Steps between two discrete steps, in place of whole passes.
+        seed: Of all random numbers: the order of the samples, their augmentation, dropout.
+        amp: `"bf16"` or `"fp16"`: the networks compute in it where it is safe, the loss in float32.
+            With `"fp16"` the loss is scaled, and a step whose gradients are not finite is skipped.
+        channels_last: Store images and weights of convolutions channel by channel of a pixel.
+        compile: Compile the networks by `torch.compile`: `True`, or its arguments.
+        accumulate_steps: Parts into which a batch is cut to save memory: the gradients of their
+            losses are averaged before one step. A loss of pairs sees those within a part.
+        checkpoint_folder: Where to save all that the training is, after every round and within it.
+        checkpoint_every: Steps between two checkpoints within a round. None there if `None`.
+
+    Attributes:
+        round: The latest round, from 1 on; 0 before the first.
+        step: The latest step of that round, from 0 on.
+        steps_per_round: Number of steps of a round.
+        loss: Loss of the latest step, on the device.
+        sample_indices: Places in the data set of the samples of the latest batch.
+        code_update: Objective before and after the latest discrete step, `None` without one.
+        precision: Counts the steps that `"fp16"` skipped: `precision.skipped_steps`.
+        checkpoints: The checkpoints in `checkpoint_folder`, `None` without one.
+
+    Raises:
+        TypeError: If the data set has no length.
+        ValueError: If an argument is out of range, or arguments do not belong together: sizes of
+            data set, code bank and batch, a loss that gathers batches of all processes by itself.
+
+    Examples:
+        >>> import torch
+        >>> from torch.utils.data import TensorDataset
+        >>> from pml_hashing import CodeBank, DSAHLoss
+        >>> from pml_hashing.trainers import Engine
+        >>> labels = torch.tensor([0, 1, 0, 1])
+        >>> network = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh())
+        >>> loss_func = DSAHLoss(2, 8, code_bank=CodeBank(labels, 8))
+        >>> optimizer = torch.optim.SGD(network.parameters(), 0.1)
+        >>> engine = Engine(
+        ...     network, loss_func, optimizer, TensorDataset(torch.eye(4, 3), labels), 2
+        ... )
+        >>> engine.fit(3, on_round=lambda engine: engine.round < 2)
+        >>> engine.round, engine.global_step
+        (2, 3)
+    """
+
+    def __init__(
+        self,
+        networks: nn.Module | Sequence[nn.Module] | dict[str, nn.Module],
+        loss_func: nn.Module | dict[str, nn.Module],
+        optimizers: Optimizer | Sequence[Optimizer] | dict[str, Optimizer],
+        dataset: Any,
+        batch_size: int,
+        *,
+        miner: Callable[..., Any] | dict[str, Callable[..., Any]] | None = None,
+        lr_schedulers: Scheduler | Sequence[Scheduler] | dict[str, Scheduler] = (),
+        schedule_by: Moment = "round",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        sampler: Any = None,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
+        num_workers: int = 0,
+        passes_per_round: int = 1,
+        steps_per_round: int | None = None,
+        seed: int = 0,
+        amp: Amp = None,
+        channels_last: bool = False,
+        compile: bool | Mapping[str, Any] = False,  # noqa: A002 (torch's own name)
+        accumulate_steps: int = 1,
+        checkpoint_folder: str | os.PathLike[str] | None = None,
+        checkpoint_every: int | None = 1000,
+    ) -> None:
+        parts = Parts(
+            by_name(networks, ("network", "database_network")),
+            by_name(loss_func, ("metric_loss",)),
+            by_name(optimizers, ("optimizer_{}",)),
+            by_name(lr_schedulers, ("scheduler_{}",)),
+            by_name(() if miner is None else miner, ("tuple_miner",)),
+        )
+        super().__init__(
+            parts,
+            device=parts.device if device is None else torch.device(device),
+            dtype=dtype,
+            seed=seed,
+            amp=amp,
+            channels_last=channels_last,
+            compile=compile,
+        )
+        check_at_least(passes_per_round, 1, "passes_per_round")
+        check_at_least(steps_per_round or 1, 1, "steps_per_round")
+        check_at_least(checkpoint_every or 1, 1, "checkpoint_every")
+        check_choice(schedule_by, ("step", "round"), "schedule_by")
+        self.batch_size, self.accumulate_steps = batch_size, accumulate_steps
+        self.checkpoint_every, self.schedule_by = checkpoint_every, schedule_by
+        self.dataset = IndexedDataset(dataset)
+        self._order = SeededSampler(
+            RandomSampler(self.dataset) if sampler is None else sampler,
+            is_replayed=sampler is not None,
+        )
+        check_sizes(self.dataset, self._order, batch_size, accumulate_steps)
+        self._check_code_bank()
+        self.checkpoints = CheckpointFolder(checkpoint_folder) if checkpoint_folder else None
+        self._num_workers, self._collate_fn = num_workers, collate_fn
+        self._loader = self._make_loader()
+        self.steps_per_round = steps_per_round or self._loader.steps_per_pass * passes_per_round
+        self.code_update: CodeUpdate | None = None
+        self._next_round = 1
+        self._place: Place | None = None  # where to go on, by `resume`
+
+    def fit(
+        self,
+        num_rounds: int,
+        *,
+        start_round: int | None = None,
+        on_step: Hook[Self] | None = None,
+        on_round: Hook[Self] | None = None,
+    ) -> None:
+        """Train up to round `num_rounds`, included.
+
+        Hooks are called in the first process, or in all of them within `EveryRank`.
+
+        Args:
+            num_rounds: Number of the last round, counted from the first one of the training.
+            start_round: Number of the first round. Where `resume` put it, or after the last round
+                that was trained, if `None`.
+            on_step: Called with the engine after every step, before its checkpoint.
+            on_round: Called with the engine after every round and its checkpoint; the training
+                stops where it returns False. Called again for a finished round that is resumed,
+                since it may not have come to its end.
+
+        Raises:
+            FloatingPointError: If the loss is not finite and no step may be skipped.
+            KeyboardInterrupt: On Ctrl-C, with how to go on.
+            OSError: If a checkpoint cannot be written. The engine is as it was before.
+            RuntimeError: If a sample cannot be loaded, or a worker dies: with its name.
+            ValueError: If processes do not agree, or the folder has another training's checkpoints.
+        """
+        first = self._next_round if start_round is None else start_round
+        with self._started(first, num_rounds):
+            for self.round in range(first, num_rounds + 1):
+                place, self._place = self._place, None
+                if place is not None and place.round != self.round:
+                    place = None
+                if place is None or place.step is not None:
+                    self._train_round(place, on_step)
+                goes_on = call_after_round(on_round, self)
+                self._share_learning_rates()
+                self._next_round = self.round + 1
+                if not goes_on:
+                    break
+
+    def resume(self, folder: str | os.PathLike[str] | None = None) -> int:
+        """Put the latest checkpoint back, and return the round to go on with, as `fit` will.
+
+        Args:
+            folder: Where the checkpoints are. `checkpoint_folder` if `None`.
+
+        Returns:
+            The round of the checkpoint, 1 where there is none.
+
+        Raises:
+            ValueError: If all checkpoints are damaged or another training's, or no folder is given.
+        """
+        checkpoints = self.checkpoints
+        if folder is not None and (checkpoints is None or checkpoints.folder != Path(folder)):
+            checkpoints = CheckpointFolder(folder)
+        if checkpoints is None:
+            raise ValueError("Expected a `folder` or a `checkpoint_folder`, got neither.")
+        state = checkpoints.load()
+        if state is None:
+            return 1
+        self._load(state)
+        return self.round
+
+    def update_codes(self) -> None:
+        """Make the discrete step of the loss, where it has a code bank, alike in all processes."""
+        if (loss_func := self.parts.discrete_loss) is not None:
+            self.code_update = loss_func.update_codes(progress=rank() == 0)
+        share_state(self.parts.modules())
+
+    @contextmanager
+    def _started(self, start_round: int, num_rounds: int) -> Iterator[None]:
+        """Make several processes one training, from the state of the first, and end it."""
+        with nullcontext() if self.checkpoints is None else self.checkpoints.in_use():
+            self._loader = self._make_loader()
+            check_agreement(start_round=start_round, num_rounds=num_rounds, **self._setup())
+            self._check_learning_rates()
+            self.set_to_train()  # which freezes what is to be frozen
+            share_state(self.parts.modules())
+            try:
+                with self.averaged_gradients(), self._loader.workers():
+                    yield
+            except FloatingPointError as error:
+                raise FloatingPointError(f"{error} {self._how_to_go_on()}") from error
+            except KeyboardInterrupt as error:
+                where = f"Stopped in round {self.round}, step {self.step}."
+                raise KeyboardInterrupt(f"{where} {self._how_to_go_on()}") from error
+
+    def _train_round(self, place: Place | None, on_step: Hook[Self] | None) -> None:
+        """Make the steps of a round, all or from `place` on, and the discrete step."""
+        seed_all(seed_of(self.seed, self.round, rank()))  # other dropout in every process
+        self.set_to_train()
+        start, stop = self._start_batches(place), self.steps_per_round
+        steps = range(start, stop)
+        with tqdm(steps, f"round {self.round}", stop, initial=start, disable=rank() > 0) as bar:
+            for self.step in bar:
+                self.start_step()
+                self.make_step([self._next_batch() for _ in range(self.accumulate_steps)])
+                call_after_step(on_step, self)
+                self.end_step()
+                if self.step % STEPS_BETWEEN_READS == 0:
+                    bar.set_postfix(loss=f"{self.loss.item():.4f}")
+                made = self.step + 1
+                if self.checkpoint_every and made % self.checkpoint_every == 0 and made < stop:
+                    self._save(made)
+        self.update_codes()
+        self.end_round()
+        self._check_learning_rates()
+        self._save(None)
+
+    def _start_batches(self, place: Place | None) -> int:
+        """Start the batches of a round, and return how many steps of it were made before."""
+        start = 0
+        if place is not None and place.step is not None:
+            start = place.step
+            set_random_state(place.random[rank()], self.device)
+        parts = self.accumulate_steps
+        self._loader.start(self.round, start * parts, self.steps_per_round * parts)
+        return start
+
+    def _next_batch(self) -> Batch:
+        batch, sample_indices = next(self._loader)
+        return Batch(*self.unpack(batch), sample_indices)
+
+    def _make_loader(self) -> RoundLoader:
+        return RoundLoader(
+            self.dataset,
+            self._order,
+            batch_size=self.batch_size * world_size(),
+            parts=self.accumulate_steps,
+            seed=self.seed,
+            num_workers=self._num_workers,
+            collate_fn=self._collate_fn,
+            device=self.device,
+        )
+
+    def _setup(self) -> dict[str, int]:
+        """Return what the place within a round means nothing without."""
+        return {
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "accumulate_steps": self.accumulate_steps,
+            "samples": len(self.dataset),
+            "processes": world_size(),
+        }
+
+    def _save(self, step: int | None) -> None:
+        """Save the state of the training by the first process, where there is a folder for it.
+
+        Args:
+            step: Number of steps of the round that were made; `None` after its discrete step.
+
+        Raises:
+            FloatingPointError: If a weight is not finite. Checkpoints of finite states stay.
+        """
+        if (folder := self.checkpoints) is None:
+            return
+        if not self.parts.are_finite():
+            self.stop("finite weights, got others")
+        position = step if step is None else step * self.accumulate_steps
+        state = {
+            "setup": self._setup(),
+            "round": self.round,
+            "step": step,
+            "loss": self.loss,
+            "sample_indices": self.sample_indices,
+            "code_update": None if self.code_update is None else tuple(self.code_update),
+            "precision": self.precision.state_dict(),
+            "sampler": self._loader.batches.sampler_state(position),
+            "random": of_all_ranks(random_state(self.device)),
+        } | self.parts.states()
+        made = self.steps_per_round if step is None else step
+        folder.save(state, self.round, made)
+
+    def _load(self, state: dict[str, Any]) -> None:
+        """Put a state back, as it was after the latest step that it has.
+
+        Raises:
+            ValueError: If it is the state of another training.
+        """
+        step = state["step"]
+        if step is not None and state["setup"] != self._setup():
+            raise ValueError(
+                "Expected the trainer as it was, since the checkpoint stands within a round: "
+                f"{state['setup']}, got {self._setup()}."
+            )
+        self.parts.load_states(state)
+        self.precision.load_state_dict(state["precision"])
+        self._order.load_state(state["sampler"])
+        self.code_update = state["code_update"] and CodeUpdate(*state["code_update"])
+        self.round = self._next_round = state["round"]
+        self.step = (self.steps_per_round if step is None else step) - 1
+        self.loss, self.sample_indices = state["loss"].to(self.device), state["sample_indices"]
+        self._place = Place(self.round, step, state["random"])
+
+    def _check_code_bank(self) -> None:
+        bank = self.parts.code_bank
+        if bank is not None and len(bank) != len(self.dataset):
+            raise ValueError(
+                f"Expected a `dataset` of {len(bank)} samples, as the code bank has, "
+                f"got {len(self.dataset)}."
+            )
+
+    def _check_learning_rates(self) -> None:
+        check_agreement(**{"learning rates": self.parts.learning_rates()})
+
+    def _share_learning_rates(self) -> None:
+        """Take over those of the first process, where a hook may have changed them."""
+        self.parts.set_learning_rates(from_first_rank(self.parts.learning_rates))
+
+    def _how_to_go_on(self) -> str:
+        """Return the end of the message of an error that stopped the training."""
+        if self.checkpoints is None:
+            return "There is no `checkpoint_folder` to resume from."
+        newest = self.checkpoints.newest
+        if newest is None:
+            return f"There is no checkpoint in {self.checkpoints.folder} yet."
+        return f"The latest checkpoint, of a finite state, is {newest}: `resume` goes on from it."
