@@ -10,7 +10,7 @@ from torch import Tensor
 from pml_hashing._checks import check_codes, check_finite
 from pml_hashing.codes import BITS_OF_A_BYTE, check_packed_codes, pack_unchecked
 from pml_hashing.search._ids import INT64, duplicate
-from pml_hashing.search.store import Value, Where, check_types, is_of_type, type_of
+from pml_hashing.search.store import CodeStore, Value, Where, check_types, is_of_type, type_of
 
 
 def to_packed(codes: Tensor, name: str, code_length: int | None) -> tuple[Tensor, int]:
@@ -125,12 +125,12 @@ def _to_column(name: str, values: object, count: int) -> list[Value]:
     return column
 
 
-def to_where(where: Mapping[str, object] | None, columns: Mapping[str, type | None]) -> Where:
+def to_where(where: Mapping[str, object] | None, store: CodeStore) -> Where:
     """Return a checked condition: of each column the values that match.
 
     Args:
         where: For each column a value, or a list, tuple or set of values.
-        columns: The columns there are, and their types.
+        store: Has the columns there are.
 
     Raises:
         TypeError: If it is no mapping, or a value cannot be in its column.
@@ -140,7 +140,7 @@ def to_where(where: Mapping[str, object] | None, columns: Mapping[str, type | No
         return {}
     if not isinstance(where, Mapping):
         raise TypeError(f"Expected `where` to be a dict of columns, got {type(where).__name__}.")
-    checked = {}
+    columns, checked = store.columns, {}
     for name, wanted in where.items():
         if name not in columns:
             known = ", ".join(map(repr, columns)) or "none"

@@ -201,7 +201,7 @@ class Table:
         masks = [self.columns[name].matches(wanted) for name, wanted in (where or {}).items()]
         if self.is_kept is not None:
             masks.append(self.is_kept.values.numpy())
-        return np.flatnonzero(np.logical_and.reduce(masks))
+        return np.flatnonzero(masks[0] if len(masks) == 1 else np.logical_and.reduce(masks))
 
     def kept_rows_from(self, start: int, count: int) -> np.ndarray:
         """Return those of `count` rows that are not removed."""
@@ -220,11 +220,12 @@ class Table:
         """Return the number of rows that match."""
         return len(self.kept_rows(where)) if where else len(self)
 
-    def to_positions(self, rows: np.ndarray) -> np.ndarray:
+    def to_positions(self, rows: Tensor) -> Tensor:
         """Return the places of rows among those that are not removed."""
         if self.is_kept is None:
             return rows
-        return rows - np.searchsorted(np.flatnonzero(~self.is_kept.values.numpy()), rows)
+        removed = (~self.is_kept.values).nonzero().flatten()
+        return rows.cpu() - torch.searchsorted(removed, rows.cpu())
 
     def searched(self, device: torch.device, where: Where) -> tuple[Tensor, np.ndarray | None]:
         """Return the codes that match, on a device, and their rows if these are not all.

@@ -169,7 +169,7 @@ class HammingKNN:
             ValueError: If there is no such column.
         """
         store = self._held.store
-        return store.count(to_where(where, store.columns))
+        return store.count(to_where(where, store))
 
     def get(self, ids: Iterable[Hashable]) -> Records:
         """Return the codes held under `ids`, with all that is kept of them, in this order.
@@ -247,7 +247,7 @@ class HammingKNN:
                 length is wrong, or a code is NaN or infinite.
         """
         held = self._held
-        found = self._neighbors(held, query, k, to_where(where, held.store.columns))
+        found = self._neighbors(held, query, k, to_where(where, held.store))
         return found.distances, found.ids
 
     def range_search(
@@ -273,7 +273,7 @@ class HammingKNN:
         code_length = _filled(store)
         packed_query, _ = to_packed(query, "query", code_length)
         check_at_least(radius, 0, "radius")
-        checked = to_where(where, store.columns)
+        checked = to_where(where, store)
         return store.within(packed_query, int(min(radius, code_length)), checked)
 
     def train(

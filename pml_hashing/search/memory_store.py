@@ -62,17 +62,20 @@ class MemoryStore(CodeStore):
 
     @property
     def columns(self) -> dict[str, type | None]:
-        with self._lock.reading():
+        with self._lock:
             return {name: column.type for name, column in self._table.columns.items()}
 
     @property
     def ids(self) -> list[Hashable]:
         """The ids of all codes, in database order."""
-        with self._lock.reading():
+        with self._lock:
             return self._table.ids.take(self._table.kept_rows())
 
+    def __len__(self) -> int:
+        return len(self._table)
+
     def count(self, where: Where) -> int:
-        with self._lock.reading():
+        with self._lock:
             return self._table.count(where)
 
     def prepare(self, code_length: int, *, with_vectors: bool, next_id: int = 0) -> None:
@@ -139,18 +142,18 @@ class MemoryStore(CodeStore):
             self._table = empty_table(None, with_vectors=False)
 
     def get(self, ids: Sequence[Hashable]) -> Records:
-        with self._lock.reading():
+        with self._lock:
             return self._table.records(self._rows(ids))
 
     def contains(self, id_: Hashable) -> bool:
-        with self._lock.reading():
+        with self._lock:
             return bool(self._table.find([id_])[0] >= 0)
 
     def batches(self, size: int) -> Iterator[Records]:
         table = self._table  # the rows of one that is replaced meanwhile stay as they were
         start = 0
         while True:
-            with self._lock.reading():
+            with self._lock:
                 if start >= len(table.codes):
                     return
                 rows = table.kept_rows_from(start, size)
@@ -161,7 +164,7 @@ class MemoryStore(CodeStore):
 
     def first_codes(self, count: int) -> Tensor:
         """Return the packed codes of the first `count` positions."""
-        with self._lock.reading():
+        with self._lock:
             return self._table.searched(torch.device("cpu"), {})[0][:count]
 
     def nearest(
@@ -182,9 +185,9 @@ class MemoryStore(CodeStore):
             where: A condition on columns that there are.
             fetch: What of the neighbours is wanted with them.
             index: Searches approximately if there is no condition, for under one it cannot.
-            with_ids: Whether ids are wanted. `order` tells the positions.
+            with_ids: Whether ids are wanted, else positions: as `order`.
         """
-        with self._lock.reading():
+        with self._lock:
             table = self._table
             if index is not None and not where:
                 distances, rows = index.nearest(packed_query, min(k, len(table)), table)
@@ -192,20 +195,19 @@ class MemoryStore(CodeStore):
                 codes, rows_of = table.searched(packed_query.device, where)
                 distances, rows = exact.nearest(packed_query, codes, min(k, len(codes)))
                 rows = rows if rows_of is None else torch.from_numpy(rows_of[rows.cpu().numpy()])
-            found = rows.cpu().numpy()
-            ids = table.ids.take(found.ravel()) if with_ids else []
-            width = max(1, found.shape[1])
+            ids = table.ids.take(rows.flatten().cpu().numpy()) if with_ids else []
+            width = max(1, rows.shape[1])
             return Neighbors(
                 distances,
                 [ids[start : start + width] for start in range(0, len(ids), width)],
-                torch.from_numpy(table.to_positions(found)).to(packed_query.device),
+                (rows if with_ids else table.to_positions(rows)).to(packed_query.device),
                 None if fetch is None else table.fetched(rows, fetch).to(packed_query.device),
             )
 
     def within(
         self, packed_query: Tensor, radius: int, where: Where
     ) -> tuple[list[Tensor], list[list[Hashable]]]:
-        with self._lock.reading():
+        with self._lock:
             codes, rows_of = self._table.searched(packed_query.device, where)
             counts, distances, rows = exact.within(packed_query, codes, radius)
             found = rows.cpu().numpy()
@@ -217,7 +219,7 @@ class MemoryStore(CodeStore):
         """Do nothing: there is nothing to let go of."""
 
     def frozen(self) -> AbstractContextManager[object]:
-        return self._lock.reading()
+        return self._lock
 
     def _rows(self, ids: Sequence[Hashable]) -> np.ndarray:
         rows = self._table.find(ids)

@@ -165,16 +165,16 @@ def test_the_lock():
         with lock.writing():
             seen.append("written")
 
-    with lock.reading():
+    with lock:
         writer = threading.Thread(target=write)
         writer.start()
         time.sleep(0.05)
-        with lock.reading():  # who reads may read again, though a writer waits
+        with lock:  # who reads may read again, though a writer waits
             seen.append("read")
     writer.join()
     assert seen == ["read", "written"]
     with pytest.raises(KeyError), lock.writing():
         raise KeyError
-    with pytest.raises(KeyError), lock.reading():
+    with pytest.raises(KeyError), lock:
         raise KeyError
     write()
