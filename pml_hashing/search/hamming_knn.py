@@ -2,14 +2,11 @@
 
 import os
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from typing import Literal, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from pml_hashing._checks import check_at_least, check_choice
-from pml_hashing.codes import unpack
 from pml_hashing.search._arguments import (
     is_id,
     to_ids,
@@ -18,25 +15,18 @@ from pml_hashing.search._arguments import (
     to_vectors,
     to_where,
 )
-from pml_hashing.search._ids import CountedIds, Ids
-from pml_hashing.search._table import Table
+from pml_hashing.search._neighbors import (
+    Held,
+    NeighborSearch,
+    Rerank,
+    filled,
+    in_memory,
+    of_reference,
+)
 from pml_hashing.search.approximate import HNSW, IVF, ApproximateIndex
-from pml_hashing.search.files import Content, fill_store, read_content, save_store
+from pml_hashing.search.files import fill_store, read_content, save_store
 from pml_hashing.search.memory_store import MemoryStore
-from pml_hashing.search.store import CodeStore, Fetched, Neighbors, Records, Where
-
-Rerank = Literal["asymmetric", "vectors"]
-FETCHED: dict[Rerank | None, Fetched] = {"asymmetric": "packed_codes", "vectors": "vectors"}
-
-# Elements of candidates' vectors held at a time: 64 MiB.
-BLOCK_ELEMENTS = 2**24
-
-
-class Held(NamedTuple):
-    """A store, and the approximate index over it, which only go together."""
-
-    store: CodeStore
-    approximate: ApproximateIndex | None
+from pml_hashing.search.store import CodeStore, Records, check_empty
 
 
 class HammingKNN:
@@ -111,30 +101,19 @@ class HammingKNN:
                 "MemoryStore."
             )
         self._code_length, self._recipe = code_length, index
-        self._rerank: Rerank | None = rerank
-        self._num_candidates = num_candidates
+        self._search = NeighborSearch(rerank, num_candidates)
         self._own_store = store is None
         self._held = self._hold(MemoryStore() if store is None else store)
 
     def _hold(self, store: CodeStore) -> Held:
         """Return a store that fits, and an index for it."""
         if store.code_length is None and self._code_length is not None:
-            store.prepare(self._code_length, with_vectors=self._rerank == "vectors")
+            store.prepare(self._code_length, with_vectors=self._search.rerank == "vectors")
         elif store.code_length is not None:
-            self._check_fits(
+            self._search.check_fits(
                 store.code_length, self._code_length, has_vectors=store.with_vectors, where="store"
             )
         return Held(store, None if self._recipe is None else ApproximateIndex(self._recipe))
-
-    def _check_fits(
-        self, code_length: int, expected: int | None, *, has_vectors: bool, where: object
-    ) -> None:
-        if expected not in (None, code_length):
-            raise ValueError(
-                f"Expected codes of {expected} bits in `{where}`, got {code_length} bits."
-            )
-        if self._rerank == "vectors" and not has_vectors:
-            raise ValueError(f"Expected vectors to re-rank by in `{where}`, got codes only.")
 
     @property
     def code_length(self) -> int | None:
@@ -145,9 +124,9 @@ class HammingKNN:
     def ids(self) -> list[Hashable]:
         """The ids of all codes, in database order: `ids[index]` is that of a neighbour's index.
 
-        They become a list, so take `search` where there are many. Only for codes in memory.
+        They become a list. Only for codes in memory.
         """
-        return _in_memory(self._held.store).ids
+        return in_memory(self._held.store).ids
 
     @property
     def columns(self) -> dict[str, type | None]:
@@ -183,8 +162,7 @@ class HammingKNN:
     def batches(self, size: int = 65536) -> Iterator[Records]:
         """Yield all codes in database order, at most `size` at a time.
 
-        Codes may be added, changed and removed meanwhile: each batch is one state, and a code that
-        is held from beginning to end comes once.
+        Each batch is one state, and a code that is held from beginning to end comes once.
 
         Raises:
             ValueError: If `size` is less than 1.
@@ -220,8 +198,8 @@ class HammingKNN:
                 length is wrong, a code is NaN or infinite, or `ref_includes_query` is not true.
         """
         held = self._held if reference is None else self._passed(reference)
-        _in_memory(held.store)
-        found = self._neighbors(held, query, k, {}, own=int(ref_includes_query), with_ids=False)
+        in_memory(held.store)
+        found = self._search.find(held, query, k, {}, own=int(ref_includes_query), with_ids=False)
         return found.distances, found.order
 
     def search(
@@ -247,7 +225,7 @@ class HammingKNN:
                 length is wrong, or a code is NaN or infinite.
         """
         held = self._held
-        found = self._neighbors(held, query, k, to_where(where, held.store))
+        found = self._search.find(held, query, k, to_where(where, held.store))
         return found.distances, found.ids
 
     def range_search(
@@ -270,7 +248,7 @@ class HammingKNN:
                 wrong, a code is NaN or infinite, or `radius` is negative.
         """
         store = self._held.store
-        code_length = _filled(store)
+        code_length = filled(store)
         packed_query, _ = to_packed(query, "query", code_length)
         check_at_least(radius, 0, "radius")
         checked = to_where(where, store)
@@ -290,16 +268,14 @@ class HammingKNN:
             metadata: Columns, as of `add`.
 
         Raises:
-            TypeError: If `codes` is no tensor, is packed where vectors are kept, an id is something
-                else, or a value in `metadata` is.
-            ValueError: If a shape or a number of values is wrong, a code is NaN or infinite, an id
-                comes twice, or the store that was passed is not empty.
+            TypeError: As `add`.
+            ValueError: As `add`, or if the store that was passed is not empty.
         """
         held = self._held
         if self._own_store:
             held = self._hold(MemoryStore())
         else:
-            _check_empty(held.store)
+            check_empty(held.store)
         self._append(held.store, codes, ids, metadata, expected=self._code_length)
         self._held = held
 
@@ -333,13 +309,11 @@ class HammingKNN:
             metadata: Columns, as of `add`. Those that are not named stay as they are.
 
         Raises:
-            TypeError: If `codes` is no tensor, or is packed where vectors are kept, or a value in
-                `metadata` is not of the type of its column.
-            ValueError: If a shape, a number of values or the code length is wrong, a code is NaN or
-                infinite, or an id is not held or comes twice.
+            TypeError: As `add`.
+            ValueError: As `add`, or if an id is not held.
         """
         store = self._held.store
-        packed_codes, _ = to_packed(codes, "codes", _filled(store))
+        packed_codes, _ = to_packed(codes, "codes", filled(store))
         vectors = to_vectors(codes, "codes") if store.with_vectors else None
         count = len(codes)
         columns = to_metadata(metadata, count)
@@ -361,7 +335,7 @@ class HammingKNN:
             ValueError: If no codes are held.
         """
         store = self._held.store
-        _filled(store)
+        filled(store)
         save_store(store, path)
 
     def load(self, path: str | os.PathLike[str], *, memory_map: bool = False) -> None:
@@ -384,20 +358,20 @@ class HammingKNN:
         held = self._held
         content = read_content(path, memory_map=memory_map)
         table, expected = content.table, held.store.code_length
-        self._check_fits(
+        self._search.check_fits(
             content.code_length, expected, has_vectors=table.vectors is not None, where=path
         )
-        if self._rerank != "vectors":
+        if self._search.rerank != "vectors":
             table.vectors = None
         if self._own_store:
             held = self._hold(MemoryStore())
         else:
-            _check_empty(held.store)
+            check_empty(held.store)
         fill_store(held.store, content)
         self._held = held
 
     def close(self) -> None:
-        """Close the store. One in memory has nothing to close."""
+        """Close the store."""
         self._held.store.close()
 
     def _append(
@@ -411,7 +385,7 @@ class HammingKNN:
     ) -> None:
         packed_codes, code_length = to_packed(codes, "codes", expected)
         is_new = store.code_length is None
-        with_vectors = self._rerank == "vectors" if is_new else store.with_vectors
+        with_vectors = self._search.rerank == "vectors" if is_new else store.with_vectors
         vectors = to_vectors(codes, "codes") if with_vectors else None
         count = len(codes)
         checked = None if ids is None else to_ids(ids, count)
@@ -422,145 +396,5 @@ class HammingKNN:
     def _passed(self, reference: Tensor) -> Held:
         """Return a reference, which no copy is made of, as a store for one call."""
         packed_codes, code_length = to_packed(reference, "reference", self._code_length)
-        vectors = to_vectors(reference, "reference") if self._rerank == "vectors" else None
-        if self._recipe is not None:
-            packed_codes = packed_codes.cpu()
-        held, count = self._hold(MemoryStore()), len(reference)
-        table = Table(packed_codes, Ids(CountedIds(0, count)), vectors)
-        fill_store(held.store, Content(code_length, table, next_id=count))
-        return held
-
-    def _neighbors(
-        self,
-        held: Held,
-        query: Tensor,
-        k: int,
-        where: Where,
-        *,
-        own: int = 0,
-        with_ids: bool = True,
-    ) -> Neighbors:
-        """Return the nearest codes, re-ranked if they are to be, and without the query's own."""
-        store = held.store
-        code_length = _filled(store)
-        packed_query, _ = to_packed(query, "query", code_length)
-        vectors = query if self._rerank is None else to_vectors(query, "query")
-        with store.frozen():
-            if k < 1 or own:
-                _check_k(k, store.count(where), where, own)
-            if own:
-                _check_own(_in_memory(store), packed_query)
-            wanted = (k if self._rerank is None else max(k, self._num_candidates)) + own
-            size = len(query)
-            if self._rerank is not None:
-                size = max(1, BLOCK_ELEMENTS // (min(wanted, len(store)) * code_length))
-            parts = []
-            for start in range(0, len(query), size):
-                block = packed_query[start : start + size]
-                found = self._nearest(held, block, wanted, where, with_ids=with_ids)
-                _check_k(k, found.distances.shape[1], where, own)
-                found = _without_query(found, start) if own else found
-                parts.append(self._reranked(found, vectors[start : start + size], k))
-        return parts[0] if len(parts) == 1 else _joined(parts)
-
-    def _nearest(
-        self, held: Held, query: Tensor, k: int, where: Where, *, with_ids: bool
-    ) -> Neighbors:
-        store, fetch = held.store, FETCHED.get(self._rerank)
-        if isinstance(store, MemoryStore):
-            return store.nearest(
-                query, k, where, fetch=fetch, index=held.approximate, with_ids=with_ids
-            )
-        return store.nearest(query, k, where, fetch=fetch)
-
-    def _reranked(self, found: Neighbors, vectors: Tensor, k: int) -> Neighbors:
-        """Return the `k` candidates with the nearest values, ties in database order."""
-        if found.values is None:
-            return found
-        items = found.values
-        if self._rerank == "asymmetric":
-            shape = (*found.order.shape, -1)
-            items = unpack(items.flatten(0, 1)).view(shape)[..., : vectors.shape[1]]
-        by_order = found.order.argsort(dim=1)
-        distances = (items - vectors[:, None]).square_().sum(dim=2) / 4
-        distances, ranked = distances.gather(1, by_order).sort(dim=1, stable=True)
-        places = by_order.gather(1, ranked)[:, :k]
-        ids = [
-            [row[place] for place in chosen]
-            for row, chosen in zip(found.ids, places.tolist() if found.ids else [], strict=True)
-        ]
-        return Neighbors(distances[:, :k], ids, found.order.gather(1, places), None)
-
-
-def _in_memory(store: CodeStore) -> MemoryStore:
-    if not isinstance(store, MemoryStore):
-        raise TypeError(
-            "Expected codes in memory, where each has an index, got a "
-            f"{type(store).__name__}: `search` finds ids in it."
-        )
-    return store
-
-
-def _filled(store: CodeStore) -> int:
-    """Return the code length, or raise if there are no codes."""
-    if not len(store) or store.code_length is None:
-        raise ValueError(
-            "Expected codes in the index (from `train`, `add` or `load`) or `reference`, "
-            "got an empty index."
-        )
-    return store.code_length
-
-
-def _check_empty(store: CodeStore) -> None:
-    if len(store):
-        raise ValueError(
-            f"Expected an empty `store`, as it may be in use elsewhere, got {len(store)} codes in "
-            "it: `add` appends to them, `store.clear()` forgets them."
-        )
-
-
-def _check_k(k: int, count: int, where: Where, own: int) -> None:
-    """Raise unless `count` codes, less the query's own, hold `k` neighbours."""
-    if not 1 <= k <= count - own:
-        raise ValueError(
-            f"Expected `k` from 1 to {count - own}, as {count} codes "
-            f"{'match `where`' if where else 'are searched'}"
-            f"{', the query itself among them' if own else ''}, got {k}."
-        )
-
-
-def _check_own(store: MemoryStore, packed_query: Tensor) -> None:
-    """Raise unless query `i` is item `i`, as far as bits tell."""
-    if len(packed_query) > len(store):
-        raise ValueError(
-            f"Expected at most {len(store)} rows of `query`, as `ref_includes_query` says that "
-            f"they are the first codes of what is searched, got {len(packed_query)}."
-        )
-    items = store.first_codes(len(packed_query)).to(packed_query.device)
-    differ = (items != packed_query).any(dim=1)
-    if differ.any():
-        raise ValueError(
-            "Expected query i to be item i of what is searched, as `ref_includes_query` says, got "
-            f"other codes for {int(differ.sum())} of {len(differ)} queries, the first of them "
-            f"query {int(differ.nonzero()[0])}."
-        )
-
-
-def _without_query(found: Neighbors, start: int) -> Neighbors:
-    """Drop item `start + i` from row `i`, and the last where ties at distance 0 left it out."""
-    own = torch.arange(start, start + len(found.order), device=found.order.device)
-    dropped = found.order == own[:, None]
-    dropped[:, -1] |= ~dropped.any(dim=1)
-    kept = (len(own), found.order.shape[1] - 1)
-    distances, order = found.distances[~dropped].view(kept), found.order[~dropped].view(kept)
-    values = None if found.values is None else found.values[~dropped].view(*kept, -1)
-    return Neighbors(distances, [], order, values)
-
-
-def _joined(parts: list[Neighbors]) -> Neighbors:
-    return Neighbors(
-        torch.cat([part.distances for part in parts]),
-        [ids for part in parts for ids in part.ids],
-        torch.cat([part.order for part in parts]),
-        None,
-    )
+        vectors = to_vectors(reference, "reference") if self._search.rerank == "vectors" else None
+        return of_reference(packed_codes, code_length, vectors, self._recipe)

@@ -221,6 +221,15 @@ def other_kind(code_length: int, held: int | None, with_vectors: bool) -> ValueE
     )
 
 
+def check_empty(store: CodeStore) -> None:
+    """Raise if codes are held that would have to go for others."""
+    if len(store):
+        raise ValueError(
+            f"Expected an empty `store`, as it may be in use elsewhere, got {len(store)} codes in "
+            "it: `add` appends to them, `store.clear()` forgets them."
+        )
+
+
 def type_of(value: object) -> type | None:
     """Return the type of a value of a column, `None` if columns cannot hold it."""
     return type(value) if type(value) in (str, int, float, bool) else None

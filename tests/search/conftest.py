@@ -11,7 +11,7 @@ class OverSQLite(HammingKNN):
     """What a store in memory allows beyond search by ids, done by ids: for tests of both."""
 
     def __init__(self, **options):
-        self.own = SQLiteStore()
+        self.own, self.options = SQLiteStore(), options
         super().__init__(store=self.own, **options)
 
     @property
@@ -20,9 +20,7 @@ class OverSQLite(HammingKNN):
 
     def train(self, codes, ids=None, **metadata):
         if len(self):
-            HammingKNN(code_length=self._code_length, rerank=self._rerank).train(
-                codes, ids, **metadata
-            )
+            HammingKNN(**self.options).train(codes, ids, **metadata)
             self.own.clear()  # now that nothing can go wrong
         super().train(codes, ids, **metadata)
 

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from pml_hashing._compat import AccuracyCalculator
 from pml_hashing.codes import binarize, pack
-from pml_hashing.search import HNSW, HammingKNN, hamming_knn
+from pml_hashing.search import HNSW, HammingKNN, _neighbors
 
 
 def rerank_reference(query, database, k, num_candidates, rerank, own=None):
@@ -63,7 +63,7 @@ def test_reranking(
     k = data.draw(st.integers(1, num_database - ref_includes_query))
     knn = make_knn(rerank=rerank, num_candidates=num_candidates)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hamming_knn, "BLOCK_ELEMENTS", block)
+        patch.setattr(_neighbors, "BLOCK_ELEMENTS", block)
         if stored and (make_knn is HammingKNN or not ref_includes_query):
             knn.train(database)
             distances, rows = knn(query, k, ref_includes_query=ref_includes_query)
