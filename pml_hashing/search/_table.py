@@ -198,10 +198,15 @@ class Table:
         """Return the rows that are not removed and match, in order."""
         if self.is_kept is None and not where:
             return np.arange(len(self.codes))
-        masks = [self.columns[name].matches(wanted) for name, wanted in (where or {}).items()]
+        masks = [self._matches(name, wanted) for name, wanted in (where or {}).items()]
         if self.is_kept is not None:
             masks.append(self.is_kept.values.numpy())
         return np.flatnonzero(masks[0] if len(masks) == 1 else np.logical_and.reduce(masks))
+
+    def _matches(self, name: str, wanted: Sequence[Value]) -> np.ndarray:
+        if name in self.columns:
+            return self.columns[name].matches(wanted)
+        return np.full(len(self.codes), None in wanted)  # as in a column that all are without
 
     def kept_rows_from(self, start: int, count: int) -> np.ndarray:
         """Return those of `count` rows that are not removed."""
