@@ -6,6 +6,7 @@ One thread. Times are CPU time, the least of several runs in turn, so that both 
 machine. Ratios are to the faster of the two ways that faiss' flat index has, heap and counting.
 """
 
+import itertools
 import platform
 import time
 from collections.abc import Callable
@@ -152,6 +153,54 @@ def describe_index(label: str, index: IVF | HNSW | None, database: Tensor, query
     )
 
 
+def changes(knn: HammingKNN, one: Tensor) -> dict[str, Callable[[], Any]]:
+    """Return what is done to one code at a time, and searches under conditions."""
+    old, new = itertools.count(), itertools.count()
+
+    def add() -> None:
+        knn.add(one, [f"new {next(new)}"])
+
+    def remove() -> None:
+        knn.remove([f"image {next(old)}"])
+
+    def remove_and_search() -> None:
+        remove()
+        knn.search(one, 10)
+
+    return {
+        "add": add,
+        "in": lambda: "image 999" in knn,
+        "update": lambda: knn.update(["image 999"], one),
+        "remove": remove,
+        "remove, search": remove_and_search,
+        "search": partial(knn.search, one, 10),
+        "of 1/10": partial(knn.search, one, 10, where={"tenth": 3}),
+        "of 1/1000": partial(knn.search, one, 1, where={"rare": 998}),
+    }
+
+
+def time_changes() -> None:
+    print("\nOne code with a string as id, and one query among a share of the codes: milliseconds")
+    for count in (1000, 100_000, 1_000_000):
+        codes = torch.from_numpy(uniform_codes(count, np.random.default_rng(0)))
+        knn, places = HammingKNN(), torch.arange(count)
+        ids = [f"image {place}" for place in range(count)]
+        knn.train(codes, ids, tenth=places % 10, rare=places % 1000)
+        ways = changes(knn, codes[:1])
+        if count == 1000:
+            print(f"{'codes':>10}" + "".join(f"{name:>15}" for name in ways))
+        ms = [1000 * mean_seconds(way, 30) for way in ways.values()]
+        print(f"{count:>10,}" + "".join(f"{value:>15.4f}" for value in ms), flush=True)
+
+
+def mean_seconds(function: Callable[[], Any], repeats: int) -> float:
+    """Return the CPU time of one call on average, as what is rare counts among changes too."""
+    start = time.process_time()
+    for _ in range(repeats):
+        function()
+    return (time.process_time() - start) / repeats
+
+
 def processor() -> str:
     """Return the name of the processor, where Linux tells."""
     info = Path("/proc/cpuinfo")
@@ -172,6 +221,7 @@ def main() -> None:
     print(f"codes: {CODE_LENGTH} bits, packed; least CPU time of {REPEATS} runs in turn\n")
     time_exact()
     time_range_search()
+    time_changes()
     time_approximate()
 
 

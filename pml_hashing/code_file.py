@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,15 @@ from pml_hashing._tensor_files import read_tensors
 from pml_hashing.codes import packed_length
 
 FORMAT = {"format": "pml_hashing.HammingKNN", "format_version": "2"}
+COLUMN, VALUES = "column.", "values."  # before the name of a column of metadata
 DTYPES = {
-    "packed_codes": torch.uint8,
-    "ids": torch.uint8,
-    "vectors": torch.float32,
-    "unreadable": torch.uint8,
+    "packed_codes": {torch.uint8},
+    "ids": {torch.uint8, torch.int64},
+    "id_offsets": {torch.int64},
+    "vectors": {torch.float32},
+    "unreadable": {torch.uint8},
+    COLUMN: {torch.int32},
+    VALUES: {torch.uint8},
 }
 
 
@@ -55,16 +60,41 @@ def read_code_file(
 
 def _check(tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     code_length, count = int(metadata["code_length"]), int(metadata["count"])
-    if "packed_codes" not in tensors or not tensors.keys() <= DTYPES.keys():
+    kinds = {name: _kind(name) for name in tensors}
+    if "packed_codes" not in tensors or not set(kinds.values()) <= DTYPES.keys():
         raise ValueError(f"its tensors are {', '.join(sorted(tensors))}, not {', '.join(DTYPES)}.")
+    if column_names(tensors, COLUMN) != column_names(tensors, VALUES):
+        raise ValueError(
+            f"its tensors {', '.join(sorted(tensors))} have no `{VALUES}` for a column."
+        )
+    is_text = "ids" in tensors and tensors["ids"].dtype == torch.uint8
+    if "id_offsets" in tensors and not is_text:
+        raise ValueError("`id_offsets` are there, but not the bytes of `ids`.")
+    shapes = {
+        "packed_codes": (count, packed_length(code_length)),
+        "vectors": (count, code_length),
+        "id_offsets": (count + 1,),
+        COLUMN: (count,),
+    }
+    if not is_text:
+        shapes["ids"] = (count,)
     for name, tensor in tensors.items():
-        if tensor.dtype != DTYPES[name]:
-            raise ValueError(f"`{name}` are {tensor.dtype}, not {DTYPES[name]}.")
-    widths = {"packed_codes": packed_length(code_length), "vectors": code_length}
-    for name, width in widths.items():
-        shape = tuple(tensors[name].shape) if name in tensors else (count, width)
-        if shape != (count, width):
-            raise ValueError(f"`{name}` are of shape {shape}, not {(count, width)}.")
+        if tensor.dtype not in DTYPES[kinds[name]]:
+            wanted = " or ".join(sorted(map(str, DTYPES[kinds[name]])))
+            raise ValueError(f"`{name}` are {tensor.dtype}, not {wanted}.")
+        shape = shapes.get(kinds[name], (tensor.numel(),))
+        if tuple(tensor.shape) != shape:
+            raise ValueError(f"`{name}` are of shape {tuple(tensor.shape)}, not {shape}.")
+
+
+def column_names(tensors: Iterable[str], prefix: str = COLUMN) -> set[str]:
+    """Return the names of columns, whose tensors have this before their name."""
+    return {name.removeprefix(prefix) for name in tensors if name.startswith(prefix)}
+
+
+def _kind(name: str) -> str:
+    """Return what is the same for the tensors of all columns."""
+    return next((prefix for prefix in (COLUMN, VALUES) if name.startswith(prefix)), name)
 
 
 def json_tensor(content: Any) -> Tensor:

@@ -43,10 +43,23 @@ def write_index(path):
     knn.save(path)
 
 
-def read_index(path):
-    knn = HammingKNN(rerank="vectors")
+def write_columns(path, ids):
+    torch.manual_seed(0)
+    knn = HammingKNN()
+    knn.add(
+        torch.randn(6, 12), ids, label=[1, 2, None, 3, 1, 2], shop=["a", "b", "a", "ä", "", "c"]
+    )
+    knn.add(torch.randn(1, 12), [max(ids) * 2])
+    knn.remove([max(ids) * 2])
+    knn.save(path)
+
+
+def read_index(path, rerank="vectors"):
+    knn = HammingKNN(rerank=rerank)
     knn.load(path)
-    return knn.ids, knn.code_length, knn(torch.ones(1, 12), 6)[0].tolist()
+    found = [id_ in knn for id_ in knn.ids]
+    distances = knn(torch.ones(1, 12), 6)[0].tolist()
+    return knn.ids, knn.code_length, found, distances, knn.get(knn.ids).metadata
 
 
 def make_backbone():
@@ -124,6 +137,18 @@ def sign(path):
 TIMM = {"backbone": "test_efficientnet"}
 FORMATS = {
     "index": Format(write_index, read_index, "index.safetensors", sign=sign),
+    "strings": Format(
+        functools.partial(write_columns, ids=["a", "äö", "", "b\udc80", "c", "d"]),
+        functools.partial(read_index, rerank=None),
+        "index.safetensors",
+        sign=sign,
+    ),
+    "integers": Format(
+        functools.partial(write_columns, ids=[5, -1, 2**60, 0, 3, 4]),
+        functools.partial(read_index, rerank=None),
+        "index.safetensors",
+        sign=sign,
+    ),
     "model": Format(write_model, read_model, "model.safetensors", sign=sign),
     "timm model": Format(
         functools.partial(write_model, **TIMM),
@@ -149,6 +174,8 @@ FORMATS = {
 }
 FAST = {
     "index": 200,
+    "strings": 100,
+    "integers": 100,
     "model": 60,
     "timm model": 10,
     "torch weights": 10,
@@ -158,6 +185,8 @@ FAST = {
 }
 SLOW = {
     "index": 5000,
+    "strings": 5000,
+    "integers": 5000,
     "model": 3000,
     "timm model": 500,
     "torch weights": 500,

@@ -1,13 +1,16 @@
-"""What callers of search pass, checked and in one form: packed codes, ids, vectors."""
+"""What callers of search pass, checked and in one form: codes, ids, metadata, conditions."""
 
-from collections.abc import Hashable, Iterable
+import math
+from collections.abc import Hashable, Iterable, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pml_hashing._checks import check_codes, check_finite
-from pml_hashing.codes import BITS_OF_A_BYTE, check_packed_codes, pack
+from pml_hashing.codes import BITS_OF_A_BYTE, check_packed_codes, pack_unchecked
+from pml_hashing.search._ids import INT64, duplicate
+from pml_hashing.search.store import CodeStore, Value, Where, check_types, is_of_type, type_of
 
 
 def to_packed(codes: Tensor, name: str, code_length: int | None) -> tuple[Tensor, int]:
@@ -26,7 +29,7 @@ def to_packed(codes: Tensor, name: str, code_length: int | None) -> tuple[Tensor
     if not isinstance(codes, Tensor) or codes.dtype != torch.uint8:
         check_codes(codes, name, code_length)
         check_finite(codes, name)
-        return pack(codes), codes.shape[1]
+        return pack_unchecked(codes), codes.shape[1]
     check_packed_codes(codes, name, code_length)
     code_length = code_length or codes.shape[1] * BITS_OF_A_BYTE
     bits_of_last = code_length - (codes.shape[1] - 1) * BITS_OF_A_BYTE
@@ -49,41 +52,126 @@ def to_vectors(codes: Tensor, name: str) -> Tensor:
 
 
 def to_ids(ids: Iterable[Hashable], count: int | None = None) -> list[Hashable]:
-    """Return checked ids as a list, numbers of numpy and torch as Python's.
+    """Return checked ids as a list, integers of numpy and torch as Python's.
 
     Args:
-        ids: Hashable objects, or a vector of numbers.
+        ids: Strings, integers and tuples of these, or a vector of integers.
         count: How many there must be, if known.
 
     Raises:
-        TypeError: If they are no list of hashable objects.
+        TypeError: If they are no list, or hold something else: 1.0, True and 1 are equal in
+            Python, and would be one id here and three in a file.
         ValueError: If their number is wrong or one of them comes twice.
     """
     if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
         raise TypeError(f"Expected `ids` to be a list of ids, got {type(ids).__name__}.")
-    if isinstance(ids, (Tensor, np.ndarray)):
-        ids = ids.tolist()
-    ids = [id_.item() if isinstance(id_, np.generic) else id_ for id_ in ids]
-    if count not in (None, len(ids)):
-        raise ValueError(f"Expected {count} `ids`, one for each code, got {len(ids)}.")
-    _check_distinct(ids)
-    return ids
-
-
-def _check_distinct(ids: list[Hashable]) -> None:
+    checked = _to_list(ids)
+    for id_ in checked:
+        if not is_id(id_):
+            raise TypeError(
+                "Expected `ids` that are strings, integers or tuples of these, "
+                f"got {id_!r} of type {type(id_).__name__}."
+            )
+    if count not in (None, len(checked)):
+        raise ValueError(f"Expected {count} `ids`, one for each code, got {len(checked)}.")
     seen = set()
-    for id_ in ids:
-        # A tensor hashes by identity: no other tensor would ever find it again.
-        if isinstance(id_, Tensor) or not _is_hashable(id_):
-            raise TypeError(f"Expected hashable `ids`, got {id_!r} of type {type(id_).__name__}.")
+    for id_ in checked if len(set(checked)) < len(checked) else ():
         if id_ in seen:
-            raise ValueError(f"Expected `ids` without duplicates, got {id_!r} twice.")
+            raise duplicate(id_)
         seen.add(id_)
+    return checked
 
 
-def _is_hashable(id_: object) -> bool:
-    try:
-        hash(id_)
-    except TypeError:  # as isinstance(id_, Hashable) does not look into tuples
-        return False
-    return True
+def is_id(id_: object) -> bool:
+    """Return whether this can be an id."""
+    return type(id_) in (str, int) or (
+        isinstance(id_, tuple) and type(id_) is tuple and all(map(is_id, id_))
+    )
+
+
+def to_metadata(metadata: Mapping[str, object], count: int) -> dict[str, list[Value]]:
+    """Return checked columns, one value for each of `count` codes.
+
+    Args:
+        metadata: For each column a sequence, a tensor or an array.
+        count: Number of codes.
+
+    Raises:
+        TypeError: If a column is no sequence, or holds values of several types, or of another type
+            than columns have.
+        ValueError: If a name is no identifier, a number of values is wrong, or a number is NaN or
+            beyond 64 bits.
+    """
+    columns = {name: _to_column(name, values, count) for name, values in metadata.items()}
+    check_types({}, columns)
+    return columns
+
+
+def _to_column(name: str, values: object, count: int) -> list[Value]:
+    if not name.isidentifier():
+        raise ValueError(f"Expected names of columns that are identifiers, got {name!r}.")
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+        raise TypeError(
+            f"Expected `{name}` to be a list of {count} values, one for each code, "
+            f"got {type(values).__name__}."
+        )
+    column = [_to_value(name, value) for value in _to_list(values)]
+    if len(column) != count:
+        raise ValueError(
+            f"Expected {count} values of `{name}`, one for each code, got {len(column)}."
+        )
+    if float in set(map(type, column)):  # a column of floats may have come with some integers
+        return [float(value) if type(value) is int else value for value in column]
+    return column
+
+
+def to_where(where: Mapping[str, object] | None, store: CodeStore) -> Where:
+    """Return a checked condition: of each column the values that match.
+
+    Args:
+        where: For each column a value, or a list, tuple or set of values.
+        store: Has the columns there are.
+
+    Raises:
+        TypeError: If it is no mapping, or a value cannot be in its column.
+        ValueError: If there is no such column.
+    """
+    if where is None:
+        return {}
+    if not isinstance(where, Mapping):
+        raise TypeError(f"Expected `where` to be a dict of columns, got {type(where).__name__}.")
+    columns, checked = store.columns, {}
+    for name, wanted in where.items():
+        if name not in columns:
+            known = ", ".join(map(repr, columns)) or "none"
+            raise ValueError(f"Expected columns in `where` that are held ({known}), got {name!r}.")
+        many = isinstance(wanted, (list, tuple, set, frozenset, range, Tensor, np.ndarray))
+        values = [_to_value(name, value) for value in (_to_list(wanted) if many else [wanted])]
+        for value in values:
+            if not is_of_type(value, columns[name]):
+                raise TypeError(
+                    f"Expected `where` to compare `{name}` with values of type "
+                    f"{getattr(columns[name], '__name__', None)}, got {value!r}."
+                )
+        checked[name] = tuple(values)
+    return checked
+
+
+def _to_value(name: str, value: object) -> Value:
+    value = value.item() if isinstance(value, (np.generic, Tensor)) and value.ndim == 0 else value
+    if value is not None and type_of(value) is None:
+        raise TypeError(
+            f"Expected `{name}` to hold strings, integers, floats, booleans or None, "
+            f"got {value!r} of type {type(value).__name__}."
+        )
+    if isinstance(value, float) and math.isnan(value):
+        raise ValueError(f"Expected `{name}` without NaN, which equals nothing: None is no value.")
+    if isinstance(value, int) and not INT64.min <= value <= INT64.max:
+        raise ValueError(f"Expected `{name}` to hold integers of 64 bits, got {value}.")
+    return value  # pyright: ignore[reportReturnType] - its type was checked
+
+
+def _to_list(values: Iterable[object]) -> list:
+    if isinstance(values, (Tensor, np.ndarray)):
+        return values.tolist() if values.ndim else [values.item()]
+    return [value.item() if isinstance(value, np.generic) else value for value in values]

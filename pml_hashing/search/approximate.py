@@ -1,14 +1,23 @@
-"""Approximate indexes of faiss: what to build, and how hard to search."""
+"""Approximate indexes of faiss: what to build, how hard to search, and how one follows changes."""
 
 import math
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import faiss
 import numpy as np
+import torch
+from torch import Tensor
 
 from pml_hashing._checks import check_at_least
 from pml_hashing.codes import BITS_OF_A_BYTE
+from pml_hashing.search import exact
+from pml_hashing.search._table import Rows, Table
+
+MAX_GROWTH = 4  # centroids learned from a quarter of the codes still serve
+NO_KEY = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,3 +101,87 @@ class HNSW:
         index.hnsw.efSearch = self.ef_search
         index.add(packed_codes)
         return index
+
+
+class ApproximateIndex:
+    """A faiss index over a table, and for each code in it the row where that code is.
+
+    faiss numbers codes as they come and cannot change or, in a graph, remove one. So a changed code
+    is added again, a removed one stays and is passed over, and the index is built anew once more
+    than half of it is gone, or once centroids were learned from too few codes. It looks what has
+    changed whenever it is searched: nothing has to tell it.
+
+    Args:
+        recipe: What to build. The first search does.
+    """
+
+    def __init__(self, recipe: IVF | HNSW) -> None:
+        self._recipe = recipe
+        self._table: Table | None = None
+        self._num_built = 0
+        self._mutex = threading.Lock()
+
+    def __reduce__(self) -> tuple[Callable[..., "ApproximateIndex"], tuple[IVF | HNSW]]:
+        return ApproximateIndex, (self._recipe,)  # a copy builds its own
+
+    def nearest(self, query: Tensor, k: int, table: Table) -> tuple[Tensor, Tensor]:
+        """Return distances and rows of `k` near codes; ties among those found in database order.
+
+        A query for which the index finds fewer than `k` codes is searched exactly. Threads may
+        search at once, as long as the table does not change meanwhile.
+
+        Args:
+            query: Packed codes.
+            k: Number of neighbours.
+            table: What to search, at least `k` codes.
+        """
+        with self._mutex:
+            self._follow(table)
+        queries = query.cpu().numpy()
+        distances, rows = self._found(queries, k, table)
+        missing = rows[:, -1] < 0
+        if missing.any():
+            codes, rows_of = table.searched(torch.device("cpu"), {})
+            distances[missing], near = exact.nearest_arrays(queries[missing], codes.numpy(), k)
+            rows[missing] = near if rows_of is None else rows_of[near]
+        return torch.from_numpy(distances).to(query.device), torch.from_numpy(rows).to(query.device)
+
+    def _found(self, queries: np.ndarray, k: int, table: Table) -> tuple[np.ndarray, np.ndarray]:
+        """Return what faiss finds, in order, with rows of -1 at the end where it finds less."""
+        num_rows, share_gone = len(table.codes), self._index.ntotal / len(table)
+        distances, numbers = self._index.search(queries, math.ceil(k * share_gone))
+        rows = np.where(numbers >= 0, self._row_of.values.numpy()[numbers], -1)
+        if table.is_kept is not None:
+            rows[~table.is_kept.values.numpy()[rows]] = -1
+        keys = np.where(rows >= 0, distances.astype(np.int64) * num_rows + rows, NO_KEY)
+        keys.sort(axis=1)
+        keys = keys[:, :k]
+        distances, rows = np.divmod(keys, num_rows)
+        return distances.astype(np.int32), np.where(keys == NO_KEY, -1, rows)
+
+    def _follow(self, table: Table) -> None:
+        """Add what is new in the table, and what was changed, or build anew."""
+        grown = isinstance(self._recipe, IVF) and len(table) > MAX_GROWTH * self._num_built
+        if self._table is not table or grown or self._index.ntotal > 2 * len(table):
+            self._build(table)
+            return
+        num_rows, replaced = len(self._number_of), table.replaced[self._num_replaced :]
+        changed = np.unique(np.array([row for row in replaced if row < num_rows], dtype=np.int64))
+        self._row_of.values[self._number_of.values[torch.from_numpy(changed)]] = -1
+        rows = torch.from_numpy(np.append(changed, np.arange(num_rows, len(table.codes))))
+        if len(rows):
+            numbers = torch.arange(len(rows)) + self._index.ntotal
+            self._index.add(table.codes.values[rows].numpy())
+            self._row_of.append(rows)
+            self._number_of.append(numbers[len(changed) :])
+            self._number_of.values[rows] = numbers
+        self._num_replaced = len(table.replaced)
+
+    def _build(self, table: Table) -> None:
+        codes, rows_of = table.searched(torch.device("cpu"), {})
+        self._index, self._num_built = self._recipe.build(codes.numpy()), len(codes)
+        rows = torch.arange(len(codes)) if rows_of is None else torch.from_numpy(rows_of)
+        numbers = torch.full((len(table.codes),), -1)
+        numbers[rows] = torch.arange(len(rows))
+        self._row_of, self._number_of = Rows(rows), Rows(numbers)
+        self._table, self._num_replaced = table, len(table.replaced)

@@ -1,22 +1,32 @@
 """Search for the nearest codes by Hamming distance, behind PML's `knn_func`."""
 
 import os
-from collections.abc import Hashable, Iterable
-from itertools import islice
-from typing import Literal
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from pml_hashing._checks import check_at_least, check_choice
-from pml_hashing.search._arguments import to_packed, to_vectors
-from pml_hashing.search._held import HeldCodes
-from pml_hashing.search._reranking import rerank as rerank_candidates
-from pml_hashing.search._searched import Searched, check_k, passed_codes, without_query
-from pml_hashing.search.approximate import HNSW, IVF
-from pml_hashing.search.store import CodeStore, MemoryStore
-
-Rerank = Literal["asymmetric", "vectors"]
+from pml_hashing.search._arguments import (
+    is_id,
+    to_ids,
+    to_metadata,
+    to_packed,
+    to_vectors,
+    to_where,
+)
+from pml_hashing.search._neighbors import (
+    Held,
+    NeighborSearch,
+    Rerank,
+    filled,
+    in_memory,
+    of_reference,
+)
+from pml_hashing.search.approximate import HNSW, IVF, ApproximateIndex
+from pml_hashing.search.files import fill_store, read_content, save_store
+from pml_hashing.search.memory_store import MemoryStore
+from pml_hashing.search.store import CodeStore, Records, check_empty
 
 
 class HammingKNN:
@@ -24,7 +34,9 @@ class HammingKNN:
 
     It is a `knn_func` of PML: `AccuracyCalculator(knn_func=HammingKNN())` searches the reference
     set of each call, and `InferenceModel(knn_func=HammingKNN(), normalize_embeddings=False)` the
-    codes that were added. Neighbours at equal distance come in database order.
+    codes that were added. Neighbours at equal distance come in database order, which is the order
+    of insertion: `update` leaves a code at its place, and one that is removed and added again comes
+    last.
 
     Codes are real or binary, `(n, code_length)`, whose bit is set where they are not negative, or
     packed, uint8, `(n, ceil(code_length / 8))`, on any device. The search runs where the query is:
@@ -44,18 +56,19 @@ class HammingKNN:
         index: An approximate index, `IVF()` or `HNSW()`. Exact search if `None`.
         rerank: What candidates are ordered by; their Hamming distance if `None`.
         num_candidates: How many candidates are ordered anew, at least `k`.
-        store: Where codes and ids are kept. In memory if `None`.
+        store: Where codes are kept, with what it holds already. In memory of its own if `None`.
 
     Raises:
+        TypeError: If `index` is given with a store that is not in memory.
         ValueError: If a number is less than 1, `rerank` is none of these, or the store holds codes
-            of another length.
+            of another length, or no vectors where they are wanted.
 
     Examples:
         >>> import torch
         >>> from pml_hashing.search import HammingKNN
         >>> database_codes = torch.tensor([[-1.0, -1.0, 1.0], [1.0, 1.0, 1.0], [1.0, 0.5, 2.0]])
         >>> knn = HammingKNN()
-        >>> knn.train(database_codes, ids=["cat", "dog", "cow"])
+        >>> knn.train(database_codes, ids=["cat", "dog", "cow"], legs=[4, 4, 4], farm=[0, 0, 1])
         >>> distances, indices = knn(torch.tensor([[0.1, 0.2, 0.3]]), k=3)
         >>> distances
         tensor([[0, 0, 2]], dtype=torch.int32)
@@ -64,6 +77,8 @@ class HammingKNN:
         >>> knn.remove(["dog"])
         >>> knn.search(torch.tensor([[0.1, 0.2, 0.3]]), k=2)
         (tensor([[0, 2]], dtype=torch.int32), [['cow', 'cat']])
+        >>> knn.search(torch.tensor([[0.1, 0.2, 0.3]]), k=1, where={"legs": 4, "farm": [0, 2]})
+        (tensor([[2]], dtype=torch.int32), [['cat']])
     """
 
     def __init__(
@@ -79,14 +94,26 @@ class HammingKNN:
             check_at_least(code_length, 1, "code_length")
         check_choice(rerank, (None, "asymmetric", "vectors"), "rerank")
         check_at_least(num_candidates, 1, "num_candidates")
-        self._held = HeldCodes(
-            store=MemoryStore() if store is None else store,
-            recipe=index,
-            code_length=code_length,
-            with_vectors=rerank == "vectors",
-        )
-        self._fixed_length = code_length
-        self._recipe, self._rerank, self._num_candidates = index, rerank, num_candidates
+        if index is not None and not isinstance(store, MemoryStore | None):
+            raise TypeError(
+                f"Expected no `index` with a {type(store).__name__}, got {type(index).__name__}: "
+                "an approximate index reads its codes from main memory, so that it needs a "
+                "MemoryStore."
+            )
+        self._code_length, self._recipe = code_length, index
+        self._search = NeighborSearch(rerank, num_candidates)
+        self._own_store = store is None
+        self._held = self._hold(MemoryStore() if store is None else store)
+
+    def _hold(self, store: CodeStore) -> Held:
+        """Return a store that fits, and an index for it."""
+        if store.code_length is None and self._code_length is not None:
+            store.prepare(self._code_length, with_vectors=self._search.rerank == "vectors")
+        elif store.code_length is not None:
+            self._search.check_fits(
+                store.code_length, self._code_length, has_vectors=store.with_vectors, where="store"
+            )
+        return Held(store, None if self._recipe is None else ApproximateIndex(self._recipe))
 
     @property
     def code_length(self) -> int | None:
@@ -95,14 +122,53 @@ class HammingKNN:
 
     @property
     def ids(self) -> list[Hashable]:
-        """The ids of all codes, in database order: `ids[index]` is that of a neighbour's index."""
-        return self._held.store.ids(torch.arange(len(self)))
+        """The ids of all codes, in database order: `ids[index]` is that of a neighbour's index.
+
+        They become a list. Only for codes in memory.
+        """
+        return in_memory(self._held.store).ids
+
+    @property
+    def columns(self) -> dict[str, type | None]:
+        """The columns of metadata and the types of their values, `None` while they hold none."""
+        return self._held.store.columns
 
     def __len__(self) -> int:
         return len(self._held.store)
 
-    def __contains__(self, id_: Hashable) -> bool:
-        return bool(self._held.store.rows([id_]) >= 0)
+    def __contains__(self, id_: object) -> bool:
+        (id_,) = [id_.item()] if isinstance(id_, np.generic) else [id_]
+        return is_id(id_) and self._held.store.contains(id_)
+
+    def count(self, where: Mapping[str, object] | None = None) -> int:
+        """Return the number of codes that match a condition, as of `search`.
+
+        Raises:
+            TypeError: If a value cannot be in its column.
+            ValueError: If there is no such column.
+        """
+        store = self._held.store
+        return store.count(to_where(where, store))
+
+    def get(self, ids: Iterable[Hashable]) -> Records:
+        """Return the codes held under `ids`, with all that is kept of them, in this order.
+
+        Raises:
+            TypeError: If they are no list of ids.
+            ValueError: If an id is not held or comes twice.
+        """
+        return self._held.store.get(to_ids(ids))
+
+    def batches(self, size: int = 65536) -> Iterator[Records]:
+        """Yield all codes in database order, at most `size` at a time.
+
+        Each batch is one state, and a code that is held from beginning to end comes once.
+
+        Raises:
+            ValueError: If `size` is less than 1.
+        """
+        check_at_least(size, 1, "size")
+        return self._held.store.batches(size)
 
     def __call__(
         self,
@@ -126,149 +192,209 @@ class HammingKNN:
             in database order, from 0; `search` returns ids instead.
 
         Raises:
-            TypeError: If codes are no tensor, or packed where they are to be re-ranked.
+            TypeError: If codes are no tensor, or packed where they are to be re-ranked, or are
+                held elsewhere than in memory, where they have no positions.
             ValueError: If there is nothing to search in, fewer than `k` codes, a shape or code
-                length is wrong, or a code is NaN or infinite.
+                length is wrong, a code is NaN or infinite, or `ref_includes_query` is not true.
         """
-        searched = self._held.searched() if reference is None else self._passed(reference)
-        packed_query, _ = to_packed(query, "query", searched.code_length)
-        vectors = query if self._rerank is None else to_vectors(query, "query")
-        check_k(k, searched.count, len(query), query_is_in=ref_includes_query)
-        own = int(ref_includes_query)
-        wanted = k if self._rerank is None else max(k, self._num_candidates)
-        distances, indices = searched.nearest(packed_query, min(wanted + own, searched.count))
-        if own:
-            distances, indices = without_query(distances, indices)
-        if self._rerank is None:
-            return distances, indices
-        items = searched.vectors if self._rerank == "vectors" else searched.binary_codes
-        return rerank_candidates(vectors, indices, items, k)
+        held = self._held if reference is None else self._passed(reference)
+        in_memory(held.store)
+        found = self._search.find(held, query, k, {}, own=int(ref_includes_query), with_ids=False)
+        return found.distances, found.order
 
-    def search(self, query: Tensor, k: int) -> tuple[Tensor, list[list[Hashable]]]:
+    def search(
+        self, query: Tensor, k: int, where: Mapping[str, object] | None = None
+    ) -> tuple[Tensor, list[list[Hashable]]]:
         """Return the `k` nearest codes of every query, by their ids.
 
         Args:
             query: Codes to search for.
-            k: Number of neighbours.
+            k: Number of neighbours. There must be as many that match: `count(where)` tells.
+            where: For each column named a value, or a list, tuple or set of values, one of which
+                the code must have: `{"label": 3, "shop": ["a", "b"]}`. Under a condition the search
+                is exact, whatever the index.
 
         Returns:
             Distances, `(num_queries, k)`, as of a call, and for each query the ids of its
             neighbours, the nearest first.
 
         Raises:
-            TypeError: If codes are no tensor, or packed where they are to be re-ranked.
-            ValueError: If fewer than `k` codes are held, a shape or the code length is wrong, or a
-                code is NaN or infinite.
+            TypeError: If codes are no tensor, or packed where they are to be re-ranked, or a value
+                cannot be in its column.
+            ValueError: If fewer than `k` codes match, there is no such column, a shape or the code
+                length is wrong, or a code is NaN or infinite.
         """
-        distances, indices = self(query, k)
-        ids = self._held.store.ids(indices.flatten())
-        return distances, [ids[start : start + k] for start in range(0, len(ids), k)]
+        held = self._held
+        found = self._search.find(held, query, k, to_where(where, held.store))
+        return found.distances, found.ids
 
-    def range_search(self, query: Tensor, radius: int) -> tuple[list[Tensor], list[list[Hashable]]]:
+    def range_search(
+        self, query: Tensor, radius: float, where: Mapping[str, object] | None = None
+    ) -> tuple[list[Tensor], list[list[Hashable]]]:
         """Return all codes within `radius` of every query, exactly, whatever the index.
 
         Args:
             query: Codes to search for.
             radius: Largest Hamming distance in bits. It is inclusive.
+            where: A condition, as of `search`.
 
         Returns:
             For each query the distances, int32, on the device of `query`, and the ids of what was
             found, the nearest first and ties in database order. Both are empty where nothing was.
 
         Raises:
-            TypeError: If codes are no tensor.
-            ValueError: If no codes are held, a shape or the code length is wrong, a code is NaN or
-                infinite, or `radius` is negative.
+            TypeError: If codes are no tensor, or a value cannot be in its column.
+            ValueError: If no codes are held, there is no such column, a shape or the code length is
+                wrong, a code is NaN or infinite, or `radius` is negative.
         """
-        code_length = self._held.searched().code_length
+        store = self._held.store
+        code_length = filled(store)
         packed_query, _ = to_packed(query, "query", code_length)
         check_at_least(radius, 0, "radius")
-        store = self._held.store
-        counts, distances, rows = store.within(packed_query, int(min(radius, code_length)))
-        sizes, ids = counts.tolist(), iter(store.ids(rows))
-        return list(distances.split(sizes)), [list(islice(ids, size)) for size in sizes]
+        checked = to_where(where, store)
+        return store.within(packed_query, int(min(radius, code_length)), checked)
 
-    def train(self, codes: Tensor, ids: Iterable[Hashable] | None = None) -> None:
+    def train(
+        self, codes: Tensor, ids: Iterable[Hashable] | None = None, **metadata: object
+    ) -> None:
         """Hold `codes` instead of those held so far.
 
-        Args:
-            codes: Codes to hold.
-            ids: An id for each, of any hashable type. Integers from 0 if `None`.
-
-        Raises:
-            TypeError: If `codes` is no tensor, is packed where vectors are kept, or an id is not
-                hashable.
-            ValueError: If a shape is wrong, a code is NaN or infinite, or an id comes twice.
-        """
-        self._held.append(codes, ids, anew=True)
-
-    def add(self, codes: Tensor, ids: Iterable[Hashable] | None = None) -> None:
-        """Hold `codes` after those held so far.
+        A store that was passed must be empty: what it holds may be others' too. Its `clear` empties
+        it.
 
         Args:
             codes: Codes to hold.
-            ids: A new id for each, of any hashable type. If `None`, integers that count on from
-                the largest there was.
+            ids: An id for each: strings, integers or tuples of these. Integers from 0 if `None`.
+            metadata: Columns, as of `add`.
 
         Raises:
-            TypeError: If `codes` is no tensor, is packed where vectors are kept, or an id is not
-                hashable.
-            ValueError: If a shape or the code length is wrong, a code is NaN or infinite, or an id
-                comes twice or is held already.
+            TypeError: As `add`.
+            ValueError: As `add`, or if the store that was passed is not empty.
         """
-        self._held.append(codes, ids, anew=self.code_length is None)
+        held = self._held
+        if self._own_store:
+            held = self._hold(MemoryStore())
+        else:
+            check_empty(held.store)
+        self._append(held.store, codes, ids, metadata, expected=self._code_length)
+        self._held = held
 
-    def update(self, ids: Iterable[Hashable], codes: Tensor) -> None:
+    def add(self, codes: Tensor, ids: Iterable[Hashable] | None = None, **metadata: object) -> None:
+        """Hold `codes` after those held so far, in constant time for a code.
+
+        Args:
+            codes: Codes to hold.
+            ids: A new id for each: strings, integers or tuples of these. If `None`, integers that
+                count on from the largest there was.
+            metadata: Columns, one value per code each: `add(codes, label=labels, shop=shops)`.
+                Strings, integers, floats, booleans or `None`, of one type in a column, as a
+                sequence, tensor or array. A code without a value has `None`.
+
+        Raises:
+            TypeError: If `codes` is no tensor, is packed where vectors are kept, an id is something
+                else, or a value in `metadata` is, or not of the type of its column.
+            ValueError: If a shape, a number of values or the code length is wrong, a code is NaN or
+                infinite, a name of a column is no identifier, or an id comes twice or is held
+                already.
+        """
+        store = self._held.store
+        self._append(store, codes, ids, metadata, expected=store.code_length)
+
+    def update(self, ids: Iterable[Hashable], codes: Tensor, **metadata: object) -> None:
         """Put `codes` in the place of those held under `ids`. Database order stays.
 
+        Args:
+            ids: Ids that are held.
+            codes: A code for each.
+            metadata: Columns, as of `add`. Those that are not named stay as they are.
+
         Raises:
-            TypeError: If `codes` is no tensor, or is packed where vectors are kept.
-            ValueError: If a shape or the code length is wrong, a code is NaN or infinite, or an id
-                is not held or comes twice.
+            TypeError: As `add`.
+            ValueError: As `add`, or if an id is not held.
         """
-        self._held.replace(ids, codes)
+        store = self._held.store
+        packed_codes, _ = to_packed(codes, "codes", filled(store))
+        vectors = to_vectors(codes, "codes") if store.with_vectors else None
+        count = len(codes)
+        columns = to_metadata(metadata, count)
+        store.replace(to_ids(ids, count), packed_codes, vectors=vectors, metadata=columns)
 
     def remove(self, ids: Iterable[Hashable]) -> None:
         """Forget the codes held under `ids`. The indices of those behind them move up.
 
-        It takes time in proportion to all codes: remove many at once.
-
         Raises:
+            TypeError: If they are no list of ids.
             ValueError: If an id is not held or comes twice.
         """
-        self._held.remove(ids)
+        self._held.store.remove(to_ids(ids))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write codes, ids and vectors to a safetensors file, atomically.
+        """Write codes, ids, metadata and vectors to a safetensors file, atomically.
 
         Raises:
-            TypeError: If an id is neither a string, nor an integer, nor a tuple of these.
             ValueError: If no codes are held.
         """
-        self._held.save(path)
+        store = self._held.store
+        filled(store)
+        save_store(store, path)
 
     def load(self, path: str | os.PathLike[str], *, memory_map: bool = False) -> None:
         """Hold what a file of `save` or `HashingModel.encode` holds.
 
-        What was held before stays if this fails. An approximate index is not in the file: it is
-        built from the codes by the next search.
+        What was held before stays if this fails. A store that was passed must be empty. An
+        approximate index is not in the file: it is built from the codes by the next search.
 
         Args:
             path: The file.
-            memory_map: Leave the codes in the file, and read them from there when they are
+            memory_map: Leave codes and ids in the file, and read them from there when they are
                 searched: for more of them than memory holds. Changes stay in memory. The file may
                 be replaced or removed meanwhile, but never be written into.
 
         Raises:
             FileNotFoundError: If there is no such file.
             ValueError: If it is no such file, is not whole, holds codes of another length, or no
-                vectors where they are wanted.
+                vectors where they are wanted, or the store that was passed is not empty.
         """
-        self._held.load(path, memory_map=memory_map)
+        held = self._held
+        content = read_content(path, memory_map=memory_map)
+        table, expected = content.table, held.store.code_length
+        self._search.check_fits(
+            content.code_length, expected, has_vectors=table.vectors is not None, where=path
+        )
+        if self._search.rerank != "vectors":
+            table.vectors = None
+        if self._own_store:
+            held = self._hold(MemoryStore())
+        else:
+            check_empty(held.store)
+        fill_store(held.store, content)
+        self._held = held
 
-    def _passed(self, reference: Tensor) -> Searched:
-        packed_codes, code_length = to_packed(reference, "reference", self._fixed_length)
-        vectors = reference
-        if self._rerank == "vectors":
-            vectors = to_vectors(reference, "reference")
-        return passed_codes(packed_codes, code_length, vectors, self._recipe)
+    def close(self) -> None:
+        """Close the store."""
+        self._held.store.close()
+
+    def _append(
+        self,
+        store: CodeStore,
+        codes: Tensor,
+        ids: Iterable[Hashable] | None,
+        metadata: Mapping[str, object],
+        *,
+        expected: int | None,
+    ) -> None:
+        packed_codes, code_length = to_packed(codes, "codes", expected)
+        is_new = store.code_length is None
+        with_vectors = self._search.rerank == "vectors" if is_new else store.with_vectors
+        vectors = to_vectors(codes, "codes") if with_vectors else None
+        count = len(codes)
+        checked = None if ids is None else to_ids(ids, count)
+        columns = to_metadata(metadata, count)
+        store.prepare(code_length, with_vectors=with_vectors)
+        store.append(packed_codes, checked, vectors=vectors, metadata=columns)
+
+    def _passed(self, reference: Tensor) -> Held:
+        """Return a reference, which no copy is made of, as a store for one call."""
+        packed_codes, code_length = to_packed(reference, "reference", self._code_length)
+        vectors = to_vectors(reference, "reference") if self._search.rerank == "vectors" else None
+        return of_reference(packed_codes, code_length, vectors, self._recipe)

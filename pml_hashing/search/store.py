@@ -1,19 +1,65 @@
-"""Where codes and their ids are kept: a small interface, and the memory behind it."""
+"""What a place for codes has to do: a small interface in ids, and the errors that belong to it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal, NamedTuple, TypeAlias
 
-import torch
 from torch import Tensor
 
-from pml_hashing.search import _exact
+Value: TypeAlias = str | int | float | bool | None
+"""A value in a column of metadata. `None` is that of a code added without one."""
+
+Where: TypeAlias = Mapping[str, Sequence[Value]]
+"""A condition: in each of the columns one of the values. Without columns all codes match."""
+
+Fetched: TypeAlias = Literal["packed_codes", "vectors"]
+
+
+class Records(NamedTuple):
+    """Codes with all that is kept of them.
+
+    Attributes:
+        ids: One for each code.
+        packed_codes: uint8, `(n, ceil(code_length / 8))`, on the CPU.
+        vectors: float32, `(n, code_length)`, on the CPU, or `None` where none are kept.
+        metadata: For each column one value per code.
+    """
+
+    ids: list[Hashable]
+    packed_codes: Tensor
+    vectors: Tensor | None
+    metadata: dict[str, list[Value]]
+
+
+class Neighbors(NamedTuple):
+    """The nearest codes of queries, on the device of the queries.
+
+    Attributes:
+        distances: int32, `(num_queries, k)`.
+        ids: For each query those of its neighbours.
+        order: int64, `(num_queries, k)`, numbers that grow with database order.
+        values: What was to be fetched of each neighbour, `(num_queries, k, width)`, if anything.
+    """
+
+    distances: Tensor
+    ids: list[list[Hashable]]
+    order: Tensor
+    values: Tensor | None
 
 
 class CodeStore(ABC):
-    """Codes in database order, each with an id of its own, and real-valued vectors if wanted.
+    """A place for codes, each with an id of its own, metadata, and vectors if wanted.
 
-    `HammingKNN` checks all that it hands over: shapes, lengths, that ids are new. Rows are numbers
-    from 0 to `len(store) - 1`. Implement this to keep codes elsewhere than in memory.
+    Implement it to keep codes elsewhere than in memory. `HammingKNN` checks whatever does not
+    depend on what is held: shapes, code lengths, types, ids that come twice in one call. A store
+    checks the rest, because only it can do so in one step with the change, and raises `id_held`,
+    `id_missing` or, by `check_types`, a `TypeError`; nothing has changed then.
+
+    **Database order** is the order of insertion: `replace` leaves a code at its place, and a code
+    that is removed and appended again comes last. Everything ties in this order.
+
+    The constructor opens what exists. No method takes or returns all codes or all ids at once.
     """
 
     @property
@@ -21,201 +67,191 @@ class CodeStore(ABC):
     def code_length(self) -> int | None:
         """Number of bits of a code, or `None` as long as it is not known."""
 
+    @property
     @abstractmethod
-    def __len__(self) -> int: ...
+    def with_vectors(self) -> bool:
+        """Whether the real-valued codes are kept beside the bits."""
+
+    @property
+    @abstractmethod
+    def next_id(self) -> int:
+        """The next automatic id: one more than the largest integer id that there ever was."""
+
+    @property
+    @abstractmethod
+    def columns(self) -> dict[str, type | None]:
+        """Columns of metadata and the type of their values, `None` while they hold none."""
 
     @abstractmethod
-    def reset(self, code_length: int | None) -> None:
-        """Forget all codes, and expect codes of this length."""
+    def count(self, where: Where) -> int:
+        """Return the number of codes that match."""
+
+    def __len__(self) -> int:
+        return self.count({})
+
+    @abstractmethod
+    def prepare(self, code_length: int, *, with_vectors: bool, next_id: int = 0) -> None:
+        """Expect codes of this length. Nothing that is held is lost.
+
+        Raises:
+            ValueError: If codes are held and are of another kind (`other_kind`).
+        """
 
     @abstractmethod
     def append(
-        self, packed_codes: Tensor, ids: Sequence[Hashable] | None, vectors: Tensor | None
+        self,
+        packed_codes: Tensor,
+        ids: Sequence[Hashable] | None,
+        *,
+        vectors: Tensor | None,
+        metadata: Mapping[str, Sequence[Value]],
     ) -> None:
         """Keep codes after those kept so far.
 
         Args:
-            packed_codes: uint8, `(n, ceil(code_length / 8))`, to be copied.
-            ids: New ids, distinct. If `None`, integers count on from the largest there was.
-            vectors: float32, `(n, code_length)`, for every code of the store or for none.
+            packed_codes: uint8, `(n, ceil(code_length / 8))`, on any device, to be copied.
+            ids: Strings, integers and tuples of these, distinct. If `None`, integers from
+                `next_id`.
+            vectors: float32, `(n, code_length)`, if the store keeps them.
+            metadata: One value per code. A new column holds `None` for all codes before.
+
+        Raises:
+            TypeError: If a value is not of the type of its column.
+            ValueError: If an id is held already.
         """
 
-    def adopt(
-        self, packed_codes: Tensor, ids: Sequence[Hashable] | None, vectors: Tensor | None
+    @abstractmethod
+    def replace(
+        self,
+        ids: Sequence[Hashable],
+        packed_codes: Tensor,
+        *,
+        vectors: Tensor | None,
+        metadata: Mapping[str, Sequence[Value]],
     ) -> None:
-        """Keep codes as `append` does, in an empty store, but without copying them if it can.
+        """Put other codes in the place of those of `ids`. Columns that are not named stay.
 
-        They are the store's from now on, and may be mapped from a file.
+        Raises:
+            TypeError: If a value is not of the type of its column.
+            ValueError: If an id is not held.
         """
-        self.append(packed_codes, ids, vectors)
 
     @abstractmethod
-    def replace(self, rows: Tensor, packed_codes: Tensor, vectors: Tensor | None) -> None:
-        """Put other codes in the place of those in `rows`. Their ids stay."""
+    def remove(self, ids: Sequence[Hashable]) -> None:
+        """Forget the codes of `ids`.
+
+        Raises:
+            ValueError: If an id is not held.
+        """
 
     @abstractmethod
-    def remove(self, rows: Tensor) -> None:
-        """Forget the codes in `rows`. Those behind them move up."""
+    def clear(self) -> None:
+        """Forget everything, the code length too. `HammingKNN` never calls this on its own."""
 
     @abstractmethod
-    def packed_codes(self, device: torch.device | None = None) -> Tensor:
-        """Return all codes, packed, in database order, for reading only.
+    def get(self, ids: Sequence[Hashable]) -> Records:
+        """Return the codes of `ids`, in the order of `ids`.
+
+        Raises:
+            ValueError: If an id is not held.
+        """
+
+    @abstractmethod
+    def contains(self, id_: Hashable) -> bool:
+        """Return whether a code of this id is held."""
+
+    @abstractmethod
+    def batches(self, size: int) -> Iterator[Records]:
+        """Yield all codes in database order, at most `size` at a time.
+
+        A code that is there from beginning to end comes once, whatever changes meanwhile.
+        """
+
+    @abstractmethod
+    def nearest(
+        self, packed_query: Tensor, k: int, where: Where, *, fetch: Fetched | None = None
+    ) -> Neighbors:
+        """Return the `k` nearest codes that match, or all that match if these are fewer.
+
+        They are exact, the nearest first, and ties in database order.
 
         Args:
-            device: Where they are wanted. The CPU if `None`.
+            packed_query: uint8, on any device.
+            k: Number of neighbours, at least 1.
+            where: A condition on columns that there are.
+            fetch: What of the neighbours is wanted with them.
         """
 
     @abstractmethod
-    def vectors(self, rows: Tensor) -> Tensor:
-        """Return the vectors of `rows`, on the CPU."""
+    def within(
+        self, packed_query: Tensor, radius: int, where: Where
+    ) -> tuple[list[Tensor], list[list[Hashable]]]:
+        """Return distances, int32, and ids of all matching codes within `radius` of each query.
 
-    @abstractmethod
-    def ids(self, rows: Tensor) -> list[Hashable]:
-        """Return the ids of `rows`."""
-
-    @abstractmethod
-    def rows(self, ids: Iterable[Hashable]) -> Tensor:
-        """Return the rows of `ids`, int64, and -1 for an id that is not kept."""
-
-    def nearest(self, packed_query: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Return distances and rows of the `k` nearest codes, exactly, ties in database order.
-
-        A store whose codes are spread over machines overrides this and `within`, to search where
-        the codes are.
+        The radius is inclusive. The nearest come first, and ties in database order.
         """
-        codes = self.packed_codes(packed_query.device)
-        return _exact.nearest(packed_query, codes, self.code_length or 0, k)
 
-    def within(self, packed_query: Tensor, radius: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return how many codes are within `radius` of each query, their distances and rows."""
-        codes = self.packed_codes(packed_query.device)
-        return _exact.within(packed_query, codes, self.code_length or 0, radius)
+    def frozen(self) -> AbstractContextManager[object]:
+        """Return a context in which all that this thread reads is one state.
 
+        A store that has no such thing leaves it at this: each call then sees a state of its own.
+        """
+        return nullcontext()
 
-class MemoryStore(CodeStore):
-    """Codes, ids and vectors in main memory. Adding takes amortized constant time for a code."""
-
-    def __init__(self) -> None:
-        self.reset(None)
-
-    @property
-    def code_length(self) -> int | None:
-        return self._code_length
-
-    def __len__(self) -> int:
-        return len(self._codes)
-
-    def reset(self, code_length: int | None) -> None:
-        self._code_length = code_length
-        self._codes, self._vectors = _Rows(), _Rows()
-        self._ids: list[Hashable] | None = None  # None: the id of a code is its row
-        self._next_id = 0
-        self._forget_derived()
-
-    def append(
-        self, packed_codes: Tensor, ids: Sequence[Hashable] | None, vectors: Tensor | None
-    ) -> None:
-        self._append(packed_codes, ids, vectors, copied=True)
-
-    def adopt(
-        self, packed_codes: Tensor, ids: Sequence[Hashable] | None, vectors: Tensor | None
-    ) -> None:
-        self._append(packed_codes, ids, vectors, copied=False)
-
-    def _append(
-        self,
-        packed_codes: Tensor,
-        ids: Sequence[Hashable] | None,
-        vectors: Tensor | None,
-        *,
-        copied: bool,
-    ) -> None:
-        automatic = range(self._next_id, self._next_id + len(packed_codes))
-        if ids is not None or self._ids is not None:
-            held = self._own_ids()
-            held.extend(automatic if ids is None else ids)
-        integers = automatic if ids is None else (id_ for id_ in ids if isinstance(id_, int))
-        self._next_id = max(self._next_id, 1 + max(integers, default=-1))
-        self._codes.append(packed_codes, copied=copied)
-        if vectors is not None:
-            self._vectors.append(vectors, copied=copied)
-        self._forget_derived()
-
-    def replace(self, rows: Tensor, packed_codes: Tensor, vectors: Tensor | None) -> None:
-        self._codes.values[rows] = packed_codes.cpu()
-        if vectors is not None:
-            self._vectors.values[rows] = vectors.cpu()
-        self._on_device = None
-
-    def remove(self, rows: Tensor) -> None:
-        kept = torch.ones(len(self), dtype=torch.bool)
-        kept[rows] = False
-        self._ids = [id_ for id_, keep in zip(self._own_ids(), kept.tolist(), strict=True) if keep]
-        self._codes.keep(kept)
-        if len(self._vectors):
-            self._vectors.keep(kept)
-        self._forget_derived()
-
-    def packed_codes(self, device: torch.device | None = None) -> Tensor:
-        codes = self._codes.values
-        if device is None or device.type == "cpu":
-            return codes
-        if self._on_device is None or self._on_device.device != device:
-            self._on_device = codes.to(device)
-        return self._on_device
-
-    def vectors(self, rows: Tensor) -> Tensor:
-        return self._vectors.values[rows]
-
-    def ids(self, rows: Tensor) -> list[Hashable]:
-        if self._ids is None:
-            return rows.tolist()
-        return [self._ids[row] for row in rows.tolist()]
-
-    def rows(self, ids: Iterable[Hashable]) -> Tensor:
-        if self._row_of_id is None:
-            held = range(len(self)) if self._ids is None else self._ids
-            self._row_of_id = {id_: row for row, id_ in enumerate(held)}
-        return torch.tensor([self._row_of_id.get(id_, -1) for id_ in ids], dtype=torch.int64)
-
-    def _own_ids(self) -> list[Hashable]:
-        if self._ids is None:
-            self._ids = list(range(len(self)))
-        return self._ids
-
-    def _forget_derived(self) -> None:
-        self._row_of_id: dict[Hashable, int] | None = None
-        self._on_device: Tensor | None = None  # a copy of the codes where they were last searched
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of files and connections. What is held stays, for a store that outlives this."""
 
 
-class _Rows:
-    """Rows of a tensor that makes room for twice as many whenever it is full."""
+def id_held(id_: Hashable) -> ValueError:
+    """Return the error of an id that is there already."""
+    return ValueError(f"Expected new `ids`, got {id_!r}, which is held: `update` changes it.")
 
-    def __init__(self) -> None:
-        self._room = torch.empty(0)
-        self._count = 0
 
-    def __len__(self) -> int:
-        return self._count
+def id_missing(id_: Hashable) -> ValueError:
+    """Return the error of an id that is not there."""
+    return ValueError(f"Expected `ids` that are held, got {id_!r}, which is not.")
 
-    @property
-    def values(self) -> Tensor:
-        return self._room[: self._count]
 
-    def append(self, rows: Tensor, *, copied: bool) -> None:
-        count = self._count + len(rows)
-        if not copied and not self._count:
-            self._room, self._count = rows, count
-            return
-        if count > len(self._room):
-            size = max(count, 2 * self._count)
-            room = torch.empty(size, rows.shape[1], dtype=rows.dtype)
-            if self._count:
-                room[: self._count] = self.values
-            self._room = room
-        self._room[self._count : count] = rows
-        self._count = count
+def other_kind(code_length: int, held: int | None, with_vectors: bool) -> ValueError:
+    """Return the error of a store that cannot be prepared, for the codes that it holds."""
+    return ValueError(
+        f"Expected a `store` that is empty or holds codes of {code_length} bits "
+        f"{'with' if with_vectors else 'without'} vectors, got one with others, of {held} bits."
+    )
 
-    def keep(self, kept: Tensor) -> None:
-        self._room = self.values[kept]
-        self._count = len(self._room)
+
+def check_empty(store: CodeStore) -> None:
+    """Raise if codes are held that would have to go for others."""
+    if len(store):
+        raise ValueError(
+            f"Expected an empty `store`, as it may be in use elsewhere, got {len(store)} codes in "
+            "it: `add` appends to them, `store.clear()` forgets them."
+        )
+
+
+def type_of(value: object) -> type | None:
+    """Return the type of a value of a column, `None` if columns cannot hold it."""
+    return type(value) if type(value) in (str, int, float, bool) else None
+
+
+def is_of_type(value: Value, of_column: type | None) -> bool:
+    """Return whether a column of this type can hold a value: integers count as floats."""
+    if value is None or of_column is None:
+        return True
+    return type_of(value) is of_column or (of_column is float and type(value) is int)
+
+
+def check_types(
+    columns: Mapping[str, type | None], metadata: Mapping[str, Sequence[Value]]
+) -> None:
+    """Raise unless all values are of the type of their column, a new column of one type alone."""
+    for name, values in metadata.items():
+        held = columns.get(name)
+        for value in values:
+            if not is_of_type(value, held):
+                raise TypeError(
+                    f"Expected values of `{name}` of type {getattr(held, '__name__', None)}, "
+                    f"as those before, got {value!r}."
+                )
+            held = type_of(value) if held is None else held

@@ -1,5 +1,7 @@
 """IVF and HNSW behind HammingKNN: recall, ties, and changes that they follow."""
 
+import copy
+import pickle
 from functools import partial
 
 import pytest
@@ -7,7 +9,7 @@ import torch
 from torch.testing import assert_close
 
 from pml_hashing.codes import pack
-from pml_hashing.search import HNSW, IVF, HammingKNN
+from pml_hashing.search import HNSW, IVF, HammingKNN, MemoryStore
 
 INDEXES = [IVF(num_probes=4), HNSW(ef_search=32)]
 
@@ -65,23 +67,37 @@ def test_follows_changes(index):
     assert recall(knn, query, torch.cat([database[kept], more])) > 0.95
 
 
+@pytest.fixture
+def built(monkeypatch):
+    """Sizes of the indexes that were built."""
+    sizes = []
+    for recipe in (IVF, HNSW):
+        build = recipe.build
+
+        def noted(self, codes, build=build):
+            sizes.append(len(codes))
+            return build(self, codes)
+
+        monkeypatch.setattr(recipe, "build", noted)
+    return sizes
+
+
 @pytest.mark.parametrize("index", INDEXES)
-def test_is_built_anew_when_most_is_gone(index):
+def test_is_built_anew_when_most_is_gone(index, built):
     database, query = make_clusters(400), make_clusters(20)
     knn = HammingKNN(index=index)
     knn.train(database)
     knn(query, 1)
-    knn.remove(range(300))
+    knn.remove(range(200))
+    knn(query, 1)
+    assert built == [400]
+    knn.remove(range(200, 300))
     assert recall(knn, query, database[300:], k=5) > 0.7
-    assert knn._held._index._index.ntotal == 100
+    assert built == [400, 100]
 
 
 @pytest.mark.parametrize(("index", "builds"), [(IVF(), 2), (HNSW(), 1)])
-def test_lists_are_learned_anew_when_codes_are_many(index, builds, monkeypatch):
-    built, build = [], type(index).build
-    monkeypatch.setattr(
-        type(index), "build", lambda self, codes: built.append(len(codes)) or build(self, codes)
-    )
+def test_lists_are_learned_anew_when_codes_are_many(index, builds, built):
     knn, codes = HammingKNN(index=index), make_clusters(500)
     for part in codes.split([100, 300, 100]):
         knn.add(part)
@@ -101,6 +117,33 @@ def test_a_query_that_finds_too_little_is_searched_exactly():
 def test_few_codes(index, n):
     codes = torch.randn(n, 3)
     assert_close(HammingKNN(index=index)(codes, n, codes), HammingKNN()(codes, n, codes))
+
+
+@pytest.mark.parametrize("index", INDEXES)
+def test_two_may_share_a_store(index):
+    store, codes = MemoryStore(), make_clusters(300)
+    first, second = HammingKNN(index=index, store=store), HammingKNN(store=store)
+    first.add(codes[:200])
+    first(codes, 1)
+    second.add(codes[200:])
+    second.update([0], codes[299:])
+    second.remove([1])
+    assert_close(first(codes, 200)[0][:, :1], second(codes, 1)[0])
+    assert set(first.search(codes[299:], 2)[1][0]) == {0, 299}
+    store.clear()
+    second.add(codes[:5])
+    assert_close(first(codes, 5), second(codes, 5))
+
+
+def test_copies_build_their_own(built):
+    knn, codes = HammingKNN(index=HNSW()), make_clusters(50)
+    knn.add(codes)
+    expected = knn(codes, 5)
+    for copied in (copy.deepcopy(knn), pickle.loads(pickle.dumps(knn))):
+        assert_close(copied(codes, 5), expected)
+        copied.remove([0])
+        assert len(knn) == 50
+    assert built == [50, 50, 50]
 
 
 def test_without_the_query():

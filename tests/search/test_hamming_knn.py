@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from pml_hashing._compat import AccuracyCalculator
 from pml_hashing.codes import binarize, pack
-from pml_hashing.search import HNSW, IVF, HammingKNN, _exact
+from pml_hashing.search import HNSW, IVF, HammingKNN, exact
 
 KINDS = {"real": lambda codes: codes, "binary": binarize, "packed": pack}
 
@@ -57,7 +57,7 @@ def test_neighbours(
     query_codes, database_codes = KINDS[kinds[0]](queries), KINDS[kinds[1]](database)
     knn = HammingKNN(code_length=code_length)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_exact, "_is_counted", lambda *_: counting)
+        patch.setattr(exact, "_is_counted", lambda *_: counting)
         if stored:
             knn.train(database_codes[:1])
             knn.add(database_codes[1:])
@@ -68,9 +68,9 @@ def test_neighbours(
     assert (len(knn), knn.code_length) == (num_database if stored else 0, code_length)
 
 
-def test_results_are_where_the_queries_are(device):
+def test_results_are_where_the_queries_are(make_knn, device):
     codes = make_codes(device=device)
-    knn = HammingKNN()
+    knn = make_knn()
     knn.train(codes)
     for found in (knn(codes, 3), knn(codes, 3, reference=codes.cpu())):
         assert_close([x.cpu() for x in found], list(knn_reference(codes, codes, 3, False)))
@@ -104,7 +104,24 @@ def test_equals_the_flat_index_of_faiss(k):
     ],
 )
 def test_the_faster_way_is_chosen(k, num_codes, code_length, counted):
-    assert _exact._is_counted(k, num_codes, code_length // 8) == counted
+    assert exact._is_counted(k, num_codes, code_length // 8) == counted
+
+
+@pytest.mark.parametrize("rerank", [None, "asymmetric"])
+def test_queries_that_are_not_in_the_reference(device, rerank):
+    codes, knn = make_codes(9, device=device), HammingKNN(rerank=rerank)
+    knn.train(codes)
+    knn(codes[:4].abs() * codes[:4].sign(), 2, codes, ref_includes_query=True)
+    message = (
+        r"query i to be item i .* `ref_includes_query` says, got other codes for 2 of 4 .* 1\."
+    )
+    for reference in (None, codes, codes.cpu()):
+        with pytest.raises(ValueError, match=message):
+            knn(codes[[0, 2, 1, 3]], 2, reference, ref_includes_query=True)
+    knn.remove([0])
+    knn(codes[1:4], 2, ref_includes_query=True)
+    with pytest.raises(ValueError, match="for 3 of 3 queries, the first of them query 0"):
+        knn(codes[:3], 2, ref_includes_query=True)
 
 
 def test_codes_may_be_views():
@@ -126,8 +143,8 @@ def test_a_reference_leaves_the_held_codes_alone():
     assert (len(knn), knn.code_length) == (6, 12)
 
 
-def test_train_starts_anew_and_add_needs_no_train():
-    knn = HammingKNN()
+def test_train_starts_anew_and_add_needs_no_train(make_knn):
+    knn = make_knn()
     assert (len(knn), knn.code_length) == (0, None)
     knn.add(make_codes(4, 12))
     assert (len(knn), knn.code_length) == (4, 12)
@@ -182,8 +199,8 @@ def test_code_lengths_must_agree(make):
     assert len(knn) == 4
 
 
-def test_bits_behind_the_code_must_be_zero():
-    knn = HammingKNN(code_length=12)
+def test_bits_behind_the_code_must_be_zero(make_knn):
+    knn = make_knn(code_length=12)
     with pytest.raises(ValueError, match="zeros in `codes` after the 12 bits of each code"):
         knn.train(torch.tensor([[0, 16]], dtype=torch.uint8))
     knn.train(torch.tensor([[255, 15]], dtype=torch.uint8))
@@ -224,9 +241,9 @@ def test_k_outside_of_the_index(k):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_values_that_have_no_sign(value):
+def test_values_that_have_no_sign(make_knn, value):
     codes = make_codes()
-    knn = HammingKNN()
+    knn = make_knn()
     knn.train(codes)
     bad = codes.clone()
     bad[2, 3] = value
@@ -242,12 +259,12 @@ def test_values_that_have_no_sign(value):
 
 @pytest.mark.parametrize("shape", [(4,), (0, 12), (4, 0), (2, 3, 4)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
-def test_wrong_shapes(shape, dtype):
+def test_wrong_shapes(make_knn, shape, dtype):
     codes = torch.zeros(shape, dtype=dtype)
     with pytest.raises(ValueError, match=r"Expected `codes` of shape .* not empty, got \("):
-        HammingKNN().train(codes)
+        make_knn().train(codes)
     with pytest.raises(ValueError, match="Expected `query` of shape"):
-        HammingKNN()(codes, 1, reference=make_codes())
+        make_knn()(codes, 1, reference=make_codes())
 
 
 def test_wrong_types():

@@ -1,5 +1,6 @@
 """The matrix product against faiss and against a loop, in blocks of every size."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -7,7 +8,9 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from pml_hashing.codes import hamming_distance, pack
-from pml_hashing.search import HammingKNN, MemoryStore, _exact, _product
+from pml_hashing.search import HammingKNN, exact
+from pml_hashing.search._ids import CountedIds, Ids
+from pml_hashing.search._table import Table
 
 
 @given(
@@ -27,12 +30,12 @@ def test_equals_faiss(
     k = data.draw(st.integers(1, num_database))
     radius = data.draw(st.integers(0, code_length))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_product, "BLOCK_DISTANCES", block)
-        patch.setattr(_product, "MIN_DATABASE_BLOCK", min_database_block)
-        nearest = _product.nearest(query, database, code_length, k)
-        within = _product.within(query, database, code_length, radius)
-    assert_close(nearest, _exact.nearest(query, database, code_length, k))
-    expected = _exact.within(query, database, code_length, radius)
+        patch.setattr(exact, "BLOCK_DISTANCES", block)
+        patch.setattr(exact, "MIN_DATABASE_BLOCK", min_database_block)
+        nearest = exact.nearest_by_product(query, database, k)
+        within = exact.within_by_product(query, database, radius)
+    assert_close(nearest, exact.nearest(query, database, k))
+    expected = exact.within(query, database, radius)
     assert_close(within, expected)
     assert int(expected[0].sum()) == int((hamming_distance(query, database) <= radius).sum())
 
@@ -40,22 +43,22 @@ def test_equals_faiss(
 def test_many_blocks_of_the_real_size():
     query, database = pack(torch.randn(7, 16)), pack(torch.randn(150_000, 16))
     for k in (1, 100, 20_000):
-        found = _product.nearest(query, database, 16, k)
-        assert_close(found, _exact.nearest(query, database, 16, k))
+        found = exact.nearest_by_product(query, database, k)
+        assert_close(found, exact.nearest(query, database, k))
 
 
 def test_keys_beyond_32_bits(monkeypatch):
     distances = torch.tensor([[2**30, 5, 2**30, 5], [7, 7, 0, 2**30]], dtype=torch.int32)
-    found = _product._smallest(distances, 3)
+    found = exact._smallest(distances, 3)
     assert_close(found[0], torch.tensor([[5, 5, 2**30], [0, 7, 7]], dtype=torch.int32))
     assert_close(found[1], torch.tensor([[1, 3, 0], [2, 0, 1]]))
 
 
 def test_autocast_changes_nothing():
     query, database = pack(torch.randn(3, 600)), pack(torch.randn(20, 600))
-    expected = _exact.nearest(query, database, 600, 20)
+    expected = exact.nearest(query, database, 20)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert_close(_product.nearest(query, database, 600, 20), expected)
+        assert_close(exact.nearest_by_product(query, database, 20), expected)
 
 
 @pytest.mark.parametrize("code_length", [12, 64, 1024, 1032])
@@ -65,7 +68,7 @@ def test_every_way_finds_the_same(device, code_length, monkeypatch):
     knn.train(codes)
     expected = knn(queries, 300, ref_includes_query=True)
     expected_within = knn.range_search(queries, radius)
-    monkeypatch.setattr(_exact, "_faiss_has", lambda device: False)  # not even on the CPU
+    monkeypatch.setattr(exact, "_faiss_has", lambda device: False)  # not even on the CPU
     for reference in (None, codes, codes.to(device)):
         found = knn(queries.to(device), 300, reference, ref_includes_query=True)
         assert_close([x.cpu() for x in found], list(expected))
@@ -86,17 +89,15 @@ def test_what_changes_is_seen_on_every_device(device):
 
 
 def test_a_copy_elsewhere_is_made_once_for_as_long_as_nothing_changes():
-    store, device = MemoryStore(), torch.device("meta")
-    store.reset(8)
-    store.append(pack(torch.randn(4, 8)), None, None)
-    copy = store.packed_codes(device)
+    table, device = Table(pack(torch.randn(4, 8)), Ids(CountedIds(0, 4))), torch.device("meta")
+    copy = table.searched(device, {})[0]
     assert (copy.shape, copy.device) == ((4, 1), device)
-    assert store.packed_codes(device) is copy
+    assert table.searched(device, {})[0] is copy
     for change in (
-        lambda: store.replace(torch.tensor([0]), pack(torch.randn(1, 8)), None),
-        lambda: store.append(pack(torch.randn(1, 8)), None, None),
-        lambda: store.remove(torch.tensor([1])),
+        lambda: table.replace(np.array([0]), pack(torch.randn(1, 8)), None, {}),
+        lambda: table.append(pack(torch.randn(1, 8)), None, 4, None, {}),
+        lambda: table.remove(np.array([1])),
     ):
         change()
-        assert store.packed_codes(device) is not copy
-        copy = store.packed_codes(device)
+        assert table.searched(device, {})[0] is not copy
+        copy = table.searched(device, {})[0]

@@ -28,13 +28,13 @@ def range_reference(queries, database, radius):
     radius=st.integers(0, 20),
     packed=st.booleans(),
 )
-def test_range_search(seed, num_queries, num_database, code_length, radius, packed):
+def test_range_search(make_knn, seed, num_queries, num_database, code_length, radius, packed):
     torch.manual_seed(seed)
     queries, database = (
         torch.randn(num_queries, code_length),
         torch.randn(num_database, code_length),
     )
-    knn = HammingKNN()
+    knn = make_knn()
     knn.train(database)
     distances, ids = knn.range_search(pack(queries) if packed else queries, radius)
     assert all(d.dtype == torch.int32 for d in distances)
@@ -50,9 +50,9 @@ def test_is_exact_with_any_index(index):
     assert found == [sorted(row for _, row in r) for r in range_reference(codes[:9], codes, 4)]
 
 
-def test_ids_of_ones_own():
+def test_ids_of_ones_own(make_knn):
     codes = torch.tensor([[1.0, 1, 1, 1], [1, 1, 1, -1], [1, 1, -1, -1], [-1, -1, -1, -1]])
-    knn = HammingKNN()
+    knn = make_knn()
     knn.train(codes, ["a", "b", "c", "d"])
     distances, ids = knn.range_search(codes[[3, 1]], 1)
     assert ids == [["d"], ["b", "a", "c"]]
@@ -63,15 +63,15 @@ def test_ids_of_ones_own():
 
 
 @pytest.mark.parametrize("radius", [-1, float("nan")])
-def test_wrong_radius(radius):
-    knn = HammingKNN()
+def test_wrong_radius(make_knn, radius):
+    knn = make_knn()
     knn.train(torch.ones(2, 4))
     with pytest.raises(ValueError, match=f"`radius` of at least 0, got {radius}"):
         knn.range_search(torch.ones(1, 4), radius)
 
 
-def test_wrong_queries():
-    knn = HammingKNN()
+def test_wrong_queries(make_knn):
+    knn = make_knn()
     knn.train(torch.ones(2, 4))
     with pytest.raises(ValueError, match=r"`query` of shape \(batch_size, 4\), .* got \(1, 5\)"):
         knn.range_search(torch.ones(1, 5), 1)

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from pml_hashing._compat import AccuracyCalculator
 from pml_hashing.codes import binarize, pack
-from pml_hashing.search import HNSW, HammingKNN, _reranking
+from pml_hashing.search import HNSW, HammingKNN, _neighbors
 
 
 def rerank_reference(query, database, k, num_candidates, rerank, own=None):
@@ -45,17 +45,26 @@ def rerank_reference(query, database, k, num_candidates, rerank, own=None):
     data=st.data(),
 )
 def test_reranking(
-    seed, num_database, code_length, num_candidates, rerank, stored, ref_includes_query, block, data
+    make_knn,
+    seed,
+    num_database,
+    code_length,
+    num_candidates,
+    rerank,
+    stored,
+    ref_includes_query,
+    block,
+    data,
 ):
     torch.manual_seed(seed)
     # Multiples of a quarter: sums are exact, and ties are real.
     database = torch.randint(-4, 5, (num_database, code_length)) / 4
     query = database[:3] if ref_includes_query else torch.randint(-4, 5, (3, code_length)) / 4
     k = data.draw(st.integers(1, num_database - ref_includes_query))
-    knn = HammingKNN(rerank=rerank, num_candidates=num_candidates)
+    knn = make_knn(rerank=rerank, num_candidates=num_candidates)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_reranking, "BLOCK_ELEMENTS", block)
-        if stored:
+        patch.setattr(_neighbors, "BLOCK_ELEMENTS", block)
+        if stored and (make_knn is HammingKNN or not ref_includes_query):
             knn.train(database)
             distances, rows = knn(query, k, ref_includes_query=ref_includes_query)
         else:
@@ -66,11 +75,11 @@ def test_reranking(
         assert list(zip(distances[i].tolist(), rows[i].tolist(), strict=True)) == expected
 
 
-def test_binary_codes_keep_their_hamming_distance(device):
+def test_binary_codes_keep_their_hamming_distance(make_knn, device):
     codes = binarize(torch.randn(30, 12)).to(device)
-    expected = HammingKNN()(codes, 30, codes)
+    expected = make_knn()(codes, 30, codes)
     for rerank in ("asymmetric", "vectors"):
-        knn = HammingKNN(rerank=rerank)
+        knn = make_knn(rerank=rerank)
         knn.train(codes)
         for found in (knn(codes, 30), knn(codes, 30, codes.cpu())):
             assert_close(found, (expected[0].float(), expected[1]))
@@ -88,10 +97,10 @@ def test_asymmetric_reranking_of_packed_codes():
         knn(pack(query), 5)
 
 
-def test_gradients_and_half_precision_do_not_matter():
+def test_gradients_and_half_precision_do_not_matter(make_knn):
     codes = torch.randint(-4, 5, (20, 8)) / 4
     for rerank in ("asymmetric", "vectors"):
-        knn = HammingKNN(rerank=rerank)
+        knn = make_knn(rerank=rerank)
         knn.train(codes)
         expected = knn(codes, 5)
         for passed in (codes.clone().requires_grad_(), codes.half(), codes.double()):
@@ -101,8 +110,8 @@ def test_gradients_and_half_precision_do_not_matter():
             assert not knn(passed, 5)[0].requires_grad
 
 
-def test_vectors_are_needed():
-    codes, knn = torch.randn(6, 16), HammingKNN(rerank="vectors")
+def test_vectors_are_needed(make_knn):
+    codes, knn = torch.randn(6, 16), make_knn(rerank="vectors")
     knn.train(codes)
     for use in (knn.train, knn.add, lambda x: knn.update(range(6), x)):
         with pytest.raises(TypeError, match="real codes in `codes` to re-rank, got packed"):

@@ -10,6 +10,8 @@ from safetensors.torch import save_file
 from torch.testing import assert_close
 
 from pml_hashing import _tensor_files
+from pml_hashing._tensor_files import write_tensors
+from pml_hashing.code_file import json_tensor
 from pml_hashing.codes import pack
 from pml_hashing.search import HNSW, IVF, HammingKNN
 
@@ -42,14 +44,85 @@ def test_ids_come_back(tmp_path, ids):
     assert loaded.ids[-1] == max((id_ for id_ in knn.ids if isinstance(id_, int)), default=-1) + 1
 
 
-@pytest.mark.parametrize("id_", [1.5, None, True, b"a", frozenset(), ("a", None)])
-def test_ids_that_cannot_be_saved(tmp_path, id_):
-    knn = HammingKNN()
-    knn.train(make_codes(2), ["a", id_])
-    assert id_ in knn
-    with pytest.raises(TypeError, match=r"strings, integers or tuples of these, .* got .* of type"):
-        knn.save(tmp_path / "codes")
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize("memory_map", [False, True])
+@pytest.mark.parametrize("ids", [IDS["strings"], [7, 3, 9, 5, 1], None], ids=["a", "1", "auto"])
+def test_what_is_loaded_can_be_changed(tmp_path, ids, memory_map):
+    codes, knn, loaded = make_codes(5), HammingKNN(), HammingKNN()
+    knn.train(codes, ids, label=[1, 2, 1, None, 2])
+    knn.save(tmp_path / "codes")
+    loaded.load(tmp_path / "codes", memory_map=memory_map)
+    ids = knn.ids
+    assert all(id_ in loaded for id_ in ids)
+    assert not any(id_ in loaded for id_ in ("none", 10, -2, 2**80, ("a",), 1.0, None, []))
+    for each in (knn, loaded):
+        each.remove(ids[1:2])
+        each.update(ids[3:4], codes[:1], label=[1])
+        each.add(codes[1:2], ids[1:2], label=[3])
+        each.add(codes[:2], shop=["x", "y"])
+    assert loaded.ids == knn.ids
+    assert loaded.search(codes, 7)[1] == knn.search(codes, 7)[1]
+    assert loaded.search(codes, 3, where={"label": 1})[1] == knn.search(codes, 3, {"label": 1})[1]
+    for each in (knn, loaded):  # most of it: what is kept becomes a table of its own
+        each.remove(ids[:4])
+        each.add(codes[:1], ids[:1])
+    assert loaded.ids == knn.ids
+    assert [loaded.get([id_]).metadata for id_ in knn.ids] == [
+        knn.get([id_]).metadata for id_ in knn.ids
+    ]
+
+
+def test_automatic_ids_count_on_after_removal(make_knn, tmp_path):
+    knn, loaded, code = make_knn(), make_knn(), make_codes(1)
+    knn.add(make_codes(4))
+    knn.remove([2, 3])
+    knn.save(tmp_path / "codes")
+    loaded.load(tmp_path / "codes")
+    for each in (knn, loaded):
+        each.add(code)
+        assert each.ids == [0, 1, 4]
+
+
+def test_metadata_comes_back(make_knn, tmp_path):
+    knn, loaded, codes = make_knn(), make_knn(), make_codes(4)
+    columns = {
+        "label": [1, 2, None, 1],
+        "shop": ["a", "\udc80", "", None],
+        "price": [0.5, float("inf") if make_knn is HammingKNN else 2.0, None, -0.0],
+        "new": [True, False, None, True],
+        "empty": [None] * 4,
+    }
+    knn.add(codes, list("abcd"), **columns)
+    knn.add(codes[:1])
+    knn.save(tmp_path / "codes")
+    for memory_map in (False, True):
+        loaded = make_knn()
+        loaded.load(tmp_path / "codes", memory_map=memory_map)
+        assert loaded.columns == knn.columns
+        found = loaded.get(loaded.ids)
+        assert found.ids == ["a", "b", "c", "d", 0]
+        assert found.metadata == {name: [*values, None] for name, values in columns.items()}
+        assert (
+            loaded.search(codes, 2, where={"label": 1})[1]
+            == (knn.search(codes, 2, where={"label": 1})[1])
+        )
+
+
+def test_a_file_of_version_2_is_read_as_it_was_written(tmp_path):
+    """As written before ids and columns had tensors of their own."""
+    codes = pack(make_codes(3, 12))
+    for ids in (["a", "b", "c"], [5, 3, 4], ["a", ("b", 1), 2]):
+        tensors = {"packed_codes": codes, "ids": json_tensor(ids)}
+        metadata = {
+            "format": "pml_hashing.HammingKNN",
+            "format_version": "2",
+            "code_length": "12",
+            "count": "3",
+        }
+        write_tensors(tmp_path / "codes", tensors, metadata)
+        knn = HammingKNN(code_length=12)
+        knn.load(tmp_path / "codes")
+        assert knn.ids == ids
+        assert_close(knn(codes, 1)[1][:, 0], torch.arange(3))
 
 
 @pytest.mark.parametrize("index", [IVF(), HNSW()])
@@ -64,17 +137,17 @@ def test_an_approximate_index_is_built_anew(tmp_path, index):
     assert_close(loaded(codes, 5), found)
 
 
-def test_vectors_come_back(tmp_path):
-    codes, knn = make_codes(5).double(), HammingKNN(rerank="vectors")
+def test_vectors_come_back(make_knn, tmp_path):
+    codes, knn = make_codes(5).double(), make_knn(rerank="vectors")
     knn.train(codes[:3])
     knn.add(codes[3:])
     knn.save(tmp_path / "codes")
-    loaded = HammingKNN(rerank="vectors")
+    loaded = make_knn(rerank="vectors")
     loaded.load(tmp_path / "codes")
     assert_close(loaded(codes, 5), knn(codes, 5))
-    without = HammingKNN()
+    without = make_knn()
     without.load(tmp_path / "codes")
-    assert_close(without(codes, 5), HammingKNN()(codes, 5, codes))
+    assert_close(without(codes, 5), make_knn()(codes, 5, codes))
     without.save(tmp_path / "codes")
     with pytest.raises(ValueError, match=r"vectors to re-rank by in `.*codes`, got codes only"):
         loaded.load(tmp_path / "codes")
@@ -219,6 +292,81 @@ def test_ids_that_no_index_has(saved, ids, message):
         tensors = {"packed_codes": file.get_tensor("packed_codes")}
     rewrite(saved, tensors | {"ids": torch.frombuffer(bytearray(ids), dtype=torch.uint8)})
     with pytest.raises(ValueError, match=message):
+        HammingKNN().load(saved)
+
+
+BAD_TENSORS = {
+    "offsets alone": ({"ids": None}, "id_offsets"),
+    "twice": ({"ids": "aabcd", "id_offsets": [0, 1, 2, 3, 4, 5]}, "duplicates, got 'a' twice"),
+    "too few": ({"ids": "abc", "id_offsets": [0, 1, 2, 3]}, r"shape \(4,\), not \(6,\)"),
+    "backwards": ({"ids": "abcde", "id_offsets": [0, 2, 1, 3, 4, 5]}, "do not part"),
+    "beyond": ({"ids": "abcde", "id_offsets": [0, 1, 2, 3, 4, 6]}, "do not part"),
+    "late": ({"ids": "abcde", "id_offsets": [1, 1, 2, 3, 4, 5]}, "do not part"),
+    "half a character": ({"ids": "äbcd", "id_offsets": [0, 1, 2, 3, 4, 5]}, "part a character"),
+    "no text": ({"ids": b"\xff\xfebcd", "id_offsets": [0, 1, 2, 3, 4, 5]}, "utf-8"),
+    "same integers": ({"ids": torch.tensor([1, 2, 3, 2, 4])}, "duplicates, got 2 twice"),
+    "few integers": ({"ids": torch.tensor([1, 2])}, r"`ids` are of shape \(2,\), not \(5,\)"),
+    "no values": ({"column.a": torch.zeros(5, dtype=torch.int32)}, "no `values.` for a column"),
+    "beyond values": (
+        {"column.a": torch.tensor([0, 0, 3, 0, 0], dtype=torch.int32), "values.a": "[1, 2]"},
+        "not numbers of its 3 values",
+    ),
+    "negative": (
+        {"column.a": torch.tensor([0, 0, -1, 0, 0], dtype=torch.int32), "values.a": "[1, 2]"},
+        "not numbers of its 3 values",
+    ),
+    "short": (
+        {"column.a": torch.zeros(4, dtype=torch.int32), "values.a": "[]"},
+        r"`column.a` are of shape \(4,\), not \(5,\)",
+    ),
+    **{
+        values: (
+            {"column.a": torch.zeros(5, dtype=torch.int32), "values.a": values},
+            message,
+        )
+        for values, message in {
+            "[1, 1]": "not distinct",
+            "[null]": "not distinct",
+            "[1, true]": "values of `a` of type int, as those before, got True",
+            '["x", 1]': "values of `a` of type str",
+            "[[]]": "to hold strings",
+            "[NaN]": "without NaN",
+            "[9223372036854775808]": "64 bits",
+            "3": "no len",
+            "[" * 100_000: "recursion",
+        }.items()
+    },
+    "odd name": (
+        {"column.a b": torch.zeros(5, dtype=torch.int32), "values.a b": "[]"},
+        "identifiers, got 'a b'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("tensors", "message"), BAD_TENSORS.values(), ids=map(str, range(24)))
+def test_columns_and_ids_that_no_index_has(saved, tensors, message):
+    with safe_open(saved, framework="pt") as file:
+        found = {"packed_codes": file.get_tensor("packed_codes")}
+    for name, value in tensors.items():
+        content = value.encode() if isinstance(value, str) else value
+        content = (
+            torch.frombuffer(bytearray(content), dtype=torch.uint8)
+            if isinstance(content, bytes)
+            else content
+        )
+        found[name] = torch.tensor(content) if isinstance(content, list) else content
+    if found.get("ids", 0) is None:
+        found["id_offsets"] = torch.arange(6)
+        del found["ids"]
+    rewrite(saved, found)
+    with pytest.raises(ValueError, match=message):
+        HammingKNN().load(saved)
+
+
+@pytest.mark.parametrize("next_id", ["5", "-1", "x"])
+def test_an_automatic_id_that_would_come_twice(saved, next_id):
+    rewrite(saved, next_id=next_id)
+    with pytest.raises(ValueError, match=r"`next_id` is|invalid literal"):
         HammingKNN().load(saved)
 
 

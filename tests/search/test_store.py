@@ -1,17 +1,21 @@
 """Ids that are added, changed and removed, against a plain dictionary."""
 
+import tempfile
+import time
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlite_store import SQLiteStore
 from torch.testing import assert_close
 
 from pml_hashing.codes import pack
-from pml_hashing.search import HNSW, IVF, CodeStore, HammingKNN, MemoryStore
+from pml_hashing.search import HNSW, IVF, HammingKNN, MemoryStore
 
 STEP = st.tuples(
-    st.sampled_from(["add", "add own", "update", "remove", "search"]), st.integers(1, 6)
+    st.sampled_from(["add", "add own", "update", "remove", "search", "save"]), st.integers(1, 6)
 )
 
 
@@ -19,42 +23,76 @@ STEP = st.tuples(
     seed=st.integers(0, 2**32 - 1),
     steps=st.lists(STEP, max_size=12),
     index=st.sampled_from([None, IVF(num_lists=2, num_probes=2), HNSW()]),
-    rerank=st.sampled_from([None, "vectors"]),
+    rerank=st.sampled_from([None, "asymmetric", "vectors"]),
 )
-def test_any_history(seed, steps, index, rerank):
+def test_any_history(make_knn, seed, steps, index, rerank):
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    knn, held, next_id = HammingKNN(index=index, rerank=rerank), {}, 0
+    options = (
+        {"rerank": rerank} if make_knn is not HammingKNN else {"rerank": rerank, "index": index}
+    )
+    knn, held, next_id = make_knn(**options), {}, 0
     for number, (step, count) in enumerate([("add", 3), *steps]):
-        codes = torch.randn(count, 10)
+        codes, labels = torch.randn(count, 10), rng.integers(3, size=count).tolist()
         chosen = [list(held)[i] for i in rng.permutation(len(held))[:count]]
+        records = list(zip(codes, labels, strict=True))
         if step == "add":
-            knn.add(codes)
-            held |= dict(zip(range(next_id, next_id + count), codes, strict=True))
+            knn.add(codes, label=labels)
+            held |= dict(zip(range(next_id, next_id + count), records, strict=True))
             next_id += count
         elif step == "add own":
-            ids = [(number, i) for i in range(count)]
+            ids = [(number, i) if i % 2 else f"{number} {i}" for i in range(count)]
             knn.add(codes, ids)
-            held |= dict(zip(ids, codes, strict=True))
+            held |= {id_: (code, None) for id_, code in zip(ids, codes, strict=True)}
         elif step == "update" and chosen:
-            knn.update(chosen, codes[: len(chosen)])
-            held |= dict(zip(chosen, codes[: len(chosen)], strict=True))
+            knn.update(chosen, codes[: len(chosen)], label=labels[: len(chosen)])
+            held |= dict(zip(chosen, records[: len(chosen)], strict=True))
         elif step == "remove":
             knn.remove(chosen)
-            held = {id_: code for id_, code in held.items() if id_ not in chosen}
+            held = {id_: record for id_, record in held.items() if id_ not in chosen}
+        elif step == "save" and held:
+            knn = saved_and_loaded(knn, make_knn(**options))
         elif held:
-            knn(codes, len(held))  # builds an approximate index, which then has to follow
+            knn.search(codes, len(held))  # builds an approximate index, which then has to follow
+    check(knn, held, rerank)
+
+
+def saved_and_loaded(knn, loaded):
+    with tempfile.TemporaryDirectory() as folder:
+        knn.save(f"{folder}/codes")
+        loaded.load(f"{folder}/codes", memory_map=True)
+    return loaded
+
+
+def check(knn, held, rerank):
     assert knn.ids == list(held)
-    if held:
-        database, query = torch.stack(list(held.values())), torch.randn(3, 10)
-        expected = HammingKNN(rerank=rerank)(query, len(held), database)
-        assert_close(knn(query, len(held)), expected)
-        ids = [[knn.ids[row] for row in rows] for rows in expected[1].tolist()]
-        assert knn.search(query, len(held))[1] == ids
+    assert len(knn) == len(held)
+    for label in (0, 1, 2, None, [0, None], []):
+        wanted = label if isinstance(label, list) else [label]
+        chosen = {i: code for i, (code, own) in held.items() if own in wanted}
+        assert knn.count({"label": label}) == len(chosen)
+        compare(knn, chosen, rerank, {"label": label})
+    compare(knn, {id_: code for id_, (code, _) in held.items()}, rerank, None)
 
 
-def test_automatic_ids_count_on_from_the_largest():
-    knn, code = HammingKNN(), torch.ones(1, 4)
+def compare(knn, codes, rerank, where):
+    """Search for exactly what a search in a list of codes finds."""
+    query = torch.randn(3, 10)
+    if len(knn):
+        found = [ids for _, ids in [knn.range_search(query, 10, where=where)]]
+        assert [sorted(map(str, ids)) for ids in found[0]] == [sorted(map(str, codes))] * 3
+    if codes:
+        ids, database = list(codes), torch.stack(list(codes.values()))
+        for k in (1, len(codes)):
+            distances, rows = HammingKNN(rerank=rerank)(query, k, database)
+            found = knn.search(query, k, where=where)
+            if k == len(codes) or where:  # an index may find others, but for all
+                assert_close(found[0], distances)
+                assert found[1] == [[ids[row] for row in row_] for row_ in rows.tolist()]
+
+
+def test_automatic_ids_count_on_from_the_largest(make_knn):
+    knn, code = make_knn(), torch.ones(1, 4)
     knn.add(code)
     knn.add(code, [7])
     knn.add(code)
@@ -66,10 +104,10 @@ def test_automatic_ids_count_on_from_the_largest():
     assert knn.ids == [0]
 
 
-def test_numbers_are_python_numbers():
+def test_numbers_are_python_numbers(make_knn):
     codes = torch.randn(2, 4)
     for ids in (torch.tensor([3, 4]), np.array([3, 4]), [np.int64(3), np.int32(4)], range(3, 5)):
-        knn = HammingKNN()
+        knn = make_knn()
         knn.train(codes, ids)
         assert [type(id_) for id_ in knn.ids] == [int, int]
         assert 3 in knn
@@ -79,8 +117,8 @@ def test_numbers_are_python_numbers():
         assert len(knn) == 0
 
 
-def test_what_is_held_is_a_copy():
-    packed_codes, knn = pack(torch.randn(3, 8)), HammingKNN()
+def test_what_is_held_is_a_copy(make_knn):
+    packed_codes, knn = pack(torch.randn(3, 8)), make_knn()
     expected = packed_codes.clone()
     knn.train(packed_codes)
     packed_codes.zero_()
@@ -93,15 +131,34 @@ WRONG = {
     "too few": (["a"], ValueError, "2 `ids`, one for each code, got 1"),
     "string": ("ab", TypeError, "`ids` to be a list of ids, got str"),
     "number": (3, TypeError, "`ids` to be a list of ids, got int"),
-    "list": ([["a"], ["b"]], TypeError, r"hashable `ids`, got \['a'\] of type list"),
-    "inner list": ([("a", []), "b"], TypeError, "hashable `ids`, got .* of type tuple"),
-    "tensor": ([torch.tensor(1), 2], TypeError, "hashable `ids`, got .* of type Tensor"),
+    **{
+        str(id_): (["a", id_], TypeError, "strings, integers or tuples of these, got .* of type")
+        for id_ in (
+            1.0,
+            float("nan"),
+            np.float32(1),
+            True,
+            np.bool_(True),
+            None,
+            b"a",
+            frozenset(),
+            ["a"],
+            ("a", []),
+            ("a", 1.0),
+            torch.tensor(1),
+        )
+    },
+    "floats": (
+        torch.tensor([1.0, 2.0]),
+        TypeError,
+        "strings, integers or tuples of these, got 1.0",
+    ),
 }
 
 
 @pytest.mark.parametrize(("ids", "error", "message"), WRONG.values(), ids=WRONG)
-def test_wrong_ids(ids, error, message):
-    knn, codes = HammingKNN(), torch.randn(2, 4)
+def test_wrong_ids(make_knn, ids, error, message):
+    knn, codes = make_knn(), torch.randn(2, 4)
     knn.train(codes, ["x", "y"])
     with pytest.raises(error, match=message):
         knn.add(codes, ids)
@@ -111,11 +168,11 @@ def test_wrong_ids(ids, error, message):
         with pytest.raises(error, match=message):
             knn.update(ids, codes)
     assert knn.ids == ["x", "y"]
-    assert_close(knn(codes, 2), HammingKNN()(codes, 2, codes))
+    assert_close(knn(codes, 2), make_knn()(codes, 2, codes))
 
 
-def test_unknown_ids():
-    knn, codes = HammingKNN(), torch.randn(2, 4)
+def test_unknown_ids(make_knn):
+    knn, codes = make_knn(), torch.randn(2, 4)
     knn.train(codes, ["x", "y"])
     for change in (lambda: knn.remove(["x", "z"]), lambda: knn.update(["x", "z"], -codes)):
         with pytest.raises(ValueError, match="`ids` that are held, got 'z', which is not"):
@@ -125,12 +182,12 @@ def test_unknown_ids():
     with pytest.raises(ValueError, match=r"`codes` of shape \(batch_size, 4\)"):
         knn.update(["x"], torch.ones(1, 5))
     assert knn.ids == ["x", "y"]
-    assert_close(knn(codes, 2), HammingKNN()(codes, 2, codes))
-    assert "z" not in HammingKNN()
+    assert_close(knn(codes, 2), make_knn()(codes, 2, codes))
+    assert "z" not in make_knn()
 
 
-def test_an_emptied_index_keeps_its_code_length():
-    knn = HammingKNN()
+def test_an_emptied_index_keeps_its_code_length(make_knn):
+    knn = make_knn()
     knn.train(torch.ones(2, 12))
     knn.remove([0, 1])
     with pytest.raises(ValueError, match=r"`codes` of shape \(batch_size, 12\), .* got \(1, 16\)"):
@@ -139,18 +196,26 @@ def test_an_emptied_index_keeps_its_code_length():
     assert knn.ids == [2]
 
 
+def test_one_and_one_point_zero_are_not_the_same_id():
+    knn = HammingKNN()
+    knn.add(torch.ones(2, 4), [1, ("a", 1)])
+    assert 1 in knn
+    for id_ in (1.0, True, ("a", 1.0), ("a", True), None, [1], {}):
+        assert id_ not in knn
+
+
 class CountingStore(MemoryStore):
     """A store that searches by itself, as one spread over machines would."""
 
     searches = 0
 
-    def nearest(self, packed_query, k):
+    def nearest(self, *args, **options):
         self.searches += 1
-        return super().nearest(packed_query, k)
+        return super().nearest(*args, **options)
 
-    def within(self, packed_query, radius):
+    def within(self, *args):
         self.searches += 1
-        return super().within(packed_query, radius)
+        return super().within(*args)
 
 
 def test_a_store_of_ones_own():
@@ -163,18 +228,105 @@ def test_a_store_of_ones_own():
     assert store.searches == 2
     with pytest.raises(ValueError, match="codes of 16 bits in `store`, got 12 bits"):
         HammingKNN(store=store, code_length=16)
+    with pytest.raises(ValueError, match="vectors to re-rank by in `store`, got codes only"):
+        HammingKNN(store=store, rerank="vectors")
 
 
-def test_a_store_that_cannot_adopt_copies(tmp_path):
-    class Copying(MemoryStore):
-        adopt = CodeStore.adopt
+@pytest.mark.parametrize("make_store", [MemoryStore, SQLiteStore])
+def test_what_another_reader_holds_is_not_dropped(make_store, tmp_path):
+    store, codes = make_store(), torch.randn(4, 12)
+    first, second = HammingKNN(store=store), HammingKNN(store=store)
+    first.add(codes, list("abcd"))
+    first.save(tmp_path / "codes")
+    for replace in (lambda: second.train(-codes), lambda: second.load(tmp_path / "codes")):
+        with pytest.raises(
+            ValueError, match=r"an empty `store`, .*got 4 codes in it: `add` appends"
+        ):
+            replace()
+    assert first.search(codes, 1)[1] == [["a"], ["b"], ["c"], ["d"]]
+    with pytest.raises(ValueError, match="codes of 20 bits without vectors, got one with others"):
+        store.prepare(20, with_vectors=False)
+    store.clear()
+    assert (len(store), store.code_length, store.columns) == (0, None, {})
+    second.train(torch.randn(2, 20))
+    assert (len(first), first.code_length) == (2, 20)
 
-    codes, stores = torch.randn(5, 12), (Copying(), MemoryStore())
-    knn = HammingKNN()
-    knn.train(codes, list("abcde"))
-    knn.save(tmp_path / "codes")
-    for store in stores:
-        loaded = HammingKNN(store=store)
-        loaded.load(tmp_path / "codes", memory_map=True)
-        assert_close(loaded(codes, 5), knn(codes, 5))
-        assert loaded.ids == list("abcde")
+
+def test_a_store_outlives_its_connection(tmp_path):
+    codes = torch.randn(4, 12)
+    knn = HammingKNN(store=SQLiteStore(tmp_path / "codes.db"))
+    knn.add(codes, label=[1, 2, 3, 4])
+    knn.remove([3])
+    expected = knn.search(codes, 3)
+    knn.close()
+    knn = HammingKNN(store=SQLiteStore(tmp_path / "codes.db"))
+    assert (len(knn), knn.code_length, knn.columns) == (3, 12, {"label": int})
+    assert knn.search(codes, 3)[1] == expected[1]
+    knn.add(codes[:1])
+    assert [id_ for batch in knn.batches() for id_ in batch.ids] == [0, 1, 2, 4]
+    knn.close()
+
+
+def test_what_needs_codes_in_memory_says_so(tmp_path):
+    knn, codes = HammingKNN(store=SQLiteStore()), torch.randn(4, 12)
+    knn.add(codes)
+    for use in (lambda: knn(codes, 1), lambda: knn.ids):
+        with pytest.raises(TypeError, match=r"codes in memory, .* got a SQLiteStore: `search`"):
+            use()
+    for index in (IVF(), HNSW()):
+        name = type(index).__name__
+        with pytest.raises(TypeError, match=f"no `index` with a SQLiteStore, got {name}: .*memory"):
+            HammingKNN(index=index, store=SQLiteStore())
+
+
+def test_codes_are_looked_up_and_read_in_batches(make_knn):
+    knn, codes = make_knn(rerank="vectors"), torch.randn(7, 12)
+    knn.add(codes, list("abcdefg"), label=range(7))
+    knn.remove(["c"])
+    found = knn.get(["f", "a"])
+    assert found.ids == ["f", "a"]
+    assert_close(found.packed_codes, pack(codes[[5, 0]]))
+    assert_close(found.vectors, codes[[5, 0]])
+    assert found.metadata == {"label": [5, 0]}
+    with pytest.raises(ValueError, match="`ids` that are held, got 'c', which is not"):
+        knn.get(["a", "c"])
+    for size in (1, 2, 100):
+        batches = list(knn.batches(size))
+        assert all(len(batch.ids) <= size for batch in batches)
+        assert [id_ for batch in batches for id_ in batch.ids] == list("abdefg")
+        assert_close(torch.cat([batch.vectors for batch in batches]), codes[[0, 1, 3, 4, 5, 6]])
+    with pytest.raises(ValueError, match="`size` of at least 1, got 0"):
+        knn.batches(0)
+
+
+def test_codes_may_change_between_batches(make_knn):
+    knn, codes = make_knn(), torch.randn(10, 12)
+    knn.add(codes)
+    seen = []
+    for batch in knn.batches(2):
+        seen += batch.ids
+        knn.remove(batch.ids)  # at last more than half: what is kept moves
+        knn.add(codes[:1])
+        if len(seen) > 30:
+            break
+    assert seen[:10] == list(range(10))
+    assert len(set(seen)) == len(seen)
+
+
+def test_one_change_costs_the_same_among_many_codes():
+    def seconds(count):
+        knn, codes = HammingKNN(), torch.randint(256, (count, 8), dtype=torch.uint8)
+        knn.train(codes, [f"image {i}" for i in range(count)], label=[0] * count)
+        knn.remove(["image 0"])
+        knn.add(codes[:1], ["first"])
+        times = []
+        for number in range(200):
+            start = time.process_time()
+            knn.add(codes[:1], [f"new {number}"], label=[number])
+            knn.update([f"new {number}"], codes[1:2])
+            assert f"new {number}" in knn
+            knn.remove([f"image {number + 1}"])
+            times.append(time.process_time() - start)
+        return sorted(times)[100]
+
+    assert seconds(300_000) < 3 * seconds(1000)

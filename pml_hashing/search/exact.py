@@ -1,6 +1,7 @@
 """Exact search over packed codes: faiss on the CPU, a matrix product on any other device."""
 
 import math
+from collections.abc import Iterator
 from itertools import pairwise
 
 import faiss
@@ -8,16 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pml_hashing.codes import BITS_OF_A_BYTE
-from pml_hashing.search import _product
+from pml_hashing.codes import BITS_OF_A_BYTE, unpack
 
 # Counting sets aside k places of 8 bytes for each distance and each query of a batch: up to 1 GiB
 # of addresses, of which it touches the places that are taken.
 MAX_COUNTING_PLACES = 2**22
 COUNTED_QUERIES = 32  # of a batch, as in faiss' flat index
+# Distances that a matrix product forms at a time: a block of queries by a block of the database.
+BLOCK_DISTANCES = 2**25
+MIN_DATABASE_BLOCK = 2**16
+# Half precision holds every integer up to 2048, and 2 * code_length is formed.
+MAX_HALF_CODE_LENGTH = 1024
 
 
-def nearest(query: Tensor, database: Tensor, code_length: int, k: int) -> tuple[Tensor, Tensor]:
+def nearest(query: Tensor, database: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return distances (int32) and rows (int64) of the `k` nearest codes, `(num_queries, k)`.
 
     The search runs where the query is. Neighbours at equal distance come in database order.
@@ -25,12 +30,14 @@ def nearest(query: Tensor, database: Tensor, code_length: int, k: int) -> tuple[
     Args:
         query: Packed codes.
         database: Packed codes, at least `k` of them.
-        code_length: Number of bits.
         k: Number of neighbours.
     """
+    if not k:
+        shape = (len(query), 0)
+        return query.new_empty(shape, dtype=torch.int32), query.new_empty(shape, dtype=torch.int64)
     database = database.to(query.device)
     if not _faiss_has(query.device):
-        return _product.nearest(query, database, code_length, k)
+        return nearest_by_product(query, database, k)
     distances, rows = nearest_arrays(query.numpy(), database.numpy(), k)
     return torch.from_numpy(distances), torch.from_numpy(rows)
 
@@ -72,9 +79,7 @@ def _is_counted(k: int, num_codes: int, num_bytes: int) -> bool:
     return through_heap > math.sqrt(num_codes) + 0.005 * num_codes * (num_bytes > 8)
 
 
-def within(
-    query: Tensor, database: Tensor, code_length: int, radius: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def within(query: Tensor, database: Tensor, radius: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return the number of codes within `radius` of each query, and their distances and rows.
 
     The search runs where the query is. The codes of the first query come first; those of a query
@@ -83,12 +88,14 @@ def within(
     Args:
         query: Packed codes.
         database: Packed codes.
-        code_length: Number of bits.
         radius: Largest distance, inclusive.
     """
+    if not len(database):
+        counts = query.new_zeros(len(query), dtype=torch.int64)
+        return counts, counts[:0].int(), counts[:0]
     database = database.to(query.device)
     if not _faiss_has(query.device):
-        return _product.within(query, database, code_length, radius)
+        return within_by_product(query, database, radius)
     arrays = _within_arrays(query.numpy(), database.numpy(), radius)
     counts, distances, rows = (torch.from_numpy(array) for array in arrays)
     return counts, distances, rows
@@ -122,3 +129,69 @@ def _within_arrays(query: np.ndarray, database: np.ndarray, radius: int) -> tupl
         distances[start:end] = distances[start:end][order]
         rows[start:end] = rows[start:end][order]
     return np.diff(limits), distances, rows
+
+
+def nearest_by_product(query: Tensor, database: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return `nearest` by matrix products of -1 and 1, on any device."""
+    block_size = min(len(database), max(MIN_DATABASE_BLOCK, 4 * k))
+    found = []
+    for queries in query.split(max(1, BLOCK_DISTANCES // block_size)):
+        best = None
+        for start, distances in _distances(queries, database, block_size):
+            block = _smallest(distances, min(k, distances.shape[1]))
+            block = (block[0], block[1] + start)
+            best = block if best is None else _merge(best, block, k)
+        found.append(best)
+    distances, rows = zip(*found, strict=True)
+    return torch.cat(distances), torch.cat(rows)
+
+
+def within_by_product(
+    query: Tensor, database: Tensor, radius: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return `within` by matrix products of -1 and 1, on any device."""
+    block_size = min(len(database), MIN_DATABASE_BLOCK)
+    found, first = [], 0
+    for queries in query.split(max(1, BLOCK_DISTANCES // block_size)):
+        for start, distances in _distances(queries, database, block_size):
+            near, rows = (distances <= radius).nonzero(as_tuple=True)
+            found.append((near + first, distances[near, rows], rows + start))
+        first += len(queries)
+    near, distances, rows = (torch.cat(parts) for parts in zip(*found, strict=True))
+    # Blocks of the database came in order, so that rows are in order within a query.
+    order = (near * (query.shape[1] * BITS_OF_A_BYTE + 1) + distances).argsort(stable=True)
+    return near.bincount(minlength=len(query)), distances[order], rows[order]
+
+
+def _distances(query: Tensor, database: Tensor, block_size: int) -> Iterator[tuple[int, Tensor]]:
+    """Yield the first row of each block of the database and its distances, int32."""
+    code_length = query.shape[1] * BITS_OF_A_BYTE  # bits behind a code are zeros, and differ not
+    half = query.device.type == "cuda" and code_length <= MAX_HALF_CODE_LENGTH
+    dtype = torch.float16 if half else torch.float32
+    signs = unpack(query, dtype=dtype)
+    for start in range(0, len(database), block_size):
+        block = unpack(database[start : start + block_size], dtype=dtype)
+        with torch.autocast(query.device.type, enabled=False):  # bf16 cannot count past 256
+            inner = signs @ block.T
+        yield start, inner.neg_().add_(code_length).div_(2).int()
+
+
+def _smallest(distances: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the `k` smallest distances of each row and their columns; ties in column order.
+
+    `torch.topk` orders ties at random, so it gets keys without ties: distance first, then column.
+    """
+    size = distances.shape[1]
+    keys = distances.long() if (int(distances.max()) + 1) * size >= 2**31 else distances
+    keys = keys * size + torch.arange(size, device=keys.device, dtype=keys.dtype)
+    keys = keys.topk(k, largest=False).values
+    return (keys // size).int(), (keys % size).long()
+
+
+def _merge(
+    best: tuple[Tensor, Tensor], block: tuple[Tensor, Tensor], k: int
+) -> tuple[Tensor, Tensor]:
+    """Return the `k` nearest of two sets of neighbours, the first from earlier in the database."""
+    distances, rows = (torch.cat(parts, dim=1) for parts in zip(best, block, strict=True))
+    distances, order = distances.sort(dim=1, stable=True)
+    return distances[:, :k].contiguous(), rows.gather(1, order[:, :k])

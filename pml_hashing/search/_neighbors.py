@@ -1,0 +1,204 @@
+"""The way of a query: to candidates in a store, by an index if there is one, and re-ranked."""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pml_hashing.codes import unpack
+from pml_hashing.search._arguments import to_packed, to_vectors
+from pml_hashing.search._ids import CountedIds, Ids
+from pml_hashing.search._table import Table
+from pml_hashing.search.approximate import HNSW, IVF, ApproximateIndex
+from pml_hashing.search.memory_store import MemoryStore
+from pml_hashing.search.store import CodeStore, Fetched, Neighbors, Where
+
+Rerank = Literal["asymmetric", "vectors"]
+FETCHED: dict[Rerank | None, Fetched] = {"asymmetric": "packed_codes", "vectors": "vectors"}
+
+# Elements of candidates' vectors held at a time: 64 MiB.
+BLOCK_ELEMENTS = 2**24
+
+
+class Held(NamedTuple):
+    """A store, and the approximate index over it, which only go together."""
+
+    store: CodeStore
+    approximate: ApproximateIndex | None
+
+
+def of_reference(
+    packed_codes: Tensor, code_length: int, vectors: Tensor | None, recipe: IVF | HNSW | None
+) -> Held:
+    """Return codes that are passed for one call, without copying them, as a store of their own."""
+    count, store = len(packed_codes), MemoryStore()
+    codes = packed_codes if recipe is None else packed_codes.cpu()
+    store.adopt(code_length, Table(codes, Ids(CountedIds(0, count)), vectors), count)
+    return Held(store, None if recipe is None else ApproximateIndex(recipe))
+
+
+@dataclass(frozen=True)
+class NeighborSearch:
+    """How neighbours are found.
+
+    Attributes:
+        rerank: What candidates are ordered by; their Hamming distance if `None`.
+        num_candidates: How many candidates are ordered anew.
+    """
+
+    rerank: Rerank | None
+    num_candidates: int
+
+    def check_fits(
+        self, code_length: int, expected: int | None, *, has_vectors: bool, where: object
+    ) -> None:
+        """Raise unless codes are of the length that is expected, with vectors if it takes them."""
+        if expected not in (None, code_length):
+            raise ValueError(
+                f"Expected codes of {expected} bits in `{where}`, got {code_length} bits."
+            )
+        if self.rerank == "vectors" and not has_vectors:
+            raise ValueError(f"Expected vectors to re-rank by in `{where}`, got codes only.")
+
+    def find(
+        self,
+        held: Held,
+        query: Tensor,
+        k: int,
+        where: Where,
+        *,
+        own: int = 0,
+        with_ids: bool = True,
+    ) -> Neighbors:
+        """Return the nearest codes, re-ranked if they are to be, in one state of the store.
+
+        Args:
+            held: What to search in.
+            query: Codes to search for, as they came.
+            k: Number of neighbours.
+            where: A checked condition.
+            own: 1 if query `i` is item `i`, which is then left out, else 0.
+            with_ids: Whether ids are wanted, else positions, as `order`.
+
+        Raises:
+            TypeError: If codes are no tensor, or packed where they are to be re-ranked.
+            ValueError: If fewer than `k` codes match, `own` does not hold, a shape or the code
+                length is wrong, or a code is NaN or infinite.
+        """
+        store = held.store
+        code_length = filled(store)
+        packed_query, _ = to_packed(query, "query", code_length)
+        vectors = query if self.rerank is None else to_vectors(query, "query")
+        with store.frozen():
+            if k < 1 or own:
+                _check_k(k, store.count(where), where, own)
+            if own:
+                _check_own(in_memory(store), packed_query)
+            wanted = (k if self.rerank is None else max(k, self.num_candidates)) + own
+            size = len(query)
+            if self.rerank is not None:
+                size = max(1, BLOCK_ELEMENTS // (min(wanted, len(store)) * code_length))
+            parts = []
+            for start in range(0, len(query), size):
+                block = packed_query[start : start + size]
+                found = self._nearest(held, block, wanted, where, with_ids=with_ids)
+                _check_k(k, found.distances.shape[1], where, own)
+                found = _without_query(found, start) if own else found
+                parts.append(self._reranked(found, vectors[start : start + size], k))
+        return parts[0] if len(parts) == 1 else _joined(parts)
+
+    def _nearest(
+        self, held: Held, query: Tensor, k: int, where: Where, *, with_ids: bool
+    ) -> Neighbors:
+        store, fetch = held.store, FETCHED.get(self.rerank)
+        if isinstance(store, MemoryStore):
+            return store.nearest(
+                query, k, where, fetch=fetch, index=held.approximate, with_ids=with_ids
+            )
+        return store.nearest(query, k, where, fetch=fetch)
+
+    def _reranked(self, found: Neighbors, vectors: Tensor, k: int) -> Neighbors:
+        """Return the `k` candidates with the nearest values, ties in database order."""
+        if found.values is None:
+            return found
+        items = found.values
+        if self.rerank == "asymmetric":
+            shape = (*found.order.shape, -1)
+            items = unpack(items.flatten(0, 1)).view(shape)[..., : vectors.shape[1]]
+        by_order = found.order.argsort(dim=1)
+        distances = (items - vectors[:, None]).square_().sum(dim=2) / 4
+        distances, ranked = distances.gather(1, by_order).sort(dim=1, stable=True)
+        places = by_order.gather(1, ranked)[:, :k]
+        ids = [
+            [row[place] for place in chosen]
+            for row, chosen in zip(found.ids, places.tolist() if found.ids else [], strict=True)
+        ]
+        return Neighbors(distances[:, :k], ids, found.order.gather(1, places), None)
+
+
+def in_memory(store: CodeStore) -> MemoryStore:
+    """Return the store, or raise if its codes have no positions."""
+    if not isinstance(store, MemoryStore):
+        raise TypeError(
+            "Expected codes in memory, where each has an index, got a "
+            f"{type(store).__name__}: `search` finds ids in it."
+        )
+    return store
+
+
+def filled(store: CodeStore) -> int:
+    """Return the code length, or raise if there are no codes."""
+    if not len(store) or store.code_length is None:
+        raise ValueError(
+            "Expected codes in the index (from `train`, `add` or `load`) or `reference`, "
+            "got an empty index."
+        )
+    return store.code_length
+
+
+def _check_k(k: int, count: int, where: Where, own: int) -> None:
+    """Raise unless `count` codes, less the query's own, hold `k` neighbours."""
+    if not 1 <= k <= count - own:
+        raise ValueError(
+            f"Expected `k` from 1 to {count - own}, as {count} codes "
+            f"{'match `where`' if where else 'are searched'}"
+            f"{', the query itself among them' if own else ''}, got {k}."
+        )
+
+
+def _check_own(store: MemoryStore, packed_query: Tensor) -> None:
+    """Raise unless query `i` is item `i`, as far as bits tell."""
+    if len(packed_query) > len(store):
+        raise ValueError(
+            f"Expected at most {len(store)} rows of `query`, as `ref_includes_query` says that "
+            f"they are the first codes of what is searched, got {len(packed_query)}."
+        )
+    items = store.first_codes(len(packed_query)).to(packed_query.device)
+    differ = (items != packed_query).any(dim=1)
+    if differ.any():
+        raise ValueError(
+            "Expected query i to be item i of what is searched, as `ref_includes_query` says, got "
+            f"other codes for {int(differ.sum())} of {len(differ)} queries, the first of them "
+            f"query {int(differ.nonzero()[0])}."
+        )
+
+
+def _without_query(found: Neighbors, start: int) -> Neighbors:
+    """Drop item `start + i` from row `i`, and the last where ties at distance 0 left it out."""
+    own = torch.arange(start, start + len(found.order), device=found.order.device)
+    dropped = found.order == own[:, None]
+    dropped[:, -1] |= ~dropped.any(dim=1)
+    kept = (len(own), found.order.shape[1] - 1)
+    distances, order = found.distances[~dropped].view(kept), found.order[~dropped].view(kept)
+    values = None if found.values is None else found.values[~dropped].view(*kept, -1)
+    return Neighbors(distances, [], order, values)
+
+
+def _joined(parts: list[Neighbors]) -> Neighbors:
+    return Neighbors(
+        torch.cat([part.distances for part in parts]),
+        [ids for part in parts for ids in part.ids],
+        torch.cat([part.order for part in parts]),
+        None,
+    )
