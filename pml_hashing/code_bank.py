@@ -46,13 +46,19 @@ class _Kept(nn.Module):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         self.kind, self.version = state["kind"], state["version"]
 
+    def tensors(self) -> Variables:
+        """Return what is kept, by name."""
+        return {k: v for k, v in self._buffers.items() if v is not None}
+
     def put(self, tensors: Variables, version: int = 0) -> None:
         """Keep tensors, for a version of the binary codes, in the memory of earlier ones."""
         self.version = version
         for name, tensor in tensors.items():
             held = self._buffers.get(name)
+            if held is tensor:
+                continue
             if held is None or held.shape != tensor.shape:
-                self.register_buffer(name, tensor.detach().clone())
+                self.register_buffer(name, tensor.detach())
             else:
                 held.copy_(tensor)
 
@@ -310,7 +316,7 @@ class CodeBank(nn.Module):
 
     def variables(self, name: str) -> Variables:
         """Return what the term of this name keeps here; nothing as long as it has not started."""
-        return dict(self._kept[name].named_buffers()) if name in self._kept else {}
+        return _entry(self._kept, name).tensors() if name in self._kept else {}
 
     def keeps(self, name: str, kind: str, *, current: bool = False) -> bool:
         """Return whether a term has variables here.
@@ -346,7 +352,7 @@ class CodeBank(nn.Module):
         entry = _entry(self._sums, statistic)
         if is_new or (statistic in OF_BINARY_CODES and entry.version != self.version):
             self._sum_anew(statistic)
-        return list(entry.buffers())
+        return list(entry.tensors().values())
 
     def _sum_anew(self, statistic: str) -> None:
         sources = [self.binary_codes] if statistic in OF_BINARY_CODES else self.networks
@@ -388,7 +394,7 @@ class CodeBank(nn.Module):
             counted = torch.where(once, latest, earlier)
             for statistic in set(self._sums) - set(OF_BINARY_CODES):
                 change = self._sum(statistic, counted, groups)
-                total = list(self._sums[statistic].buffers())[place]
+                total = self.sums(cast(Statistic, statistic))[place]
                 total.add_(change - self._sum(statistic, earlier, groups))
             held[rows] = latest
 
