@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pml_hashing._checks import check_at_least
+from pml_hashing.centers import spread_codes
 from pml_hashing.code_bank import CodeBank, Rows
 from pml_hashing.codes import binarize
 from pml_hashing.losses._base import LossDict
@@ -15,7 +16,6 @@ from pml_hashing.losses._discrete import mean_over_bank, set_class_codes
 from pml_hashing.losses._likelihood import likelihood
 from pml_hashing.losses.dsah_terms import of_networks
 from pml_hashing.pairs import IndicesTuple
-from pml_hashing.solvers import spread_codes
 
 
 class DAPHLoss(BaseDiscreteLoss):

@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from pml_hashing._checks import check_at_least
+from pml_hashing.centers import spread_codes
 from pml_hashing.code_bank import CodeBank, Rows
 from pml_hashing.codes import binarize
 from pml_hashing.losses._base import LossDict
@@ -17,7 +18,7 @@ from pml_hashing.losses._discrete import (
 from pml_hashing.losses._pair_terms import likelihood_losses
 from pml_hashing.losses.dsah_terms import of_networks
 from pml_hashing.pairs import IndicesTuple, to_pairs
-from pml_hashing.solvers import dcc, label_sums, spread_codes
+from pml_hashing.solvers import dcc, label_sums
 
 
 class DFHLoss(BaseDiscreteLoss):

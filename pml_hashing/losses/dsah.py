@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pml_hashing._checks import check_at_least
+from pml_hashing.centers import spread_codes
 from pml_hashing.code_bank import CodeBank, Rows, moments, spread
 from pml_hashing.losses._base import LossDict
 from pml_hashing.losses._base_discrete import BaseDiscreteLoss
@@ -18,7 +19,7 @@ from pml_hashing.losses._inner_product import (
 )
 from pml_hashing.losses.dsah_terms import mined_affinity, of_networks
 from pml_hashing.pairs import IndicesTuple
-from pml_hashing.solvers import label_sums, spread_codes
+from pml_hashing.solvers import label_sums
 
 
 class DSAHLoss(BaseDiscreteLoss):

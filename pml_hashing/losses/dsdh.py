@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from pml_hashing._checks import check_at_least
+from pml_hashing.centers import spread_codes
 from pml_hashing.code_bank import CodeBank, Rows
 from pml_hashing.losses._base import LossDict
 from pml_hashing.losses._base_discrete import BaseDiscreteLoss
@@ -18,7 +19,6 @@ from pml_hashing.losses._dual_regression import DualRegression
 from pml_hashing.losses._likelihood import likelihood
 from pml_hashing.losses.dsah_terms import of_networks
 from pml_hashing.pairs import IndicesTuple
-from pml_hashing.solvers import spread_codes
 
 
 class DSDHLoss(BaseDiscreteLoss):

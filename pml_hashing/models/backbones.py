@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from pml_hashing._eval_mode import eval_mode
 from pml_hashing.models._errors import shortened
-from pml_hashing.models._eval_mode import eval_mode
 
 
 def create_trunk(

@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from tqdm import tqdm
 
 from pml_hashing._checks import check_at_least, check_codes
+from pml_hashing._eval_mode import eval_mode
 from pml_hashing.code_writer import CodesOf, CodeWriter, read_finished
 from pml_hashing.codes import pack_unchecked, packed_length
 from pml_hashing.datasets import ReadableItems, UnreadableImageError
 from pml_hashing.datasets.unreadable import ReadableBatch
-from pml_hashing.models._eval_mode import eval_mode
 
 OnUnreadable = Callable[[UnreadableImageError], object]
 
