@@ -4,6 +4,7 @@ from pml_hashing.losses._base import BaseHashingLoss
 from pml_hashing.losses._base_discrete import BaseDiscreteLoss, CodeUpdate
 from pml_hashing.losses.adsh import ADSHLoss
 from pml_hashing.losses.adsq import ADSQLoss
+from pml_hashing.losses.crh import CRHLoss, CRHSchedule
 from pml_hashing.losses.csq import CSQLoss
 from pml_hashing.losses.dadh import DADHLoss
 from pml_hashing.losses.daph import DAPHLoss
@@ -32,6 +33,8 @@ __all__ = [
     "AffinityGraphLoss",
     "BaseDiscreteLoss",
     "BaseHashingLoss",
+    "CRHLoss",
+    "CRHSchedule",
     "CSQLoss",
     "ClassStructureQuantizationLoss",
     "CodeUpdate",
