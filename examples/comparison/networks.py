@@ -17,7 +17,7 @@ from comparison.sources import Data
 from comparison.task import Budget, Learned, Task
 from pml_hashing import AsymmetricTrainer, CodeBank, HashingModel
 from pml_hashing.codes import pack
-from pml_hashing.losses import BaseDiscreteLoss, DCWHSchedule
+from pml_hashing.losses import BaseDiscreteLoss, CRHSchedule, DCWHSchedule
 from pml_hashing.models import TanhContinuation
 from pml_hashing.models.hash_layer import Bound
 
@@ -52,6 +52,13 @@ def _dcwh_stages(training: Training) -> dict[str, Any]:
     return {"metric_loss_scheduler_by_epoch": schedule}
 
 
+def _crh_centers(training: Training) -> dict[str, Any]:
+    """CRH's centers, reassigned between epochs."""
+    batches = DataLoader(training.dataset, 256)
+    schedule = CRHSchedule(training.loss_func, training.model, batches)
+    return {"metric_loss_scheduler_by_epoch": schedule}
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What a loss needs beside its defaults.
@@ -76,6 +83,7 @@ class Recipe:
 
 RECIPES = {
     "ADSQ": Recipe(networks=2),
+    "CRH": Recipe(bound="none", schedules=_crh_centers),
     "DADH": Recipe(networks=2),
     "DAPH": Recipe(networks=2, sum_codes=False, bank={"query_binary_codes": True}),
     "DCWH": Recipe(bound="none", schedules=_dcwh_stages),

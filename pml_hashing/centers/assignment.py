@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from pml_hashing._checks import check_at_least
 
@@ -66,9 +67,10 @@ def assign_codes(
     """
     size = len(class_similarity)
     _check(codes, class_similarity, starts)
-    weights = torch.zeros(len(codes), len(codes), device="cpu")
-    weights[:size, :size] = class_similarity
+    weights = class_similarity.to("cpu", torch.float32)
     weights = weights.add(weights.T).div_(2).fill_diagonal_(0)
+    if len(codes) > size:  # a class that is like no other, for each that is left over
+        weights = F.pad(weights, (0, len(codes) - size) * 2)
     generator = torch.Generator("cpu").manual_seed(seed)
     given = codes.to("cpu", torch.float32)
     best, best_value = torch.arange(len(codes), device="cpu"), _value(given, weights)

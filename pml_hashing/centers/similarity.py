@@ -5,7 +5,6 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pml_hashing._checks import (
     check_at_least,
@@ -24,7 +23,7 @@ SHARPNESS = 12.0
 """Factor of the scores before the softmax: scores of a ridge regression are between 0 and 1."""
 SHRINKAGE = 0.1
 """Part of the mean variance that is added to all, where there are few samples for the features."""
-ROWS_OF_A_BLOCK = 4096
+SCORES_OF_A_BLOCK = 2**22
 
 Similarity: TypeAlias = Literal["confusion", "means"]
 
@@ -80,6 +79,7 @@ def class_similarity(
         Retrieval](https://arxiv.org/abs/2507.08404), ACM TOIS 2025.
     """
     _check(features, labels, num_classes, method)
+    labels = labels.to(features.device)
     counts = label_counts(labels)
     features, labels = features[counts > 0].float(), labels[counts > 0]
     if len(features) < 2:
@@ -111,6 +111,7 @@ def _confusion(features: Tensor, labels: Tensor, num_classes: int, seed: int) ->
     sums, totals = features.new_zeros(num_classes, num_classes), features.new_zeros(num_classes, 1)
     gram, cross = features.T @ features, class_sums(features, labels, num_classes).T
     counts = class_sums(torch.ones_like(features[:, :1]), labels, num_classes).T
+    rows_of_a_block = max(1, SCORES_OF_A_BLOCK // num_classes)
     for fold in range(min(FOLDS, len(features))):
         held = order[fold::FOLDS]
         own, own_labels = features[held], labels[held]
@@ -122,20 +123,33 @@ def _confusion(features: Tensor, labels: Tensor, num_classes: int, seed: int) ->
         targets = cross - class_sums(own, own_labels, num_classes).T - centred
         weights = ridge(gram - own.T @ own, targets, PENALTY * rest)
         for rows, of_rows in zip(
-            own.split(ROWS_OF_A_BLOCK), own_labels.split(ROWS_OF_A_BLOCK), strict=True
+            own.split(rows_of_a_block), own_labels.split(rows_of_a_block), strict=True
         ):
             taken_for = _taken_for(SHARPNESS * rows @ weights, of_rows)
             share = 1 / label_counts(of_rows)[:, None]
-            sums += class_sums(taken_for * share, of_rows, num_classes)
+            _add_by_class(sums, taken_for * share, of_rows)
             totals += class_sums(share, of_rows, num_classes)
     return sums / totals.clamp(min=1e-6)
 
 
+def _add_by_class(sums: Tensor, values: Tensor, labels: Tensor) -> None:
+    """Add the rows of `values` to those of their classes, as `class_sums` does, in place."""
+    if labels.ndim == 1:
+        sums.index_add_(0, labels.long(), values)
+    else:
+        sums.addmm_(labels.T.to(values.dtype), values)
+
+
 def _taken_for(scores: Tensor, labels: Tensor) -> Tensor:
-    """Return the softmax over the classes that samples do not have, and 1 for those they have."""
-    rows = labels if labels.ndim == 2 else F.one_hot(labels.long(), scores.shape[1])
-    others = scores.masked_fill(rows.bool(), float("-inf")).softmax(dim=1)
-    return others.nan_to_num(0) + rows.to(scores.dtype)  # NaN where a sample has all classes
+    """Return the softmax over the classes that samples do not have, and 1 for those they have.
+
+    Of class ids only the diagonal of the sums would have the 1, which does not count.
+    """
+    if labels.ndim == 1:
+        return scores.scatter(1, labels.long()[:, None], float("-inf")).softmax(dim=1)
+    own = labels.to(scores.dtype)
+    others = scores.masked_fill(labels.bool(), float("-inf")).softmax(dim=1)
+    return others.nan_to_num(0) + own  # NaN where a sample has all classes
 
 
 def _nearness_of_means(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
@@ -148,19 +162,24 @@ def _nearness_of_means(features: Tensor, labels: Tensor, num_classes: int) -> Te
     covariance.diagonal().add_(added)
     root = torch.linalg.cholesky(covariance)
     whitened = torch.linalg.solve_triangular(root, means.T, upper=False).T
-    return -torch.cdist(whitened, whitened)
+    return torch.cdist(whitened, whitened).neg_()
 
 
 def _standardize(similarity: Tensor, present: Tensor) -> Tensor:
     """Return it symmetric, of mean 0 and variance 1 over pairs of classes that have samples."""
-    similarity = (similarity + similarity.T) / 2
-    pairs = present * present[:, None]
-    pairs.fill_diagonal_(False)
-    number = pairs.sum().clamp(min=1)
-    similarity = torch.where(pairs, similarity, 0)
-    similarity = torch.where(pairs, similarity - similarity.sum() / number, 0)
-    deviation = (similarity.square().sum() / number).sqrt()
-    return torch.where(deviation > 1e-6, similarity / deviation, torch.zeros_like(similarity))
+    similarity = similarity.add(similarity.T).div_(2)
+    number = present.sum()
+    pairs = (number * (number - 1)).clamp(min=1)
+    _clear(similarity, present)
+    _clear(similarity.sub_(similarity.sum() / pairs), present)
+    deviation = similarity.norm() / pairs.sqrt()
+    # Where all are alike, rounding must not look like a similarity.
+    return similarity.mul_(torch.where(deviation > 1e-6, 1 / deviation, 0))
+
+
+def _clear(similarity: Tensor, present: Tensor) -> None:
+    """Set the diagonal, and the rows and columns of classes without samples, to 0."""
+    similarity.mul_(present).mul_(present[:, None]).fill_diagonal_(0)
 
 
 @torch.no_grad()
