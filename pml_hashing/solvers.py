@@ -4,18 +4,13 @@ $Y \in \{0, 1\}^{n \times C}$ stands for labels of either kind: class ids `(n,)`
 one 1 each, and are never expanded; multi-hot rows `(n, C)` are the matrix itself.
 """
 
-import math
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor
 
 from pml_hashing._checks import check_at_least
-from pml_hashing.codes import bits_to_signs
 
 CACHE_ROWS = 8192
 """Codes that `dcc` works on at a time on the CPU: their bits and targets stay in the cache."""
-MOST_CODES_TO_SPREAD = 1024
 
 
 def _check_dcc(binary_codes: Tensor, gram: Tensor, target: Tensor) -> None:
@@ -140,72 +135,6 @@ def ridge(gram: Tensor, cross: Tensor, penalty: float) -> Tensor:
     # With a positive penalty there is a solution; to look whether there is would stop a GPU.
     solution, _ = torch.linalg.solve_ex(system, cross.double(), check_errors=penalty == 0)
     return solution.to(cross.dtype)
-
-
-def spread_codes(num_codes: int, code_length: int, seed: int = 0, draws: int = 10) -> Tensor:
-    r"""Return binary codes that lie far apart, about as far as is possible.
-
-    $$\max_{c_1, \dots, c_m \in \{-1, 1\}^K} \; \min_{i < j} d_H(c_i, c_j)$$
-
-    Random codes are improved bit by bit: each code in turn flips the bit that lowers
-    $\sum_{i < j} e^{\langle c_i, c_j \rangle / 2}$ most, until no flip lowers it. Of several
-    draws, that with the largest smallest distance is taken, then that with the fewest pairs at this
-    distance. For 10 codes of 12, 24, 32 and 48 bits it is 6, 12, 16 and 26; no 10 codes have more
-    than 6, 13, 17 and 26 (Plotkin's bound).
-
-    Args:
-        num_codes: Number of codes $m$. Of more than 1024, which take too long, one draw is returned
-            as it is.
-        code_length: Number of bits $K$.
-        seed: Of the draws.
-        draws: Number of draws, fewer where there are many codes.
-
-    Returns:
-        Codes, -1 and 1, float32 `(num_codes, code_length)`, on the CPU.
-    """
-    check_at_least(num_codes, 1, "num_codes")
-    check_at_least(code_length, 1, "code_length")
-    check_at_least(draws, 1, "draws")
-    generator = torch.Generator("cpu").manual_seed(seed)
-    shape = (num_codes, code_length)
-
-    def draw() -> Tensor:
-        return bits_to_signs(torch.randint(2, shape, generator=generator, device="cpu"))
-
-    if num_codes > MOST_CODES_TO_SPREAD:
-        return draw()
-    return farthest_apart(_spread(draw()) for _ in range(min(draws, 1 + 20_000 // num_codes**2)))
-
-
-def _spread(codes: Tensor) -> Tensor:
-    """Flip the bits of `codes` in place, in the way of `spread_codes`."""
-    # Flipping bit k of code c changes the sum by (cosh 1 - 1) w.1 - sinh 1 c_k (w C)_k, where w
-    # are its terms of the other codes; and (cosh 1 - 1) / sinh 1 = tanh 1/2.
-    improved = True
-    while improved:
-        improved = False
-        for place, code in enumerate(codes):
-            while True:
-                terms = torch.exp((codes @ code - len(code)) / 2)
-                terms[place] = 0
-                gain, bit = ((terms @ codes) * code / terms.sum()).max(dim=0)
-                if not gain > math.tanh(0.5) + 1e-5:  # rounding must not flip a bit for ever
-                    break
-                code[bit] *= -1
-                improved = True
-    return codes
-
-
-def farthest_apart(candidates: Iterable[Tensor]) -> Tensor:
-    """Return the set of codes with the largest smallest distance, then with fewest such pairs."""
-    return max(candidates, key=_separation)
-
-
-def _separation(codes: Tensor) -> tuple[float, int]:
-    """Return a score that grows with the smallest distance, then as fewer pairs have it."""
-    inner = (codes @ codes.T).fill_diagonal_(float("-inf"))
-    closest = inner.max()
-    return -closest.item(), -int((inner == closest).sum())
 
 
 def class_sums(values: Tensor, labels: Tensor, num_classes: int) -> Tensor:

@@ -1,7 +1,6 @@
 """The discrete sub-problems against brute force, least squares and loops."""
 
 import itertools
-import math
 
 import numpy as np
 import pytest
@@ -18,7 +17,6 @@ from pml_hashing.solvers import (
     label_counts,
     label_sums,
     ridge,
-    spread_codes,
 )
 
 SIZES = {
@@ -189,71 +187,6 @@ def test_ridge_errors():
     with pytest.raises(torch.linalg.LinAlgError):
         ridge(torch.ones(2, 2), torch.ones(2, 1), 0)
     assert_close(ridge(torch.eye(2) * 2, torch.ones(2, 1), 0), torch.full((2, 1), 0.5))
-
-
-def smallest_distances(codes):
-    distances = [
-        sum(a != b for a, b in zip(x, y, strict=True))
-        for x, y in itertools.combinations(codes.tolist(), 2)
-    ]
-    return -min(distances), distances.count(min(distances))
-
-
-def repulsion(codes):
-    """The sum that `spread_codes` lowers, pair by pair."""
-    return sum(
-        math.exp(sum(a * b for a, b in zip(x, y, strict=True)) / 2)
-        for x, y in itertools.combinations(codes.tolist(), 2)
-    )
-
-
-@pytest.mark.parametrize(("num_codes", "code_length"), [(1, 1), (2, 1), (3, 1), (5, 6), (11, 12)])
-def test_no_flip_of_a_bit_spreads_codes_further(num_codes, code_length):
-    codes = spread_codes(num_codes, code_length, seed=3, draws=1)
-    assert codes.shape == (num_codes, code_length)
-    assert set(codes.unique().tolist()) <= {-1.0, 1.0}
-    for code, bit in itertools.product(range(num_codes), range(code_length)):
-        flipped = codes.clone()
-        flipped[code, bit] *= -1
-        assert repulsion(flipped) >= repulsion(codes) * (1 - 1e-3)
-
-
-@pytest.mark.parametrize(("num_codes", "code_length"), [(2, 1), (5, 6), (11, 12)])
-def test_spread_codes_are_the_best_of_their_draws(num_codes, code_length):
-    generator = torch.Generator().manual_seed(3)
-    draws = [
-        torch.randint(2, (num_codes, code_length), generator=generator) * 2.0 - 1 for _ in range(20)
-    ]
-    expected = min(map(solvers._spread, draws), key=smallest_distances)  # the first of the best
-    assert_close(spread_codes(num_codes, code_length, seed=3, draws=20), expected)
-
-
-@pytest.mark.parametrize("code_length", [12, 16, 24, 32, 48, 64])
-def test_ten_codes_lie_about_as_far_apart_as_can_be(code_length):
-    distance = -smallest_distances(spread_codes(10, code_length))[0]
-    bound = math.floor(code_length * 10 / (2 * 9))  # Plotkin's
-    assert bound - 1 <= distance <= bound
-
-
-@pytest.mark.parametrize("num_codes", [2000, 100_000])
-def test_spread_codes_of_many_classes_are_drawn_once(num_codes, monkeypatch):
-    monkeypatch.setattr(solvers, "_separation", None)  # the distances would be 40 GB
-    generator = torch.Generator().manual_seed(0)
-    draw = torch.randint(2, (num_codes, 16), generator=generator) * 2.0 - 1
-    assert_close(spread_codes(num_codes, 16), draw)
-
-
-def test_spread_codes_are_on_the_cpu():
-    with torch.device("meta"):
-        codes = spread_codes(3, 8)
-    assert codes.device.type == "cpu"
-    assert_close(codes, spread_codes(3, 8))
-
-
-@pytest.mark.parametrize("name", ["num_codes", "code_length", "draws"])
-def test_spread_codes_errors(name):
-    with pytest.raises(ValueError, match=f"`{name}` of at least 1, got 0"):
-        spread_codes(**{"num_codes": 2, "code_length": 8, name: 0})
 
 
 @pytest.mark.parametrize("kind", INTEGERS)

@@ -3,7 +3,7 @@
 from functools import partial
 
 from comparison.baselines import fit_baseline, float_features
-from comparison.networks import Recipe, continuation, dcwh_stages
+from comparison.networks import Recipe, continuation, crh_centers, dcwh_stages
 from comparison.outside import load_loss
 from comparison.task import Method
 from pml_hashing import baselines, losses
@@ -19,6 +19,7 @@ METHODS: dict[str, Method] = {
     "ADSH": Recipe(losses.ADSHLoss),
     "ADSQ": Recipe(losses.ADSQLoss, networks=2),
     "CSQ": Recipe(losses.CSQLoss),
+    "CRH": Recipe(losses.CRHLoss, bound="none", schedules=crh_centers),
     "DADH": Recipe(losses.DADHLoss, networks=2),
     "DAPH": Recipe(losses.DAPHLoss, networks=2, sum_codes=False),
     "DCWH": Recipe(losses.DCWHLoss, bound="none", schedules=dcwh_stages),

@@ -17,7 +17,7 @@ from comparison.sources import Data
 from comparison.task import Budget, Learned, Task
 from pml_hashing import AsymmetricTrainer, CodeBank, HashingModel
 from pml_hashing.codes import pack
-from pml_hashing.losses import DCWHSchedule, DiscreteLoss
+from pml_hashing.losses import CRHSchedule, DCWHSchedule, DiscreteLoss
 from pml_hashing.models import TanhContinuation
 from pml_hashing.models.hash_layer import Bound
 
@@ -50,6 +50,13 @@ def dcwh_stages(training: Training) -> dict[str, Any]:
     """DCWH's two stages, half of all epochs each, and its centers after every epoch."""
     batches = DataLoader(training.dataset, 256)
     schedule = DCWHSchedule(training.loss_func, training.epochs // 2, training.model, batches)
+    return {"metric_loss_scheduler_by_epoch": schedule}
+
+
+def crh_centers(training: Training) -> dict[str, Any]:
+    """CRH's centers, reassigned between epochs."""
+    batches = DataLoader(training.dataset, 256)
+    schedule = CRHSchedule(training.loss_func, training.model, batches)
     return {"metric_loss_scheduler_by_epoch": schedule}
 
 

@@ -4,6 +4,7 @@ from pml_hashing.losses._base import BaseHashingLoss
 from pml_hashing.losses._discrete import CodeUpdate, DiscreteLoss
 from pml_hashing.losses.adsh import ADSHLoss
 from pml_hashing.losses.adsq import ADSQLoss
+from pml_hashing.losses.crh import CRHLoss, CRHSchedule
 from pml_hashing.losses.csq import CSQLoss
 from pml_hashing.losses.dadh import DADHLoss
 from pml_hashing.losses.daph import DAPHLoss
@@ -31,6 +32,8 @@ __all__ = [
     "ADSQLoss",
     "AffinityGraphLoss",
     "BaseHashingLoss",
+    "CRHLoss",
+    "CRHSchedule",
     "CSQLoss",
     "ClassStructureQuantizationLoss",
     "CodeUpdate",

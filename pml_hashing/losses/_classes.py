@@ -1,11 +1,11 @@
-"""What the losses against one code a class share: their arguments, and two formulas."""
+"""What the losses against one code per class share: their arguments, and three formulas."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from pml_hashing._checks import check_at_least, check_label_values, require_labels
-from pml_hashing.centers import hash_centers
+from pml_hashing.centers import hash_centers, spread_codes
 from pml_hashing.codes import at_least_float32
 from pml_hashing.pairs import IndicesTuple
 
@@ -71,21 +71,71 @@ def cross_entropy(logits: Tensor, rows: Tensor) -> Tensor:
     return -(target * logits.log_softmax(dim=-1)).sum(dim=-1).sum(dim=0)
 
 
+def margin_cosine_losses(
+    codes: Tensor, class_codes: Tensor, rows: Tensor, scale: float, margin: float
+) -> Tensor:
+    r"""Return the cross entropy of $s (\cos(u_i, c_c) - m\, y_{ic})$ of every sample.
+
+    Args:
+        codes: `(num_networks, batch_size, code_length)`.
+        class_codes: `(num_classes, code_length)`.
+        rows: Labels as rows of zeros and ones, `(batch_size, num_classes)`.
+        scale: Scale $s$ of the cosines.
+        margin: Margin $m$.
+
+    Returns:
+        The sum over the networks, `(batch_size,)`.
+    """
+    cosines = unit(codes) @ unit(class_codes.to(codes)).T
+    return cross_entropy(scale * (cosines - margin * rows), rows)
+
+
 def unit(codes: Tensor) -> Tensor:
     """Return `codes` divided by their norm, so that products of two are cosines."""
     return F.normalize(codes, dim=-1, eps=SMALLEST_NORM)
 
 
-def centers_of_classes(
-    given: Tensor | None, num_classes: int, code_length: int, seed: int
-) -> Tensor:
-    """Return the hash centers that a user gave, float32, or those of `seed`."""
+def codes_of_classes(given: Tensor | None, num_classes: int, code_length: int, seed: int) -> Tensor:
+    """Return the class codes that a user gave, float32, or the hash centers of `seed`."""
     check_sizes(num_classes, code_length)
     if given is None:
         return hash_centers(num_classes, code_length, seed)
-    if given.shape != (num_classes, code_length) or not (given.abs() == 1).all():
+    return check_class_codes(given, num_classes, code_length)
+
+
+def codes_with_tie_code(
+    given: Tensor | None, num_classes: int, code_length: int, seed: int
+) -> Tensor:
+    """Return class codes and one code more, `(num_classes + 1, code_length)`.
+
+    The last row breaks ties between the classes of a sample with several.
+
+    Args:
+        given: The class codes of a user, `(num_classes, code_length)`; then the last row is drawn.
+            If `None`, all rows are those of `spread_codes`.
+        num_classes: Number of classes.
+        code_length: Number of bits.
+        seed: Of the codes.
+    """
+    check_sizes(num_classes, code_length)
+    if given is None:
+        return spread_codes(num_classes + 1, code_length, seed)
+    return with_tie_code(check_class_codes(given, num_classes, code_length), seed)
+
+
+def with_tie_code(class_codes: Tensor, seed: int) -> Tensor:
+    """Return `class_codes` and a row of random bits below them."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    bits = torch.randint(2, (1, class_codes.shape[1]), generator=generator, device="cpu")
+    return torch.cat([class_codes, bits.to(class_codes) * 2 - 1])
+
+
+def check_class_codes(class_codes: Tensor, num_classes: int, code_length: int) -> Tensor:
+    """Return a copy, float32, or raise unless there is one code of -1 and 1 per class."""
+    shape = (num_classes, code_length)
+    if class_codes.shape != shape or not (class_codes.abs() == 1).all():
         raise ValueError(
-            f"Expected `hash_centers` of shape ({num_classes}, {code_length}) with values -1 and "
-            f"1, got shape {tuple(given.shape)} with values {given.unique()[:4].tolist()} ..."
+            f"Expected `class_codes` of shape {shape} with values -1 and 1, got shape "
+            f"{tuple(class_codes.shape)} with values {class_codes.unique()[:4].tolist()} ..."
         )
-    return given.to(torch.float32)
+    return class_codes.detach().to(torch.float32, copy=True)

@@ -11,9 +11,10 @@ from pml_hashing._checks import check_at_least, check_label_values, require_labe
 from pml_hashing.code_bank import CodeBank
 from pml_hashing.codes import binarize
 from pml_hashing.losses._base import BaseHashingLoss, LossDict, codes_of_networks
+from pml_hashing.losses._classes import codes_with_tie_code
 from pml_hashing.losses.terms import Batch, Quadratic, Term
 from pml_hashing.pairs import IndicesTuple
-from pml_hashing.solvers import dcc, label_sums, spread_codes
+from pml_hashing.solvers import dcc, label_sums
 
 
 class CodeUpdate(NamedTuple):
@@ -50,7 +51,9 @@ class DiscreteLoss(BaseHashingLoss):
             bank; its sub-loss is `<name>_loss`. A term of weight 0 costs nothing.
         warm_start: Discrete steps on the labels alone before a code bank is first used.
         sweeps: Sweeps over the bits in a discrete step.
-        seed: Of the class codes to start from.
+        class_codes: Codes of the classes to start from, -1 and 1, `(num_classes, code_length)`,
+            such as those of `centers.assign_codes`. Codes that lie far apart if `None`.
+        seed: Of these.
         code_bank: The bank of data-set mode. Mini-batch mode if `None`.
         **kwargs: Arguments of PML's losses: `reducer`, `embedding_regularizer`, ...
 
@@ -91,6 +94,7 @@ class DiscreteLoss(BaseHashingLoss):
         *,
         warm_start: int = 0,
         sweeps: int = 1,
+        class_codes: Tensor | None = None,
         seed: int = 0,
         code_bank: CodeBank | None = None,
         **kwargs: Any,
@@ -107,7 +111,8 @@ class DiscreteLoss(BaseHashingLoss):
         self.warm_start, self.sweeps = warm_start, sweeps
         self.terms = nn.ModuleDict({name: term for name, (_, term) in terms.items()})
         # The last row breaks ties between the classes of a sample with several.
-        self.register_buffer("class_codes", spread_codes(num_classes + 1, code_length, seed))
+        codes = codes_with_tie_code(class_codes, num_classes, code_length, seed)
+        self.register_buffer("class_codes", codes)
         self.objective_value = float("nan")  # before the first batch
         if code_bank is not None:
             self._check_bank(code_bank)

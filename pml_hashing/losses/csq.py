@@ -2,13 +2,12 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pml_hashing._checks import check_at_least
 from pml_hashing.codes import binarize
 from pml_hashing.losses._base import BaseHashingLoss, LossDict
-from pml_hashing.losses._classes import batch_of_classes, centers_of_classes
+from pml_hashing.losses._classes import batch_of_classes, codes_of_classes, with_tie_code
 from pml_hashing.pairs import IndicesTuple
 
 SMALLEST_AGREEMENT = 1e-4
@@ -39,13 +38,14 @@ class CSQLoss(BaseHashingLoss):
         num_classes: Number of classes $C$.
         code_length: Number of bits $K$.
         quantization_weight: Weight $\lambda$.
-        hash_centers: Binary codes of the classes, -1 and 1, `(num_classes, code_length)`. Those
-            of `pml_hashing.centers.hash_centers` if `None`.
+        class_codes: Hash centers of the classes, -1 and 1, `(num_classes, code_length)`. Those
+            of `pml_hashing.centers.hash_centers` if `None`; `assign_codes`, `semantic_centers`
+            and `separated_centers` there make others.
         seed: Of the hash centers, and of the code that breaks ties.
         **kwargs: Arguments of PML's losses: `reducer`, `embedding_regularizer`, ...
 
     Raises:
-        ValueError: If a size is too small, a weight is negative, or `hash_centers` are no binary
+        ValueError: If a size is too small, a weight is negative, or `class_codes` are no binary
             codes of that shape.
 
     Note: Differences from the paper
@@ -58,7 +58,7 @@ class CSQLoss(BaseHashingLoss):
         >>> from pml_hashing.losses import CSQLoss
         >>> centers = torch.tensor([[1.0, 1.0], [1.0, -1.0]])
         >>> codes = torch.tensor([[0.5, 0.5]])  # -log(3 / 4)
-        >>> CSQLoss(2, 2, quantization_weight=0, hash_centers=centers)(codes, torch.tensor([0]))
+        >>> CSQLoss(2, 2, quantization_weight=0, class_codes=centers)(codes, torch.tensor([0]))
         tensor(0.2877)
 
     References:
@@ -67,8 +67,7 @@ class CSQLoss(BaseHashingLoss):
         [code](https://github.com/yuanli2333/Hadamard-Matrix-for-hashing).
     """
 
-    hash_centers: Tensor
-    tie_code: Tensor
+    class_codes: Tensor
 
     def __init__(
         self,
@@ -76,19 +75,17 @@ class CSQLoss(BaseHashingLoss):
         code_length: int,
         *,
         quantization_weight: float = 0.05,
-        hash_centers: Tensor | None = None,
+        class_codes: Tensor | None = None,
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         check_at_least(quantization_weight, 0, "quantization_weight")
-        centers = centers_of_classes(hash_centers, num_classes, code_length, seed)
+        class_codes = codes_of_classes(class_codes, num_classes, code_length, seed)
         self.num_classes, self.code_length = num_classes, code_length
         self.quantization_weight = quantization_weight
-        generator = torch.Generator("cpu").manual_seed(seed)
-        bits = torch.randint(2, (code_length,), generator=generator, device="cpu")
-        self.register_buffer("hash_centers", centers)
-        self.register_buffer("tie_code", bits.to(centers) * 2 - 1)
+        # The last row breaks ties between the classes of a sample with several.
+        self.register_buffer("class_codes", with_tie_code(class_codes, seed))
 
     def compute_loss(
         self,
@@ -98,11 +95,10 @@ class CSQLoss(BaseHashingLoss):
         ref_emb: Tensor,
         ref_labels: Tensor | None,
     ) -> LossDict:
-        codes, rows = batch_of_classes(
-            self.hash_centers, embeddings, ref_emb, labels, indices_tuple
-        )
+        class_codes, tie_code = self.class_codes[:-1], self.class_codes[-1]
+        codes, rows = batch_of_classes(class_codes, embeddings, ref_emb, labels, indices_tuple)
         # The sums are whole numbers: half a bit decides only those that are 0.
-        centers = binarize(rows @ self.hash_centers.to(codes) + self.tie_code.to(codes) / 2)
+        centers = binarize(rows @ class_codes.to(codes) + tie_code.to(codes) / 2)
         center_loss = _cross_entropy(centers * codes) * (rows.sum(dim=1) > 0)
         quantization = self.quantization_weight * (codes.abs() - 1).square().mean(dim=2)
         return {

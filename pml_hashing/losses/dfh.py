@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from pml_hashing.centers import spread_codes
 from pml_hashing.code_bank import CodeBank
 from pml_hashing.losses._discrete import DiscreteLoss, check_weights
 from pml_hashing.losses.terms import FisherCenters, PairLikelihood, Quantization
-from pml_hashing.solvers import spread_codes
 
 
 class DFHLoss(DiscreteLoss):

@@ -6,7 +6,11 @@ from torch import Tensor
 
 from pml_hashing._checks import check_at_least
 from pml_hashing.losses._base import BaseHashingLoss, LossDict
-from pml_hashing.losses._classes import batch_of_classes, centers_of_classes, cross_entropy, unit
+from pml_hashing.losses._classes import (
+    batch_of_classes,
+    codes_of_classes,
+    margin_cosine_losses,
+)
 from pml_hashing.pairs import IndicesTuple
 
 
@@ -31,14 +35,15 @@ class OrthoHashLoss(BaseHashingLoss):
         code_length: Number of bits $K$.
         scale: Scale $s$ of the cosines.
         margin: Margin $m$. The authors use 0.3 on CIFAR-10.
-        hash_centers: Binary codes of the classes, -1 and 1, `(num_classes, code_length)`. Those
-            of `pml_hashing.centers.hash_centers` if `None`.
+        class_codes: Hash centers of the classes, -1 and 1, `(num_classes, code_length)`. Those
+            of `pml_hashing.centers.hash_centers` if `None`; `assign_codes` and `semantic_centers`
+            there make others.
         seed: Of the hash centers.
         **kwargs: Arguments of PML's losses: `reducer`, `embedding_regularizer`, ...
 
     Raises:
         ValueError: If a size is too small, `scale` is not positive, the margin is negative, or
-            `hash_centers` are no binary codes of that shape.
+            `class_codes` are no binary codes of that shape.
 
     Note: Differences from the paper
         The authors' code draws every bit of a center at random, so that centers are orthogonal
@@ -49,7 +54,7 @@ class OrthoHashLoss(BaseHashingLoss):
         >>> import torch
         >>> from pml_hashing.losses import OrthoHashLoss
         >>> centers = torch.tensor([[1.0, 1.0], [1.0, -1.0]])
-        >>> loss_func = OrthoHashLoss(2, 2, scale=1, margin=0, hash_centers=centers)
+        >>> loss_func = OrthoHashLoss(2, 2, scale=1, margin=0, class_codes=centers)
         >>> loss_func(torch.tensor([[3.0, 3.0]]), torch.tensor([0]))  # cosines 1, 0: log(1 + 1/e)
         tensor(0.3133)
 
@@ -59,7 +64,7 @@ class OrthoHashLoss(BaseHashingLoss):
         [code](https://github.com/kamwoh/orthohash).
     """
 
-    hash_centers: Tensor
+    class_codes: Tensor
 
     def __init__(
         self,
@@ -68,7 +73,7 @@ class OrthoHashLoss(BaseHashingLoss):
         *,
         scale: float = 8.0,
         margin: float = 0.2,
-        hash_centers: Tensor | None = None,
+        class_codes: Tensor | None = None,
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
@@ -76,11 +81,11 @@ class OrthoHashLoss(BaseHashingLoss):
         if not scale > 0:
             raise ValueError(f"Expected a positive `scale`, got {scale}.")
         check_at_least(margin, 0, "margin")
-        centers = centers_of_classes(hash_centers, num_classes, code_length, seed)
+        class_codes = codes_of_classes(class_codes, num_classes, code_length, seed)
         self.num_classes, self.code_length = num_classes, code_length
         self.scale, self.margin = scale, margin
         self.add_to_recordable_attributes(list_of_names=["scale", "margin"], is_stat=False)
-        self.register_buffer("hash_centers", centers)
+        self.register_buffer("class_codes", class_codes)
 
     def compute_loss(
         self,
@@ -90,9 +95,6 @@ class OrthoHashLoss(BaseHashingLoss):
         ref_emb: Tensor,
         ref_labels: Tensor | None,
     ) -> LossDict:
-        codes, rows = batch_of_classes(
-            self.hash_centers, embeddings, ref_emb, labels, indices_tuple
-        )
-        cosines = unit(codes) @ unit(self.hash_centers.to(codes)).T
-        logits = self.scale * (cosines - self.margin * rows)
-        return {"loss": self.element_loss(cross_entropy(logits, rows))}
+        codes, rows = batch_of_classes(self.class_codes, embeddings, ref_emb, labels, indices_tuple)
+        losses = margin_cosine_losses(codes, self.class_codes, rows, self.scale, self.margin)
+        return {"loss": self.element_loss(losses)}

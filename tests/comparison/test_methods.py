@@ -85,6 +85,21 @@ def test_dcwh_ends_in_its_second_stage_with_the_means_of_classes(monkeypatch):
     assert_close(loss_func.centers, torch.stack(means))
 
 
+def test_centers_of_crh_are_where_their_classes_are(monkeypatch):
+    made = spy_on_trainer(monkeypatch)
+    task = make_task(epochs=2)
+    METHODS["CRH"](task)
+    loss_func = made[0].loss_funcs["metric_loss"]
+    model = torch.nn.Sequential(made[0].models["trunk"], made[0].models["embedder"])
+    training = task.split.training
+    batches = [(task.data.features[training], task.data.labels[training])]
+    centers = loss_func.class_codes.clone()
+    losses.CRHSchedule(loss_func, model, batches).step()  # no class moves any more
+    assert_close(loss_func.class_codes, centers)
+    fresh = losses.CRHLoss(4, 8, seed=task.seed)
+    assert (centers != fresh.class_codes).any()
+
+
 @pytest.mark.parametrize(("sum_codes", "encoder"), [(True, "sum"), (False, "second")])
 def test_what_encodes_with_two_networks(sum_codes, encoder, monkeypatch):
     made = spy_on_trainer(monkeypatch)

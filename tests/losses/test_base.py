@@ -453,3 +453,14 @@ def test_a_wrong_return_of_compute_loss_is_named(returned, error, message):
 def test_what_pml_reduces_is_taken(losses, indices, kind):
     returned = {"loss": {"losses": losses, "indices": indices, "reduction_type": kind}}
     assert Returned(returned)(CODES.requires_grad_(), LABELS).isfinite()
+
+
+def test_codes_start_from_class_codes_that_are_given():
+    class_codes = torch.tensor([[1.0, -1.0], [-1.0, -1.0]])
+    terms = {"quantization": (1.0, Quantization())}
+    bank = CodeBank(torch.tensor([0, 1, 1]), 2)
+    loss_func = DiscreteLoss(2, 2, terms, class_codes=class_codes, code_bank=bank)
+    loss_func(CODES, sample_indices=torch.arange(3))
+    assert_close(bank.binary_codes.float(), class_codes[[0, 1, 1]])
+    with pytest.raises(ValueError, match=r"`class_codes` .*\(2, 2\)"):
+        DiscreteLoss(2, 2, terms, class_codes=torch.ones(3, 2))

@@ -1,17 +1,28 @@
-"""Losses against one code a class train in PML's trainers, whatever of them is learned."""
+"""Losses against one code per class: what they share, and that they train in PML's trainers."""
 
 import pytest
 import torch
 from pytorch_metric_learning.trainers import MetricLossOnly
 from torch import nn
+from torch.testing import assert_close
 from torch.utils.data import TensorDataset
 
 from pml_hashing import losses
+from pml_hashing.centers import (
+    assign_codes,
+    class_similarity,
+    gather_features,
+    hash_centers,
+    semantic_centers,
+    separated_centers,
+    spread_codes,
+)
 from pml_hashing.codes import hamming_distance
+from pml_hashing.losses._classes import codes_with_tie_code
 from pml_hashing.pairs import similarity
 from pml_hashing.trainers import AsymmetricTrainer
 
-NAMES = ["CSQLoss", "DCWHLoss", "GreedyHashLoss", "HyP2Loss", "OrthoHashLoss"]
+NAMES = ["CRHLoss", "CSQLoss", "DCWHLoss", "GreedyHashLoss", "HyP2Loss", "OrthoHashLoss"]
 CLASS_IDS = torch.arange(96) % 4
 LABELS = {
     "class_ids": CLASS_IDS,
@@ -78,3 +89,43 @@ def test_trains_in_trainers(name, labels, num_networks):
     assert precision_after > max(0.9, precision_before)
     moved = zip(start, loss_func.parameters(), strict=True)
     assert all((a != b).any() for a, b in moved)
+
+
+@pytest.mark.parametrize(("num_classes", "code_length"), [(10, 32), (20, 32), (100, 16)])
+def test_losses_with_fixed_centers_start_from_the_same_codes(num_classes, code_length):
+    codes = hash_centers(num_classes, code_length, seed=2)
+    csq = losses.CSQLoss(num_classes, code_length, seed=2)
+    assert_close(csq.class_codes[:-1], codes)
+    assert_close(losses.OrthoHashLoss(num_classes, code_length, seed=2).class_codes, codes)
+
+
+@pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
+@pytest.mark.parametrize("name", ["CSQLoss", "OrthoHashLoss"])
+def test_codes_of_every_kind_are_taken(name, labels):
+    features, of_samples = gather_features(nn.Identity(), [(make_images(), labels)])
+    alike = class_similarity(features, of_samples, num_classes=4)
+    for codes in (
+        assign_codes(spread_codes(4, 12), alike),
+        separated_centers(4, 12),
+        semantic_centers(alike, 12),
+    ):
+        loss_func = getattr(losses, name)(4, 12, class_codes=codes)
+        assert_close(loss_func.class_codes[:4], codes)
+        before = [loss_func(make_images() @ torch.randn(6, 12), labels) for _ in range(2)]
+        codes.zero_()  # the loss has its own
+        assert all(loss.isfinite() for loss in before)
+        assert (loss_func.class_codes[:4] != 0).all()
+
+
+def test_codes_with_a_tie_code():
+    assert_close(codes_with_tie_code(None, 4, 12, seed=3), spread_codes(5, 12, seed=3))
+    given = hash_centers(4, 12).to(torch.int8)
+    codes = codes_with_tie_code(given, 4, 12, seed=3)
+    assert (codes.shape, codes.dtype) == ((5, 12), torch.float32)
+    assert_close(codes[:-1], given.float())
+    assert set(codes[-1].tolist()) == {-1.0, 1.0}
+    assert_close(codes_with_tie_code(given, 4, 12, seed=3), codes)
+    with pytest.raises(
+        ValueError, match=r"`class_codes` of shape \(4, 12\) .* got shape \(5, 12\)"
+    ):
+        codes_with_tie_code(codes, 4, 12, seed=3)

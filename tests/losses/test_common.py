@@ -18,7 +18,8 @@ from pml_hashing import CodeBank, losses
 
 ROOT = Path(__file__).parents[2]
 NAMES = sorted(
-    set(losses.__all__) - {"BaseHashingLoss", "DiscreteLoss", "CodeUpdate", "DCWHSchedule"}
+    set(losses.__all__)
+    - {"BaseHashingLoss", "DiscreteLoss", "CodeUpdate", "CRHSchedule", "DCWHSchedule"}
 )
 DISCRETE = [n for n in NAMES if issubclass(getattr(losses, n), losses.DiscreteLoss)]
 SIZES = {"num_classes": 3, "code_length": 16, "label_widths": (24, 12)}

@@ -35,8 +35,8 @@ def reference_of(loss_func, codes, labels):
     return csq_reference(
         codes.tolist(),
         rows.tolist(),
-        loss_func.hash_centers.tolist(),
-        loss_func.tie_code.tolist(),
+        loss_func.class_codes[:-1].tolist(),
+        loss_func.class_codes[-1].tolist(),
         loss_func.quantization_weight,
     )
 
@@ -74,33 +74,35 @@ def test_gradient(labels, device):
 
 def test_ties_take_one_fixed_code():
     loss_func = CSQLoss(3, 64, quantization_weight=0, seed=1)
-    tied = loss_func.hash_centers[:2].sum(dim=0) == 0
-    best = torch.where(tied, loss_func.tie_code, loss_func.hash_centers[0])
+    tied = loss_func.class_codes[:2].sum(dim=0) == 0
+    best = torch.where(tied, loss_func.class_codes[-1], loss_func.class_codes[0])
     assert 0 < tied.sum() < 64
-    assert tied.sum() > loss_func.tie_code[tied].sum().abs()  # the code has bits of both kinds
+    assert (
+        tied.sum() > loss_func.class_codes[-1][tied].sum().abs()
+    )  # the code has bits of both kinds
     assert loss_func(best[None], torch.tensor([[1, 1, 0]])) == 0
 
 
 def test_centers_are_the_hash_centers():
-    assert_close(CSQLoss(3, 12, seed=5).hash_centers, hash_centers(3, 12, seed=5))
+    assert_close(CSQLoss(3, 12, seed=5).class_codes[:-1], hash_centers(3, 12, seed=5))
     own = torch.tensor([[1, 1], [1, -1], [-1, -1]])
-    assert_close(CSQLoss(3, 2, hash_centers=own).hash_centers, own.float())
+    assert_close(CSQLoss(3, 2, class_codes=own).class_codes[:-1], own.float())
 
 
 @pytest.mark.parametrize("scale", [1.0, 3.0, 1e4])
 def test_the_wrong_bit_is_always_corrected(scale):
     loss_func = CSQLoss(3, 8, quantization_weight=0)
-    codes = (-scale * loss_func.hash_centers).half().requires_grad_()
+    codes = (-scale * loss_func.class_codes[:-1]).half().requires_grad_()
     loss = loss_func(codes, torch.arange(3))
     loss.backward()
     assert loss.isfinite()
     assert codes.grad.isfinite().all()
-    assert (codes.grad * loss_func.hash_centers < 0).all()
+    assert (codes.grad * loss_func.class_codes[:-1] < 0).all()
 
 
 def test_a_code_beyond_its_center_is_right():
     loss_func = CSQLoss(3, 8, quantization_weight=0)
-    codes = (3 * loss_func.hash_centers).requires_grad_()
+    codes = (3 * loss_func.class_codes[:-1]).requires_grad_()
     loss = loss_func(codes, torch.arange(3))
     loss.backward()
     assert loss == 0
@@ -128,8 +130,8 @@ def test_saved_centers_are_those_that_load():
         ({"num_classes": 1}, "`num_classes` of at least 2, got 1"),
         ({"code_length": 0}, "`code_length` of at least 1, got 0"),
         ({"quantization_weight": -1}, "`quantization_weight` of at least 0, got -1"),
-        ({"hash_centers": torch.ones(3, 7)}, r"`hash_centers` of shape \(3, 8\) .* got .*\(3, 7\)"),
-        ({"hash_centers": torch.zeros(3, 8)}, r"values -1 and 1, got .* values \[0\.0\]"),
+        ({"class_codes": torch.ones(3, 7)}, r"`class_codes` of shape \(3, 8\) .* got .*\(3, 7\)"),
+        ({"class_codes": torch.zeros(3, 8)}, r"values -1 and 1, got .* values \[0\.0\]"),
     ],
 )
 def test_wrong_options_are_named(options, message):

@@ -53,7 +53,7 @@ def labels(request):
 def test_value(labels, scale, margin, code_length, device, dtype):
     loss_func = OrthoHashLoss(3, code_length, scale=scale, margin=margin).to(device)
     codes = make_codes(6, code_length, dtype=dtype, device=device)
-    centers = loss_func.hash_centers.tolist()
+    centers = loss_func.class_codes.tolist()
     expected = orthohash_reference(codes.tolist(), rows_of(labels), centers, scale, margin)
     loss = loss_func(codes, labels)
     assert_close(loss.item(), expected, rtol=1e-5, atol=1e-6)
@@ -83,7 +83,7 @@ def test_the_length_of_a_code_does_not_matter(seed, stretch):
 def test_a_code_of_zeros_has_a_gradient_in_half_precision(labels):
     codes = torch.zeros(1, 1, dtype=torch.float16, requires_grad=True)
     centers = torch.tensor([[1.0], [-1.0], [1.0]])
-    OrthoHashLoss(3, 1, hash_centers=centers)(codes, labels[-1:]).backward()
+    OrthoHashLoss(3, 1, class_codes=centers)(codes, labels[-1:]).backward()
     assert codes.grad.isfinite().all()
 
 
@@ -117,7 +117,7 @@ def test_saved_centers_are_those_that_load(labels):
         ({"code_length": 0}, "`code_length` of at least 1, got 0"),
         ({"scale": 0}, "a positive `scale`, got 0"),
         ({"margin": -1}, "`margin` of at least 0, got -1"),
-        ({"hash_centers": torch.ones(2, 8)}, r"`hash_centers` of shape \(3, 8\) .* got .*\(2, 8\)"),
+        ({"class_codes": torch.ones(2, 8)}, r"`class_codes` of shape \(3, 8\) .* got .*\(2, 8\)"),
     ],
 )
 def test_wrong_options_are_named(options, message):
