@@ -2,8 +2,10 @@
 
 from typing import Any
 
-from pml_hashing.centers import spread_codes
+from torch import Tensor
+
 from pml_hashing.code_bank import CodeBank
+from pml_hashing.losses._classes import codes_with_tie_code
 from pml_hashing.losses._discrete import DiscreteLoss, check_weights
 from pml_hashing.losses.terms import FisherCenters, PairLikelihood, Quantization
 
@@ -48,7 +50,8 @@ class DFHLoss(DiscreteLoss):
         bank_samples: Samples of the code bank, drawn anew in every call, whose latest codes the
             batch is paired with; at least $n$: all. 0: those of the batch.
         sweeps: Sweeps over the bits of each center in a discrete step.
-        seed: Of the centers to start from.
+        class_codes: Centers to start from, as for `DiscreteLoss`.
+        seed: Of the centers to start from, where none are given.
         code_bank: The bank of data-set mode. Mini-batch mode if `None`.
         **kwargs: Arguments of PML's losses: `reducer`, `embedding_regularizer`, ...
 
@@ -89,17 +92,26 @@ class DFHLoss(DiscreteLoss):
         separation_weight: float = 1.0,
         bank_samples: int = 0,
         sweeps: int = 1,
+        class_codes: Tensor | None = None,
         seed: int = 0,
         code_bank: CodeBank | None = None,
         **kwargs: Any,
     ) -> None:
         check_weights(quantization_weight=quantization_weight, center_weight=center_weight)
-        # Those that the binary codes start from; the last row breaks ties.
-        first = spread_codes(num_classes + 1, code_length, seed)[:-1]
+        # Those that the binary codes start from.
+        first = codes_with_tie_code(class_codes, num_classes, code_length, seed)[:-1]
         centers = FisherCenters(first, separation_weight, sweeps)
         terms = {
             "likelihood": (1.0, PairLikelihood(bank_samples, margin=margin)),
             "quantization": (quantization_weight, Quantization()),
             "center": (quantization_weight * center_weight, centers),
         }
-        super().__init__(num_classes, code_length, terms, seed=seed, code_bank=code_bank, **kwargs)
+        super().__init__(
+            num_classes,
+            code_length,
+            terms,
+            class_codes=class_codes,
+            seed=seed,
+            code_bank=code_bank,
+            **kwargs,
+        )
