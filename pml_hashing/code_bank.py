@@ -25,6 +25,7 @@ Statistic: TypeAlias = Literal["code_sums", "code_gram", "class_moments", "netwo
 """What a bank can sum over all samples: see `CodeBank.sums`."""
 
 OF_BINARY_CODES = ("code_sums", "code_gram")
+OF_NETWORKS = ("class_moments", "network_gram")
 
 T = TypeVar("T")
 
@@ -171,7 +172,7 @@ class CodeBank(nn.Module):
         counts = class_sums(sizes, self.group_labels, num_classes)
         self.register_buffer("class_counts", counts.flatten())
         self.started, self.version = False, 0
-        self._kept, self._sums = nn.ModuleDict(), nn.ModuleDict()
+        self._kept = nn.ModuleDict()
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -192,16 +193,15 @@ class CodeBank(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        # What terms keep here is then what the state has, whatever was kept before.
-        for entries, start in ((self._kept, f"{prefix}_kept."), (self._sums, f"{prefix}_sums.")):
-            entries.clear()
-            for key, value in state_dict.items():
-                if key.startswith(start) and isinstance(value, Tensor):
-                    name, tensor = key.removeprefix(start).split(".", 1)
-                    entry = _entry(entries, name)
-                    entry.put({tensor: torch.zeros_like(value, device=self.groups.device)})
-                elif key.startswith(start):
-                    _entry(entries, key.removeprefix(start).split(".", 1)[0])
+        # What is kept here is then what the state has, whatever was kept before.
+        self._kept.clear()
+        for key in [key for key in state_dict if key.startswith(f"{prefix}_kept.")]:
+            name, tensor = key.removeprefix(f"{prefix}_kept.").split(".", 1)
+            if name not in self._kept:
+                self._kept[name] = _Kept()
+            if isinstance(value := state_dict[key], Tensor):
+                room = torch.zeros_like(value, device=self.groups.device)
+                self._entry(name).put({tensor: room})
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
@@ -316,7 +316,7 @@ class CodeBank(nn.Module):
 
     def variables(self, name: str) -> Variables:
         """Return what the term of this name keeps here; nothing as long as it has not started."""
-        return _entry(self._kept, name).tensors() if name in self._kept else {}
+        return self._entry(name).tensors() if name in self._kept else {}
 
     def keeps(self, name: str, kind: str, *, current: bool = False) -> bool:
         """Return whether a term has variables here.
@@ -326,15 +326,18 @@ class CodeBank(nn.Module):
             kind: What its variables mean.
             current: Whether they must be those of the binary codes as they are now.
         """
-        if name not in self._kept or _entry(self._kept, name).kind != kind:
+        if name not in self._kept or self._entry(name).kind != kind:
             return False
-        return not current or _entry(self._kept, name).version == self.version
+        return not current or self._entry(name).version == self.version
 
     def keep(self, name: str, variables: Variables, kind: str) -> None:
         """Keep the variables of a term, for the binary codes as they are now."""
         if not self.keeps(name, kind):
             self._kept[name] = _Kept(kind)
-        _entry(self._kept, name).put(variables, self.version)
+        self._entry(name).put(variables, self.version)
+
+    def _entry(self, name: str) -> _Kept:
+        return cast(_Kept, self._kept[name])
 
     @torch.no_grad()
     def sums(self, statistic: Statistic) -> list[Tensor]:
@@ -348,21 +351,20 @@ class CodeBank(nn.Module):
                 its columns, `(2, num_classes, code_length + 2)`; or `"network_gram"`, like
                 `"code_gram"`.
         """
-        is_new = statistic not in self._sums
-        entry = _entry(self._sums, statistic)
-        if is_new or (statistic in OF_BINARY_CODES and entry.version != self.version):
+        if not self.keeps(statistic, "sum", current=statistic in OF_BINARY_CODES):
             self._sum_anew(statistic)
-        return list(entry.tensors().values())
+        return list(self.variables(statistic).values())
 
     def _sum_anew(self, statistic: str) -> None:
+        totals: Variables = {}
         sources = [self.binary_codes] if statistic in OF_BINARY_CODES else self.networks
         for place, codes in enumerate(sources):
             parts = (
                 self._sum(statistic, codes[block].to(self.query_codes), self.groups[block])
                 for block in self.row_blocks()
             )
-            total = reduce(torch.add, parts)
-            _entry(self._sums, statistic).put({f"sum_{place}": total}, self.version)
+            totals[f"sum_{place}"] = reduce(torch.add, parts)
+        self.keep(statistic, totals, "sum")
 
     def _sum(self, statistic: str, codes: Tensor, groups: Tensor) -> Tensor:
         """Return a statistic of some samples, given their codes and groups."""
@@ -392,25 +394,18 @@ class CodeBank(nn.Module):
             earlier, latest = held[rows], new.to(held.dtype)[last]
             latest = torch.where(latest.isfinite(), latest, earlier)  # else all sums would be NaN
             counted = torch.where(once, latest, earlier)
-            for statistic in set(self._sums) - set(OF_BINARY_CODES):
+            for statistic in filter(self._kept.__contains__, OF_NETWORKS):
                 change = self._sum(statistic, counted, groups)
-                total = self.sums(cast(Statistic, statistic))[place]
+                total = self.variables(statistic)[f"sum_{place}"]
                 total.add_(change - self._sum(statistic, earlier, groups))
             held[rows] = latest
 
     @torch.no_grad()
     def refresh(self) -> None:
         """Sum the networks' codes anew, so that rounding does not add up."""
-        for statistic in set(self._sums) - set(OF_BINARY_CODES):
+        for statistic in filter(self._kept.__contains__, OF_NETWORKS):
             self._sum_anew(statistic)
 
     def codes_changed(self) -> None:
         """Tell that `binary_codes` have been written to: what depends on them is out of date."""
         self.version += 1
-
-
-def _entry(entries: nn.ModuleDict, name: str) -> _Kept:
-    """Return an entry, a new one if there is none."""
-    if name not in entries:
-        entries[name] = _Kept()
-    return cast(_Kept, entries[name])
