@@ -54,6 +54,6 @@ AsymmetricTrainer(
     dataset=Subset(TensorDataset(images, labels), database.tolist()),
     dataloader_num_workers=0,
     end_of_epoch_hook=EveryRank(evaluate),
-).train(num_epochs=4)
+).train(num_epochs=6)
 if distributed.is_initialized():
     distributed.destroy_process_group()

@@ -51,12 +51,12 @@ def alone():
 
 
 def leaves(state, path=()):
-    """Yield every value in nested dicts with its path."""
+    """Yield every value in nested dicts with its path; a text as its bytes."""
     if isinstance(state, dict):
         for key, value in state.items():
             yield from leaves(value, (*path, key))
     else:
-        yield path, state
+        yield path, list(state.encode()) if isinstance(state, str) else state
 
 
 @pytest.mark.parametrize("name", script.TRAININGS)
