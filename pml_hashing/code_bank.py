@@ -344,9 +344,9 @@ class CodeBank(nn.Module):
         r"""Return a sum over all samples, which is kept up to date from now on.
 
         Args:
-            statistic: Of the binary codes, one sum: `"code_sums"`, $Y^\top B$,
+            statistic: One sum of the binary codes: `"code_sums"`, $Y^\top B$,
                 `(num_classes, code_length)`, or `"code_gram"`, $(1, B)^\top (1, B)$,
-                `(1 + code_length, 1 + code_length)`. Of the codes of each network, a sum each:
+                `(1 + code_length, 1 + code_length)`; or a sum for each network:
                 `"class_moments"`, the class sums of `moments` for the rows of $Q$, and those for
                 its columns, `(2, num_classes, code_length + 2)`; or `"network_gram"`, like
                 `"code_gram"`.

@@ -43,7 +43,7 @@ def assign_codes(
             `class_similarity`. Of two entries $S_{ij}$ and $S_{ji}$ the mean counts; the diagonal
             does not.
         starts: Number of starts, fewer where there are many classes: one from 317 on.
-        seed: Of the random orders.
+        seed: Seed of the random orders.
 
     Returns:
         The codes in a new order, of the same dtype and device: row $i$ is that of class $i$, and

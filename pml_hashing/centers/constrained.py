@@ -62,7 +62,7 @@ def separated_centers(num_classes: int, code_length: int, seed: int = 0) -> Tens
     Args:
         num_classes: Number of classes $C$.
         code_length: Number of bits $K$.
-        seed: Of the codes to start from.
+        seed: Seed of the codes to start from.
 
     Returns:
         Codes, -1 and 1, float32 `(num_classes, code_length)`, on the CPU.
@@ -105,7 +105,7 @@ def semantic_centers(class_similarity: Tensor, code_length: int, seed: int = 0) 
     Args:
         class_similarity: Similarities, `(num_classes, num_classes)`, as from `class_similarity`.
         code_length: Number of bits $K$.
-        seed: Of the codes to start from, and of their assignment.
+        seed: Seed of the codes to start from, and of their assignment.
 
     Returns:
         Codes, -1 and 1, float32 `(num_classes, code_length)`, on the CPU.

@@ -19,7 +19,7 @@ def hash_centers(num_classes: int, code_length: int, seed: int = 0) -> Tensor:
     Args:
         num_classes: Number of classes.
         code_length: Number of bits $K$.
-        seed: Of `spread_codes`, and of which rows of $H$ are taken, with which sign.
+        seed: Seed of `spread_codes`, and of which rows of $H$ are taken, with which sign.
 
     Returns:
         Codes, -1 and 1, float32 `(num_classes, code_length)`, on the CPU.

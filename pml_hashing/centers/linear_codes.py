@@ -30,7 +30,7 @@ def linear_codes(num_codes: int, code_length: int, seed: int = 0, draws: int = 1
     Args:
         num_codes: Number of codes $m$. Beyond $2^K$, codes repeat, each as often as others.
         code_length: Number of bits $K$.
-        seed: Of the draws.
+        seed: Seed of the draws.
         draws: Number of draws, fewer where there are many codes.
 
     Returns:

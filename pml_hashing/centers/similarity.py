@@ -18,7 +18,7 @@ from pml_hashing.solvers import class_sums, label_counts, label_sums, ridge
 
 FOLDS = 5
 PENALTY = 0.3
-"""Of the ridge classifier, a sample, where features have a variance of 1."""
+"""Penalty of the ridge classifier per sample, where features have a variance of 1."""
 SHARPNESS = 12.0
 """Factor of the scores before the softmax: scores of a ridge regression are between 0 and 1."""
 SHRINKAGE = 0.1
@@ -55,11 +55,11 @@ def class_similarity(
     other. Either way the matrix is made symmetric, and standardized off the diagonal.
 
     Args:
-        features: One row a sample, `(n, width)`: those of a trained backbone, before training.
+        features: One row per sample, `(n, width)`: those of a trained backbone, before training.
         labels: Class ids `(n,)` or multi-hot rows `(n, num_classes)`.
         num_classes: Number of classes $C$. One without samples is like all others on average.
         method: `"confusion"` or `"means"`.
-        seed: Of the folds.
+        seed: Seed of the folds.
 
     Returns:
         Similarities, float32 `(num_classes, num_classes)`, on the device of `features`: symmetric,
@@ -194,7 +194,7 @@ def gather_features(
         batches: Inputs and labels, such as a `DataLoader`; more entries are left aside.
         most: Samples that are kept, drawn at random from all: memory does not grow with the data
             set.
-        seed: Of the draw.
+        seed: Seed of the draw.
 
     Returns:
         Features, float32 `(n, width)`, and labels, on the device of the model: of all samples in

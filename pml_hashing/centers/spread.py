@@ -28,7 +28,7 @@ def spread_codes(num_codes: int, code_length: int, seed: int = 0, draws: int = 1
     Args:
         num_codes: Number of codes $m$.
         code_length: Number of bits $K$.
-        seed: Of the draws.
+        seed: Seed of the draws.
         draws: Number of draws, fewer where there are many codes.
 
     Returns:

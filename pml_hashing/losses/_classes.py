@@ -44,7 +44,7 @@ def batch_of_classes(
     for name, codes in zip(("embeddings", "ref_emb"), networks, strict=False):
         if codes.shape != (len(embeddings), code_length):
             raise ValueError(
-                f"Expected `{name}` of shape ({len(embeddings)}, {code_length}), one code a "
+                f"Expected `{name}` of shape ({len(embeddings)}, {code_length}), one code per "
                 f"sample, got {tuple(codes.shape)}."
             )
     if indices_tuple is not None:
@@ -115,7 +115,7 @@ def codes_with_tie_code(
             If `None`, all rows are those of `spread_codes`.
         num_classes: Number of classes.
         code_length: Number of bits.
-        seed: Of the codes.
+        seed: Seed of the codes.
     """
     check_sizes(num_classes, code_length)
     if given is None:

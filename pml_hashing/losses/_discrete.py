@@ -53,7 +53,7 @@ class DiscreteLoss(BaseHashingLoss):
         sweeps: Sweeps over the bits in a discrete step.
         class_codes: Codes of the classes to start from, -1 and 1, `(num_classes, code_length)`,
             such as those of `centers.assign_codes`. Codes that lie far apart if `None`.
-        seed: Of these.
+        seed: Seed of the codes that lie far apart.
         code_bank: The bank of data-set mode. Mini-batch mode if `None`.
         **kwargs: Arguments of PML's losses: `reducer`, `embedding_regularizer`, ...
 

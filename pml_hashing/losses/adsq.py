@@ -81,7 +81,7 @@ class ADSQLoss(DiscreteLoss):
             batch is paired with in the likelihood; at least $n$: all. 0: those of the batch.
         label_widths: Widths of the layers between a label and its code.
         fit_steps: Steps of the fit to labels alone.
-        seed: Of the label network, and of its fit.
+        seed: Seed of the label network, and of its fit.
         code_bank: The bank of data-set mode. Mini-batch mode if `None`.
         **kwargs: Arguments of `DiscreteLoss` (`sweeps`), and of PML's losses (`reducer`,
             `embedding_regularizer`, ...).

@@ -58,7 +58,7 @@ class CRHLoss(BaseHashingLoss):
             this is 0, that of three.
         margin: Margin $m$.
         quantization_weight: Weight $\lambda$. The paper has 0 for several labels.
-        seed: Of the codebooks, and of the first centers.
+        seed: Seed of the codebooks, and of the first centers.
         **kwargs: Arguments of PML's losses: `reducer`, `embedding_regularizer`, ...
 
     Raises:
@@ -246,7 +246,7 @@ class CRHSchedule:
         every_epoch_until: Centers are reassigned after each of the first so many epochs, ...
         then_every: ... and then after every so many.
         assignment: As for `CRHLoss.reassign`.
-        seed: Of the order in which classes choose, where `assignment` is `"greedy"`.
+        seed: Seed of the order in which classes choose, where `assignment` is `"greedy"`.
 
     Raises:
         ValueError: If a number is too small, or `assignment` is no such name.

@@ -41,7 +41,7 @@ class CSQLoss(BaseHashingLoss):
         class_codes: Hash centers of the classes, -1 and 1, `(num_classes, code_length)`. Those
             of `pml_hashing.centers.hash_centers` if `None`; `assign_codes`, `semantic_centers`
             and `separated_centers` there make others.
-        seed: Of the hash centers, and of the code that breaks ties.
+        seed: Seed of the hash centers, and of the code that breaks ties.
         **kwargs: Arguments of PML's losses: `reducer`, `embedding_regularizer`, ...
 
     Raises:

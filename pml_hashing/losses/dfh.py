@@ -51,7 +51,7 @@ class DFHLoss(DiscreteLoss):
             batch is paired with; at least $n$: all. 0: those of the batch.
         sweeps: Sweeps over the bits of each center in a discrete step.
         class_codes: Centers to start from, as for `DiscreteLoss`.
-        seed: Of the centers to start from, where none are given.
+        seed: Seed of the centers to start from, where none are given.
         code_bank: The bank of data-set mode. Mini-batch mode if `None`.
         **kwargs: Arguments of PML's losses: `reducer`, `embedding_regularizer`, ...
 

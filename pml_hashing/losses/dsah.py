@@ -62,7 +62,7 @@ class DSAHLoss(DiscreteLoss):
             $\alpha \lVert B - Y M_1 \rVert^2 + \beta \lVert B - \tilde Y M_2 \rVert^2$.
         warm_start: Discrete steps on the labels alone before a code bank is first used.
         sweeps: Sweeps over the bits in a discrete step.
-        seed: Of the class codes to start from.
+        seed: Seed of the class codes to start from.
         code_bank: The bank of data-set mode. Mini-batch mode if `None`.
         **kwargs: Arguments of PML's losses: `reducer`, `embedding_regularizer`, ...
 

@@ -76,7 +76,7 @@ class DSAHALoss(DiscreteLoss):
             constant unless $\gamma$ is near $K$.
         label_widths: Widths of the layers between a label and its code.
         fit_steps: Steps of the fit to labels alone.
-        seed: Of the auto-encoder, and of its fit.
+        seed: Seed of the auto-encoder, and of its fit.
         code_bank: The bank of data-set mode. Mini-batch mode if `None`.
         **kwargs: Arguments of `DiscreteLoss` (`sweeps`), and of PML's losses (`reducer`,
             `embedding_regularizer`, ...).

@@ -105,7 +105,7 @@ class HyP2Loss(BaseHashingLoss):
         }
 
     def _mean(self, losses: Tensor, weights: Tensor) -> dict[str, Any]:
-        """Return a loss a sample, of which the mean is that of `losses` by `weights`."""
+        """Return one loss per sample, whose mean is that of `losses` weighted by `weights`."""
         share = len(weights) / weights.sum().clamp(min=1)
         return self.element_loss((losses * weights).sum(dim=(0, 2)) * share)
 

@@ -38,7 +38,7 @@ class OrthoHashLoss(BaseHashingLoss):
         class_codes: Hash centers of the classes, -1 and 1, `(num_classes, code_length)`. Those
             of `pml_hashing.centers.hash_centers` if `None`; `assign_codes` and `semantic_centers`
             there make others.
-        seed: Of the hash centers.
+        seed: Seed of the hash centers.
         **kwargs: Arguments of PML's losses: `reducer`, `embedding_regularizer`, ...
 
     Raises:

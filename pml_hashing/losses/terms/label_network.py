@@ -1,4 +1,4 @@
-"""Networks that turn labels into codes, to which the codes of images are led."""
+"""Networks that turn labels into codes, and the terms that lead codes of images to them."""
 
 import copy
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from pml_hashing.pairs import similarity
 LABELS_OF_A_STEP = 256
 """Labels in a step of `fit`: drawn by how many samples have them, where there are more."""
 LEARNING_RATE = 1e-3
-"""Of `fit`."""
+"""The learning rate of `fit`."""
 
 Reconstruction: TypeAlias = Callable[..., Tensor]
 """`mse_loss` or `binary_cross_entropy_with_logits` of `torch.nn.functional`."""
@@ -35,7 +35,7 @@ class LabelNetwork(nn.Module):
         code_length: Number of bits.
         widths: Widths of the layers between the labels and the codes.
         fit_steps: Steps of `fit`.
-        seed: Of the weights, and of the labels that `fit` draws where there are many.
+        seed: Seed of the weights, and of the labels that `fit` draws where there are many.
         quantization: Weight of the distance of codes from -1 and 1 in `losses`.
         reconstruction: Loss of a label that is read back from its code.
     """
