@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from comparison.sources import Data
 from comparison.task import Budget, Learned, Task
-from pml_hashing import AsymmetricTrainer, CodeBank, HashingModel
+from pml_hashing import AsymmetricTrainer, CodeBank, HashingModel, TwoNetworkHashingModel
 from pml_hashing.codes import pack
 from pml_hashing.losses import CRHSchedule, DCWHSchedule, DiscreteLoss
 from pml_hashing.models import TanhContinuation
@@ -205,17 +205,6 @@ def cosine_schedules(optimizers: dict[str, Optimizer], epochs: int) -> dict[str,
     }
 
 
-class SumOfCodes(nn.Module):
-    """The sum of the codes of two networks."""
-
-    def __init__(self, first: nn.Module, second: nn.Module) -> None:
-        super().__init__()
-        self.first, self.second = first, second
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self.first(inputs) + self.second(inputs)
-
-
 def encoders(networks: list[HashingModel], recipe: Recipe, data: Data) -> Learned:
     """Return the networks as encoders: everything is encoded, as in an index that is deployed."""
 
@@ -226,7 +215,8 @@ def encoders(networks: list[HashingModel], recipe: Recipe, data: Data) -> Learne
         batches = data.batches(networks[0], indices)
         return torch.cat([pack(model(batch.to(device))).cpu() for batch in batches])
 
-    first, last = networks[0], networks[-1]
+    first: nn.Module = networks[0]
+    last: nn.Module = networks[-1]
     if len(networks) == 2 and recipe.sum_codes:
-        first = last = SumOfCodes(first, last)
+        first = last = TwoNetworkHashingModel(*networks)  # whose call is the sum
     return Learned(partial(encode, first), partial(encode, last))
