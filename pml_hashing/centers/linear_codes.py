@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from pml_hashing._checks import check_at_least
+from pml_hashing.codes import bits_to_signs
 
 SWEEPS = 6
 """Times that all columns are chosen anew. More changed nothing at 11 to 14 bits of words."""
@@ -58,7 +59,7 @@ def linear_codes(num_codes: int, code_length: int, seed: int = 0, draws: int = 1
     )[:num_codes]
     bits = torch.stack([_parity(words & column) for column in columns.tolist()], dim=1)
     shift = torch.randint(2, (code_length,), generator=generator, device="cpu")
-    return (bits ^ shift).to(torch.float32) * 2 - 1
+    return bits_to_signs(bits ^ shift)
 
 
 def _draw(word_length: int, code_length: int, generator: torch.Generator) -> Tensor:

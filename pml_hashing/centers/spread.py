@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pml_hashing._checks import check_at_least
 from pml_hashing.centers.linear_codes import linear_codes
+from pml_hashing.codes import bits_to_signs
 
 MOST_CODES_TO_IMPROVE = 1024
 """More codes are too many to hold against each other: they are words of a linear code."""
@@ -46,7 +47,7 @@ def spread_codes(num_codes: int, code_length: int, seed: int = 0, draws: int = 1
     shape = (num_codes, code_length)
 
     def draw() -> Tensor:
-        return torch.randint(2, shape, generator=generator, device="cpu").float() * 2 - 1
+        return bits_to_signs(torch.randint(2, shape, generator=generator, device="cpu"))
 
     return farthest_apart(_spread(draw()) for _ in range(min(draws, 1 + 20_000 // num_codes**2)))
 

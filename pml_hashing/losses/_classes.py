@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from pml_hashing._checks import check_at_least, check_label_values, require_labels
 from pml_hashing.centers import hash_centers, spread_codes
-from pml_hashing.codes import at_least_float32
+from pml_hashing.codes import at_least_float32, bits_to_signs
 from pml_hashing.pairs import IndicesTuple
 
 SMALLEST_NORM = 1e-3
@@ -127,7 +127,7 @@ def with_tie_code(class_codes: Tensor, seed: int) -> Tensor:
     """Return `class_codes` and a row of random bits below them."""
     generator = torch.Generator("cpu").manual_seed(seed)
     bits = torch.randint(2, (1, class_codes.shape[1]), generator=generator, device="cpu")
-    return torch.cat([class_codes, bits.to(class_codes) * 2 - 1])
+    return torch.cat([class_codes, bits_to_signs(bits).to(class_codes)])
 
 
 def check_class_codes(class_codes: Tensor, num_classes: int, code_length: int) -> Tensor:

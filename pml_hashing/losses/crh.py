@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pml_hashing._checks import check_at_least, check_choice, check_label_values
 from pml_hashing._eval_mode import eval_mode
-from pml_hashing.codes import at_least_float32, binarize
+from pml_hashing.codes import at_least_float32, binarize, bits_to_signs
 from pml_hashing.losses._base import BaseHashingLoss, LossDict
 from pml_hashing.losses._classes import batch_of_classes, check_sizes, margin_cosine_losses
 from pml_hashing.pairs import IndicesTuple
@@ -213,7 +213,7 @@ def _distinct_codes(num_codes: int, length: int, generator: torch.Generator) -> 
         places = torch.arange(len(codes), device="cpu")
         first = places.new_full((int(groups.max()) + 1,), len(codes))
         codes = codes[first.scatter_reduce(0, groups, places, "amin").sort().values]
-    return codes[:num_codes].to(torch.float32) * 2 - 1
+    return bits_to_signs(codes[:num_codes])
 
 
 def _hungarian(agreement: Tensor, generator: torch.Generator | None) -> Tensor:
