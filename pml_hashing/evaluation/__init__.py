@@ -6,11 +6,12 @@ from pml_hashing.evaluation.bits import (
     bit_correlation,
     mean_absolute_correlation,
 )
-from pml_hashing.evaluation.curves import precision_by_rank, precision_recall_by_radius
 from pml_hashing.evaluation.functions import (
     average_precision,
     mean_average_precision,
     precision_at_k,
+    precision_by_rank,
+    precision_recall_by_radius,
     precision_within_radius,
 )
 from pml_hashing.evaluation.ranking import HammingRanking

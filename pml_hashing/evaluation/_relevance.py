@@ -68,15 +68,11 @@ class GivenRelevance(Relevance):
             )
 
     def grades(self, queries: slice, items: slice, device: torch.device) -> Tensor:
-        if callable(self.relevance):
-            part = self.relevance(queries, items)
-        else:
-            part = self.relevance[queries, items]
+        given = self.relevance
+        part = given(queries, items) if callable(given) else given[queries, items]
         grades = torch.as_tensor(part, device=device)
-        shape = tuple(
-            len(range(*block.indices(size)))
-            for block, size in zip((queries, items), self.shape, strict=True)
-        )
+        sizes = zip((queries, items), self.shape, strict=True)
+        shape = tuple(len(range(*block.indices(size))) for block, size in sizes)
         if tuple(grades.shape) != shape:
             raise ValueError(
                 f"Expected `relevance` of shape {shape} for {queries} and {items}, "
@@ -100,8 +96,7 @@ def make_relevance(
     check_labels(query_labels, range(shape[0]), "query_labels")
     check_labels(database_labels, range(shape[1]), "database_labels")
     _check_labels_of_both_sides(query_labels, database_labels)
-    kind = SameClass if query_labels.ndim == 1 else SharedLabels
-    return kind(query_labels, database_labels)
+    return (SameClass if query_labels.ndim == 1 else SharedLabels)(query_labels, database_labels)
 
 
 def _check_labels_of_both_sides(query_labels: Tensor, database_labels: Tensor) -> None:

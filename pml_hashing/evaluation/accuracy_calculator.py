@@ -102,17 +102,10 @@ class HammingAccuracyCalculator(AccuracyCalculator):
         self._reported = {PREFIX + name: reported for name, reported in table.items()}
         for name in self._reported:  # PML finds metrics by the names of attributes
             setattr(self, f"calculate_{name}", partial(self._summarize, name))
-        super().__init__(
-            include if len(include) else list(self._reported),
-            exclude,
-            avg_of_avgs,
-            return_per_class,
-            k,
-            label_comparison_fn,
-            None if device is None else torch.device(device),
-            knn_func,
-            kmeans_func,
-        )
+        included = include if len(include) else list(self._reported)
+        device = None if device is None else torch.device(device)
+        options = avg_of_avgs, return_per_class, k, label_comparison_fn, device
+        super().__init__(included, exclude, *options, knn_func, kmeans_func)
 
     def get_accuracy(
         self,
@@ -174,10 +167,7 @@ class HammingAccuracyCalculator(AccuracyCalculator):
         """Return what our metrics of these names are of every query, and note the curves."""
         asked = {name: self._reported[name].metric for name in names}
         in_order = {m: m for m in asked.values() if isinstance(m, Metric)}
-        by_rank = {
-            "precision_by_rank": Rankings.precision_by_rank,
-            "recall_by_rank": Rankings.recall_by_rank,
-        }
+        by_rank = {f.__name__: f for f in (Rankings.precision_by_rank, Rankings.recall_by_rank)}
         scores, curves = ranking.pass_over(in_order, by_rank)
         curves["precision_by_radius"] = ranking.precision_by_radius().mean(dim=0)
         curves["recall_by_radius"] = ranking.recall_by_radius().mean(dim=0)
@@ -210,14 +200,10 @@ class HammingAccuracyCalculator(AccuracyCalculator):
         labels = retrieval.query_labels, retrieval.database_labels
         if self.label_comparison_fn is torch.eq:
             labels = _renumber(*labels)
-        return super().get_accuracy(
-            retrieval.signs(retrieval.query_codes),
-            labels[0],
-            retrieval.signs(retrieval.database_codes),
-            labels[1],
-            retrieval.query_in_database,
-            include=names,
-        )
+        sides = retrieval.query_codes, retrieval.database_codes
+        query, database = (retrieval.signs(codes) for codes in sides)
+        data = query, labels[0], database, labels[1]
+        return super().get_accuracy(*data, retrieval.query_in_database, include=names)
 
 
 def _renumber(query_labels: Tensor, database_labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -116,16 +116,8 @@ class HammingRanking(QueryScores):
     ) -> None:
         check_choice(ties, TIES, "ties")
         self.ties: Ties = ties
-        self.retrieval = Retrieval(
-            query_codes,
-            query_labels,
-            database_codes,
-            database_labels,
-            query_in_database,
-            block_size,
-            relevance,
-            asymmetric,
-        )
+        data = query_codes, query_labels, database_codes, database_labels
+        self.retrieval = Retrieval(*data, query_in_database, block_size, relevance, asymmetric)
 
     def evaluate(self, metric: Metric | LookupMetric) -> Tensor:
         """Return the score of every query under any metric, such as one of your own."""
@@ -195,17 +187,14 @@ class HammingRanking(QueryScores):
         for rankings in self._blocks():
             block = ScoresOfBlock(rankings)
             for name, metric in metrics.items():
-                scores[name].append(
-                    block.evaluate(metric) if isinstance(metric, Metric) else metric(block)
-                )
+                of_block = block.evaluate(metric) if isinstance(metric, Metric) else metric(block)
+                scores[name].append(of_block)
             for name, curve in curves.items():
                 part = curve(rankings)
                 sums[name] = sums[name].add_(part) if name in sums else part
         size = len(self.retrieval.query_codes)
-        return (
-            {name: torch.cat(parts) for name, parts in scores.items()},
-            {name: total / size for name, total in sums.items()},
-        )
+        means = {name: total / size for name, total in sums.items()}
+        return {name: torch.cat(parts) for name, parts in scores.items()}, means
 
     def _by_rank(self, curve: Callable[[Rankings], Tensor], top_k: int | None) -> Tensor:
         if top_k is not None:

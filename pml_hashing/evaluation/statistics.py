@@ -55,15 +55,12 @@ def bootstrap_interval(
     check_integer(num_resamples, 1, "num_resamples")
     scores = scores.double().cpu()
     generator = torch.Generator().manual_seed(seed)
-    means = []
-    left = num_resamples
-    while left:
-        rows = min(left, max(1, DRAWS_AT_A_TIME // len(scores)))
-        draws = torch.randint(len(scores), (rows, len(scores)), generator=generator)
-        means.append(scores[draws].mean(dim=1))
-        left -= rows
+    means = scores.new_empty(num_resamples)
+    for part in means.split(max(1, DRAWS_AT_A_TIME // len(scores))):
+        draws = torch.randint(len(scores), (len(part), len(scores)), generator=generator)
+        part.copy_(scores[draws].mean(dim=1))
     tails = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)
-    return Interval(*torch.cat(means).quantile(tails).tolist())
+    return Interval(*means.quantile(tails).tolist())
 
 
 def mean_by_class(scores: Tensor, query_labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -129,23 +129,18 @@ def expected_over_found(sum_before: Tensor, cut: Groups, places: Tensor) -> Tens
         cut: The group that each ranking is cut in, of tensors of this shape.
         places: $m$, less than the group has items.
     """
-    num_weights = _num_weights(int(places.max()))
+    most = int(places.max())  # numbers of relevant items before the cut, of which few are likely
+    num_weights = min(most, math.ceil(10 * math.sqrt(most)) + 1) + 1
     size = max(1, WEIGHTS_AT_A_TIME // num_weights)
     columns = zip(*(x.split(size) for x in (sum_before, places, *cut)), strict=True)
     return torch.cat([_over_found(s, Groups(*g), m, num_weights) for s, m, *g in columns])
 
 
-def _num_weights(places: int) -> int:
-    """Return how many numbers of relevant items before the cut are told apart."""
-    return min(places, math.ceil(10 * math.sqrt(places)) + 1) + 1
-
-
 def _over_found(sum_before: Tensor, cut: Groups, places: Tensor, num_weights: int) -> Tensor:
     # Hoeffding: less than 1e-21 of the probability is more than 5 sqrt(m) away from the mean.
     mean = places * cut.relevant / cut.items
-    least = torch.maximum(
-        places + cut.relevant - cut.items, (mean - 5 * places.sqrt()).floor()
-    ).clamp(min=0)
+    likely = (mean - 5 * places.sqrt()).floor()
+    least = torch.maximum(places + cut.relevant - cut.items, likely).clamp(min=0)
     hits = least + torch.arange(num_weights, device=least.device)
     sums = sum_before + precision_sum(cut._replace(items=places, relevant=hits), places)
     scores = sums / (cut.hits_before + hits).clamp(min=1)
