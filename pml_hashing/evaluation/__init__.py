@@ -1,11 +1,7 @@
 """Exact scores of a Hamming ranking, as functions of tensors and as PML's accuracy calculator."""
 
 from pml_hashing.evaluation.accuracy_calculator import HammingAccuracyCalculator
-from pml_hashing.evaluation.bits import (
-    bit_balance,
-    bit_correlation,
-    mean_absolute_correlation,
-)
+from pml_hashing.evaluation.bits import bit_balance, bit_correlation, mean_absolute_correlation
 from pml_hashing.evaluation.functions import (
     average_precision,
     mean_average_precision,

@@ -168,7 +168,7 @@ def _packed(codes: Tensor) -> np.ndarray:
 
 
 def _grader(retrieval: Retrieval) -> Callable[[slice, slice], Tensor]:
-    """Return what says the grades of a block."""
+    """Return a function that gives the grades of a block."""
     relevance = retrieval.relevance
     if isinstance(relevance, SameClass):  # numpy compares four times as fast as torch
         ids = relevance.query_labels.cpu().numpy()[:, None], relevance.database_labels.cpu().numpy()
@@ -181,7 +181,7 @@ def _grader(retrieval: Retrieval) -> Callable[[slice, slice], Tensor]:
     )
 
     def shared_labels(rows: slice, items: slice) -> Tensor:
-        # What both have is half of all that each has, less what only one has.
+        # Labels of both are half of the labels of each, less those of only one.
         one_only = hamming_distances(queries[0][rows], database[0][items])
         total = one_only.neg_().add_(queries[1][rows, None]).add_(database[1][items])
         return total.bitwise_right_shift_(1)

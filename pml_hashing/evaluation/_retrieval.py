@@ -93,7 +93,7 @@ class Retrieval:
         return to_signs(codes.to(self.device), self.code_length, dtype)
 
     def _check_queries_come_first(self) -> None:
-        """Raise unless query `i` is item `i`, as far as this can be seen.
+        """Raise unless query `i` is item `i`, as far as can be told.
 
         Real queries that are not binarized may come from another network than the codes of the
         database, so that only their labels are compared.
@@ -140,7 +140,7 @@ def _check_codes_of_both_sides(
 
 
 def _check_none_differs(differs: Tensor, name: str) -> None:
-    """Raise unless no query has other codes or labels than the item that is to be itself."""
+    """Raise if a query has other codes or labels than its own item."""
     wrong = differs.view(len(differs), -1).any(dim=1)
     if wrong.any():
         raise ValueError(

@@ -29,7 +29,7 @@ class HammingAccuracyCalculator(AccuracyCalculator):
 
     These are computed where `include` is empty. Any of them is a valid `primary_metric` of PML's
     `HookContainer`. PML's own metrics (`precision_at_1`, `mean_average_precision_at_r`, ...) keep
-    PML's meaning, and are computed only if `include` names them. `get_accuracy` leaves the values
+    PML's meaning, and are computed only if `include` names them. `get_accuracy` leaves the scores
     of every query in `query_scores`, and in `curves` the means over all queries of
     `precision_by_radius`, `recall_by_radius`, `precision_by_rank` and `recall_by_rank`.
 
@@ -56,7 +56,8 @@ class HammingAccuracyCalculator(AccuracyCalculator):
             metrics take ties in the order that `knn_func` gives them.
 
     Raises:
-        TypeError: If `top_k` or `radius` is no integer, or `include` or `exclude` no tuple or list.
+        TypeError: If `top_k` or `radius` is not an integer, or `include` or `exclude` not a tuple
+            or list.
         ValueError: If `top_k`, `radius`, `ties` or a metric's name is out of range.
 
     Examples:
@@ -164,7 +165,7 @@ class HammingAccuracyCalculator(AccuracyCalculator):
         return labels.squeeze(1) if isinstance(labels, Tensor) and labels.ndim == 2 else labels
 
     def _score_queries(self, ranking: HammingRanking, names: Iterable[str]) -> dict[str, Tensor]:
-        """Return what our metrics of these names are of every query, and note the curves."""
+        """Return our metrics of these names for every query, and keep the curves."""
         asked = {name: self._reported[name].metric for name in names}
         in_order = {m: m for m in asked.values() if isinstance(m, Metric)}
         by_rank = {f.__name__: f for f in (Rankings.precision_by_rank, Rankings.recall_by_rank)}

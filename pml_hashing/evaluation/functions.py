@@ -16,7 +16,7 @@ def average_precision(
     top_k: int | None = None,
     **options: Unpack[RankingOptions],
 ) -> Tensor:
-    r"""Average precision of the Hamming ranking of every query, as the hashing literature has it.
+    r"""Return the average precision of every query, as the hashing literature defines it.
 
     $$
     \mathrm{AP@}k = \frac{1}{R_k} \sum_{r=1}^{k} P(r)\, \delta(r), \qquad
@@ -40,7 +40,7 @@ def average_precision(
         Numbers from 0 to 1, float64, `(num_queries,)`, on the device of `query_codes`.
 
     Raises:
-        TypeError: As `HammingRanking`, and if `top_k` is no integer.
+        TypeError: As `HammingRanking`, and if `top_k` is not an integer.
         ValueError: As `HammingRanking`, and if `top_k` is less than 1.
 
     Examples:
@@ -69,7 +69,9 @@ def mean_average_precision(
     top_k: int | None = None,
     **options: Unpack[RankingOptions],
 ) -> float:
-    """Mean of `average_precision` over all queries, those without relevant items included.
+    """Return mAP, the mean of `average_precision` over all queries.
+
+    Queries without relevant items are included.
 
     Args:
         query_codes: Codes of the queries, as for `average_precision`.
@@ -107,7 +109,7 @@ def precision_at_k(
     top_k: int,
     **options: Unpack[RankingOptions],
 ) -> float:
-    """Share of relevant items among the first `top_k`, P@k, as a mean over all queries.
+    """Return P@k, the share of relevant items among the first `top_k`, averaged over queries.
 
     Args:
         query_codes: Codes of the queries, as for `average_precision`.
@@ -136,7 +138,7 @@ def precision_within_radius(
     radius: int = 2,
     **options: Unpack[LookupOptions],
 ) -> float:
-    r"""Share of relevant items within a Hamming distance, P@H≤r, as a mean over all queries.
+    r"""Return P@H≤r, the share of relevant items within a distance, averaged over queries.
 
     A query with no item within the radius scores 0. Ties play no part.
 
@@ -152,7 +154,7 @@ def precision_within_radius(
         A number from 0 to 1.
 
     Raises:
-        TypeError: As `HammingRanking`, and if `radius` is no integer.
+        TypeError: As `HammingRanking`, and if `radius` is not an integer.
         ValueError: As `HammingRanking`, and if `radius` is negative.
     """
     check_integer(radius, 0, "radius")
@@ -168,7 +170,7 @@ def precision_recall_by_radius(
     database_labels: Tensor | None,
     **options: Unpack[LookupOptions],
 ) -> tuple[Tensor, Tensor]:
-    """Precision and recall of the items within every Hamming radius, as means over all queries.
+    """Return precision and recall within every Hamming radius, averaged over all queries.
 
     This is the precision-recall curve of hash lookup. A query with no item within a radius counts
     with precision 0 there, and one without relevant items with recall 0.
@@ -214,7 +216,7 @@ def precision_by_rank(
     top_k: int | None = None,
     **options: Unpack[RankingOptions],
 ) -> Tensor:
-    """P@N for every N up to `top_k`, as a mean over all queries.
+    """Return P@N for every N up to `top_k`, averaged over all queries.
 
     Args:
         query_codes: Codes of the queries, as for `average_precision`.
@@ -225,7 +227,7 @@ def precision_by_rank(
         **options: As for `average_precision`.
 
     Returns:
-        Element `i` is what `precision_at_k` is for `i + 1`, float64, `(top_k,)`.
+        Element `i` is `precision_at_k` for `i + 1` items, float64, `(top_k,)`.
 
     Raises:
         TypeError: As `average_precision`.

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pml_hashing._checks import check_at_least, check_label_values
+from pml_hashing._eval_mode import eval_mode
 from pml_hashing.codes import at_least_float32, binarize
 from pml_hashing.losses._base import BaseHashingLoss, LossDict
 from pml_hashing.losses._classes import batch_of_classes, check_sizes, cross_entropy
@@ -217,17 +218,12 @@ class DCWHSchedule:
             raise ValueError("Expected a schedule with `model` and `batches`, got none.")
         centers, num_classes = self.loss_func.centers, self.loss_func.num_classes
         sums = centers.new_zeros(num_classes, centers.shape[1] + 1)
-        modes = [(module, module.training) for module in self.model.modules()]
-        self.model.eval()
-        try:
+        with eval_mode(self.model):
             for inputs, labels, *_ in self.batches:
                 check_label_values(labels, num_classes, "labels")
                 codes = at_least_float32(self.model(inputs.to(centers.device))).to(centers)
                 codes = torch.cat([codes, torch.ones_like(codes[:, :1])], dim=1)
                 sums += class_sums(codes, labels.to(centers.device), num_classes)
-        finally:
-            for module, mode in modes:
-                module.training = mode
         means = sums[:, :-1] / sums[:, -1:].clamp(min=1)
         centers.copy_(torch.where(sums[:, -1:] > 0, means, centers))
 

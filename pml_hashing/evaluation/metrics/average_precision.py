@@ -1,4 +1,4 @@
-"""Average precision, over the relevant items that are found or over all that there are."""
+"""Average precision, over the relevant items found or over all relevant items."""
 
 import math
 from collections.abc import Callable
@@ -173,9 +173,9 @@ def _precisions(order: Order, grades: np.ndarray | None, found: int) -> np.ndarr
 def _extreme_over_found(order: Order, grades: np.ndarray | None, k: int) -> float:
     """Return the largest or smallest AP@`k` over all orders, if a cut splits a group of ties.
 
-    The relevant items of the group that fall before the cut can be as many as they will, from
-    `least` to `most`. Each number of them has its best order, with all of them in front and the
-    highest grades first, and its worst, with all of them just before the cut and the lowest first.
+    Any number of relevant items of the group, from `least` to `most`, can fall before the cut. Each
+    number of them has its best order, with all of them in front and the highest grades first, and
+    its worst, with all of them just before the cut and the lowest first.
     """
     group = int(np.searchsorted(order.ends, k, side="right"))
     before = int(order.ends[group - 1]) if group else 0
