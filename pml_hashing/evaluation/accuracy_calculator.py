@@ -13,7 +13,7 @@ from pml_hashing._compat import AccuracyCalculator
 from pml_hashing.evaluation._rankings import Rankings
 from pml_hashing.evaluation._retrieval import Retrieval
 from pml_hashing.evaluation.metrics import Metric, reported_metrics
-from pml_hashing.evaluation.ranking import TIES, HammingRanking, Ties
+from pml_hashing.evaluation.ranking import TIES, HammingRanking, RankingOptions, Ties
 
 PREFIX = "hamming_"  # of the names of our metrics: every other metric is PML's
 
@@ -138,14 +138,10 @@ class HammingAccuracyCalculator(AccuracyCalculator):
         """
         if reference is None:
             reference, reference_labels, ref_includes_query = query, query_labels, True
-        ranking = HammingRanking(
-            self._to_tensor(query),
-            self._to_labels(query_labels),
-            self._to_tensor(reference),
-            self._to_labels(reference_labels),
-            ties=self.ties,
-            query_in_database=ref_includes_query,
-        )
+        queries = self._to_tensor(query), self._to_labels(query_labels)
+        database = self._to_tensor(reference), self._to_labels(reference_labels)
+        options: RankingOptions = {"ties": self.ties, "query_in_database": ref_includes_query}
+        ranking = HammingRanking(*queries, *database, **options)
         functions = self.get_function_dict(include, exclude)
         own = {name: f for name, f in functions.items() if name.startswith(PREFIX)}
         scores = self._score_queries(ranking, own)

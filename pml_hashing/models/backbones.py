@@ -57,12 +57,8 @@ def _create_from_file(name: str, path: Path, options: dict[str, Any]) -> nn.Modu
         weights = _without_classifier(_read_weights(path), trunk)
         # timm adapts the weights to `in_chans` and `img_size` where it is given them as pretrained.
         # It looks for a classifier no more, and then it demands every other weight.
-        trunk = timm.create_model(
-            name,
-            pretrained=True,
-            pretrained_cfg_overlay={"state_dict": weights, "classifier": None},
-            **options,
-        )
+        overlay = {"state_dict": weights, "classifier": None}
+        trunk = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
     except Exception as error:  # each reader and each family of models has errors of its own
         raise ValueError(
             f"Expected `checkpoint_path` to be a whole file of weights of {name!r}, safetensors or "

@@ -140,13 +140,9 @@ class Encoder:
         )
 
     def _loader(self, dataset: Dataset[Any], collate_fn: Any) -> DataLoader[Any]:
-        return DataLoader(
-            dataset,
-            self.batch_size,
-            num_workers=self.num_workers,
-            collate_fn=collate_fn,
-            pin_memory=self.device.type == "cuda",
-        )
+        workers, pin = self.num_workers, self.device.type == "cuda"
+        options: Any = {"num_workers": workers, "collate_fn": collate_fn, "pin_memory": pin}
+        return DataLoader(dataset, self.batch_size, **options)
 
 
 @dataclass

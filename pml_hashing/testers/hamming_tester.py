@@ -74,12 +74,8 @@ class HammingTester(GlobalEmbeddingSpaceTester):
             if value := kwargs.pop(name, None):
                 raise ValueError(f"Expected no `{name}`, which changes the codes, got {value}.")
         kwargs["data_and_label_getter"] = kwargs.get("data_and_label_getter") or _first_two
-        super().__init__(
-            normalize_embeddings=False,
-            label_hierarchy_level=label_hierarchy_level,
-            accuracy_calculator=accuracy_calculator,
-            **kwargs,
-        )
+        kwargs |= {"label_hierarchy_level": label_hierarchy_level, "normalize_embeddings": False}
+        super().__init__(accuracy_calculator=accuracy_calculator, **kwargs)
 
     def initialize_accuracy_calculator(self) -> None:
         if self.accuracy_calculator is None:
