@@ -3,9 +3,9 @@
     python benchmarks/cifar10_features.py FEATURES.npz
     python benchmarks/cifar10_codes.py FEATURES.npz
 
-Protocol "1k/59k, train 5k": 100 queries and 500 training images a class, drawn by seed; the
-database is all that is not a query, the training images among it. mAP@all, ties `expected`. Every
-method sees the same features, standardized with mean and deviation of the training images.
+Protocol "1k/59k, train 5k": 100 queries and 500 training images per class, drawn by seed; the
+database is everything else, including the training images. mAP@all, ties `expected`. Every method
+sees the same features, standardized with mean and deviation of the training images.
 """
 
 import argparse

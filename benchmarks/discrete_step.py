@@ -1,9 +1,9 @@
-"""Times the discrete step in several processes: whole in each, or sharded by rows and gathered.
+"""Time the discrete step in several processes: whole in each, or sharded by rows and gathered.
 
     torchrun --nproc-per-node 2 benchmarks/discrete_step.py [SAMPLES [BITS [CLASSES]]]
 
-Seconds of the slowest process, the least of three: of CPU time, with that of sending and receiving,
-where each process has one thread; of the clock where each has a GPU.
+Seconds are those of the slowest process, the least of three runs: CPU time, including sending and
+receiving, where each process has one thread; wall time where each has a GPU.
 """
 
 import os
@@ -32,7 +32,7 @@ def make_bank(samples: int, bits: int, classes: int, device: str) -> CodeBank:
 
 
 class Sharded:
-    """A loss that improves the codes of this process's rows, then gathers those of all."""
+    """A loss that improves the codes of this process's rows, then gathers all codes."""
 
     def improve_codes(self, bank: CodeBank, progress: bool = False) -> None:
         mine = parts(len(bank))[rank()]

@@ -3,9 +3,9 @@
     python benchmarks/encoding.py > benchmarks/results/encoding_cpu.txt
     python benchmarks/encoding.py --device cuda --backbone resnet50 --images 4096 --batch-size 128
 
-On the CPU one thread, and CPU time; on a GPU wall time with all work done. The least of several
-runs in turn, so that all ways meet the same machine. The bare pass is a loop over the same batches
-that throws the codes away, in eval and inference mode.
+On the CPU: one thread, and CPU time. On a GPU: wall time until all work is done. Each is the least
+of several runs in turn, so that all ways meet the same machine. The bare pass is a loop over the
+same batches that throws the codes away, in eval and inference mode.
 """
 
 import argparse

@@ -2,11 +2,11 @@
 
     OMP_NUM_THREADS=1 python benchmarks/evaluation.py > benchmarks/results/evaluation_cpu.txt
 
-Every line is measured in a process of its own, on one thread, on the same codes: random ones of 10
-classes, packed, of which a quarter of the bits of their class is flipped. CPU seconds are the least
-of some repetitions, peak memory is what comes on top of the codes, in MB. PML's calculator is given
-the same codes as floats, torchmetrics the distances, computed before and not counted. Both hold all
-pairs: where these are too many for them, a share of the queries is measured and the time is scaled.
+Every line is measured in a process of its own, on one thread, on the same codes: random codes of 10
+classes, packed, each with a quarter of the bits of its class flipped. CPU seconds are the least of
+several repetitions; peak memory is what is used beyond the codes, in MB. PML's calculator is given
+the same codes as floats, torchmetrics the distances, computed beforehand and not counted. Both hold
+all pairs: where these are too many, a share of the queries is measured and the time is scaled up.
 """
 
 import argparse
@@ -79,7 +79,7 @@ def torchmetrics(data: list[torch.Tensor]) -> float:
 
 
 class PlainLoop:
-    """The functions of evaluation.c, compiled by the compiler at hand."""
+    """The functions of evaluation.c, compiled by a C compiler on this machine."""
 
     def __init__(self) -> None:
         compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")

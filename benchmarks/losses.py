@@ -3,9 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/losses.py > benchmarks/results/losses_cpu.txt
 
 A step is forward and backward of the loss alone, for a batch of 128 codes of 64 bits. Times are CPU
-time on one thread, the median of several runs. Memory is the peak of what a run allocates, beside
-codes, labels and code bank. Plain ways are the formulas as published scripts write them, with a row
-of similarities for every sample of the batch; they are timed in the same run.
+time on one thread, the median of several runs. Memory is the peak of what a run allocates, besides
+codes, labels and code bank. Plain versions are the formulas as published scripts write them, with a
+row of similarities for every sample of the batch; they are timed in the same run.
 """
 
 import inspect
@@ -98,7 +98,7 @@ def discrete_step(name: str, kind: str, count: int) -> Work:
 
 
 def median_ms(work: Work, repeats: int = 31) -> float:
-    """Return the median CPU time of a run, after one that warms up."""
+    """Return the median CPU time of a run, after a warm-up run."""
     times = []
     for _ in range(1 + repeats):
         start = time.process_time()
@@ -108,7 +108,7 @@ def median_ms(work: Work, repeats: int = 31) -> float:
 
 
 def peak_mb(work: Work) -> float:
-    """Return the most memory that a run holds at a time, beside what was there before."""
+    """Return the most memory that a run holds at a time, beyond what was held before."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         work()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,9 +1,9 @@
-"""What the mAP functions of other repositories and libraries compute on the same codes.
+"""Compute mAP on the same codes by the rules of other repositories and libraries.
 
     python benchmarks/map_definitions.py
 
-writes docs/generated/map_definitions.md. The rules of the repositories are written down here anew,
-each in a line or two: how they sort, what they divide by, and which queries they leave out. PML and
+writes docs/generated/map_definitions.md. The rules of the repositories are written anew here, each
+in a line or two: how they sort, what they divide by, and which queries they leave out. PML and
 torchmetrics are called.
 """
 
@@ -27,7 +27,7 @@ Data = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def make_data(*, sorted_by_class: bool) -> Data:
-    """Codes around one centre a class. The last class has queries, but no item."""
+    """Return codes around one centre per class. The last class has queries, but no items."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(NUM_CLASSES, (NUM_QUERIES + NUM_ITEMS,), generator=generator)
     labels[:NUM_WITHOUT_RELEVANT] = NUM_CLASSES

@@ -8,13 +8,13 @@ r"""Compare hashing methods: same backbone, same split, same budget, several see
 
 trains on features of a frozen backbone, which are extracted once and kept beside the results, or
 `--end-to-end`. Every result is a line of the file `--output`: run the command again, and only what
-is missing is computed; it is not after a change of the code: delete the lines of a method that has
-changed. Tables are printed at the end, and a figure stands beside the results. Everything is
-encoded by the networks, as in an index that is deployed. Linux and macOS.
+is missing is computed. A change of the code is not noticed: delete the lines of a method that has
+changed. Tables are printed at the end, and a figure is saved beside the results. Everything is
+encoded by the networks, as in a deployed index. For Linux and macOS.
 
---loss names a class, or a function that returns a loss, of a module that is installed or stands in
+--loss names a class, or a function that returns a loss, in a module that is installed or lies in
 the current folder. It is called with those of the arguments num_classes, code_length, seed and
-code_bank that it has. A loss that has a code bank derives from DiscreteLoss.
+code_bank that it accepts. A loss that has a code bank derives from DiscreteLoss.
 
 docs/results.md has the command that its tables were made with.
 """
@@ -91,7 +91,7 @@ def device(text: str) -> str:
 
 
 def problems(args: Namespace) -> Iterator[str]:
-    """Return what is wrong with the arguments, before an hour is spent on some of the cells."""
+    """Return what is wrong with the arguments, before an hour is spent on some cells."""
     if args.dataset not in DATASETS and not Path(args.dataset).is_dir():
         yield f"unknown data set {args.dataset!r}: {', '.join(DATASETS)}, or a folder"
     if args.download and args.dataset not in DOWNLOADS:
@@ -138,7 +138,7 @@ def make_source(args: Namespace) -> Source:
 
 
 def make_grid(args: Namespace, source: Source) -> list[Cell]:
-    """Return all cells, seed by seed, so that a part of the grid is a comparison too."""
+    """Return all cells, seed by seed, so that part of the grid is a comparison too."""
     shared = (args.dataset, args.protocol, source.weights, args.img_size, args.end_to_end)
     budget = Budget(args.epochs, args.batch_size)
     cells = [

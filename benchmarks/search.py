@@ -51,7 +51,7 @@ def uniform_codes(count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def clustered_codes(count: int, rng: np.random.Generator) -> np.ndarray:
-    """Codes as a supervised loss leaves them: bits of the class's center, some flipped."""
+    """Return codes as a supervised loss leaves them: bits of the class's center, some flipped."""
     centers = uniform_codes(NUM_CENTERS, np.random.default_rng(1))
     flips = np.packbits(rng.random((count, CODE_LENGTH), dtype=np.float32) < FLIPPED, axis=1)
     return centers[rng.integers(NUM_CENTERS, size=count)] ^ flips
@@ -194,7 +194,7 @@ def time_changes() -> None:
 
 
 def mean_seconds(function: Callable[[], Any], repeats: int) -> float:
-    """Return the CPU time of one call on average, as what is rare counts among changes too."""
+    """Return the mean CPU time of one call: rare work counts among changes, too."""
     start = time.process_time()
     for _ in range(repeats):
         function()

@@ -4,7 +4,7 @@
     OMP_NUM_THREADS=1 python benchmarks/shallow_baselines.py FEATURES.npz
 
 The protocol and the features are those of `cifar10_codes.py`: 5,000 training images, 1,000 queries,
-a database of 59,000; mAP@all, ties `expected`. Seconds are those of the CPU.
+a database of 59,000; mAP@all, ties `expected`. Seconds are CPU time.
 """
 
 import argparse

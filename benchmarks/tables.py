@@ -1,4 +1,4 @@
-"""The tables and figures of docs/results.md, from the file of the results.
+"""Write the tables and figures of docs/results.md from the file of results.
 
 python benchmarks/tables.py
 """

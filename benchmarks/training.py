@@ -1,12 +1,12 @@
-"""Time AsymmetricTrainer against a bare timm loop; the losses; and discrete steps by their size.
+"""Time AsymmetricTrainer against a bare timm loop, the losses, and discrete steps by size.
 
     OMP_NUM_THREADS=1 python benchmarks/training.py > benchmarks/results/training_cpu.txt
     python benchmarks/training.py --device cuda > benchmarks/results/training_cuda.txt
 
 The bare loop classifies by cross-entropy, with the same backbone, images, batches, precision and
 optimizer. Images are random and in memory, for both. All ways train some steps in turn, so that
-they meet the same machine; shown are medians of their repetitions, and of the ratios to the bare
-loop in the same repetition. On a CPU times are CPU time, and images are loaded in the process.
+they meet the same machine; medians of the repetitions are shown, and of the ratios to the bare loop
+in the same repetition. On a CPU times are CPU time, and images are loaded in the process.
 """
 
 import os
@@ -38,7 +38,7 @@ AMP = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class RandomImages(Dataset[tuple[Tensor, int]]):
-    """As many samples as asked for, of few images: what is measured is not their decoding."""
+    """As many samples as asked for, from few images: decoding is not measured."""
 
     def __init__(self, size: int, num_images: int = 256) -> None:
         self.images = torch.randn(num_images, 3, size, size)
@@ -51,7 +51,7 @@ class RandomImages(Dataset[tuple[Tensor, int]]):
 
 
 class Clock:
-    """Seconds of CPU time, or of a GPU until it has done all."""
+    """Seconds of CPU time, or until a GPU has finished."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -173,7 +173,7 @@ def time_loss(name: str, args: Namespace, clock: Clock) -> float:
 
 
 def seconds_of(function: Callable[[], Any], clock: Clock, repeats: int) -> list[float]:
-    """Return how long each call took, after one that warms up."""
+    """Return how long each call took, after a warm-up call."""
     function()
     seconds = []
     for _ in range(repeats):
@@ -184,7 +184,7 @@ def seconds_of(function: Callable[[], Any], clock: Clock, repeats: int) -> list[
 
 
 def memory_of(device: torch.device) -> float:
-    """Return the peak of memory in MB, of this process or of the GPU."""
+    """Return the peak memory in MB, of this process or of the GPU."""
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)

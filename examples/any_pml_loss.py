@@ -1,4 +1,4 @@
-"""Make a hashing loss of any PML loss: measure it in bits, and pull the codes towards -1 and 1.
+"""Turn any PML loss into a hashing loss: measure it in bits, and pull the codes towards -1 and 1.
 
 Handwritten digits of scikit-learn and a small network: seconds on a CPU.
 """
@@ -27,7 +27,7 @@ model = nn.Sequential(
     nn.Linear(64, 128),
     nn.ReLU(),
     nn.Linear(128, CODE_LENGTH),
-    nn.BatchNorm1d(CODE_LENGTH),  # else many bits come to be the same for all images
+    nn.BatchNorm1d(CODE_LENGTH),  # else many bits end up the same for all images
     nn.Tanh(),
 ).to(device)
 loss_func = TripletMarginLoss(

@@ -1,13 +1,13 @@
-"""Train on images of your own, then search them by file name.
+"""Train on your own images, then search them by file name.
 
     python examples/custom_folder.py photos                      # a sub-folder for each class
     python examples/custom_folder.py photos/labels.csv           # columns path and label: sea|sand
     python examples/custom_folder.py photos --query dog/17.jpg   # search again: nothing is trained
 
 The first run splits the images into queries and a database, trains DSAH on the database, and writes
-the model, the codes of all images and a gallery of queries to --output. What is there is not made
-again: a run that was stopped while it encoded goes on where it was. Remove the folder to begin
-anew. Images that do not decode are named and left out. For photographs, add --pretrained.
+the model, the codes of all images and a gallery of queries to --output. What is there already is
+not made again: a run that was stopped while encoding resumes where it was. Remove the folder to
+start afresh. Images that do not decode are named and left out. For photographs, add --pretrained.
 """
 
 import sys
@@ -40,14 +40,14 @@ def load_split(images: ImageFiles, args: Namespace) -> dict[str, Tensor]:
     if not path.exists():
         args.output.mkdir(parents=True, exist_ok=True)
         sizes = {"num_queries": args.queries, "num_train": args.train_size}
-        unfinished = path.with_suffix(".unfinished")  # else a run that is killed leaves half of it
+        unfinished = path.with_suffix(".unfinished")  # else a killed run leaves half a file
         save_file(retrieval_split(images.labels, **sizes, seed=args.seed)._asdict(), unfinished)
         unfinished.replace(path)
     return load_file(path)
 
 
 def readable(images: ImageFiles, places: Tensor) -> Tensor:
-    """Return the places whose images decode: training stops at one that does not."""
+    """Return the places of the images that decode: training stops at any that does not."""
 
     def decodes(place: int) -> bool:
         try:

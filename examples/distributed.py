@@ -1,7 +1,7 @@
 """Train DSAH in two processes: `torchrun --nproc-per-node 2 examples/distributed.py`.
 
-One process a GPU, or some on a CPU; `python examples/distributed.py` is one process. Handwritten
-digits of scikit-learn and timm's smallest ResNet: less than a minute on a CPU.
+One process per GPU, or several on a CPU; `python examples/distributed.py` is one process.
+Handwritten digits of scikit-learn and timm's smallest ResNet: less than a minute on a CPU.
 """
 
 import os

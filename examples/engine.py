@@ -1,7 +1,7 @@
 """Train DSAH with the codes of the whole database by the engine, without PML's trainers and hooks.
 
 Handwritten digits of scikit-learn and timm's smallest ResNet: seconds on a CPU. Run it again, and
-it goes on from `outputs/engine`. It also runs under `torchrun`.
+it resumes from `outputs/engine`. It also runs under `torchrun`.
 """
 
 import os

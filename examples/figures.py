@@ -2,7 +2,7 @@
 
     python examples/figures.py [FOLDER]
 
-trains codes of 16 and of 32 bits as plain_loop.py does, and writes PNG files to FOLDER.
+trains codes of 16 and 32 bits as plain_loop.py does, and writes PNG files to FOLDER.
 """
 
 import sys

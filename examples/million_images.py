@@ -1,4 +1,4 @@
-"""Encode to a file and search in it: what is the same for a thousand images and for a billion.
+"""Encode to a file and search in it, the same way for a thousand images or a billion.
 
     python examples/million_images.py [COUNT]
 

@@ -6,8 +6,8 @@
     python examples/quickstart.py --data photos.csv    # columns path and label: sea|sand
     python examples/quickstart.py --data images.npz    # arrays `images` (uint8) and `labels`
 
-Some images, drawn at random, are the queries. The others are the database, all of which is trained
-on, or --train-size images of it; no query is. Random weights are enough to start from for the
+Some images, drawn at random, are the queries. The others are the database; all of it is trained on,
+or --train-size images of it, and no query is. Random weights are enough to start with for the
 digits of scikit-learn; for photographs add --backbone resnet50 --pretrained.
 """
 
@@ -53,14 +53,14 @@ def load_images(data: str, download: bool) -> LabelledImages:
 
 def train(model: HashingModel, images: LabelledImages, places: Tensor, args: Namespace) -> None:
     """Train DSAH, and write what PML's hooks record every ten steps for TensorBoard."""
-    # Mirrored or cut in half, a digit is another or none.
+    # Mirrored or cut in half, a digit becomes another one or none.
     transform = model.transform(is_training=args.data != "digits")
     num_classes, code_length = len(images.classes), model.code_length
     code_bank = CodeBank(images.labels[places], code_length, num_classes=num_classes)
     code_bank.to(args.device)
     loss_func = DSAHLoss(num_classes, code_length, code_bank=code_bank, collect_stats=True)
     models = {"trunk": model.trunk, "embedder": model.embedder, "code_bank": code_bank}
-    trunk_rate = RATE / 10 if args.pretrained or args.checkpoint else RATE  # is to change little
+    trunk_rate = RATE / 10 if args.pretrained or args.checkpoint else RATE  # should change little
     batch_size = min(64, len(places))
     steps = args.epochs * math.ceil(len(places) / batch_size)
     optimizers, schedulers = {}, {}
@@ -162,7 +162,7 @@ def run(args: Namespace) -> None:
 if __name__ == "__main__":
     arguments = parse_args()
     if arguments.backbone == BACKBONE:
-        torch.set_num_threads(1)  # so small a network gains nothing from more
+        torch.set_num_threads(1)  # a network this small gains nothing from more
     try:
         run(arguments)
     except (AssertionError, OSError, RuntimeError, TypeError, ValueError) as error:

@@ -1,6 +1,6 @@
 """Shallow hashing of features, beside random hyperplanes: four scikit-learn estimators.
 
-Pixels of scikit-learn's handwritten digits are the features here; put a network's in their place.
+The features here are pixels of scikit-learn's handwritten digits; use a network's in their place.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""Running a module in eval mode, and leaving it as it was."""
+"""Run a module in eval mode, and leave it as it was."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Writing files so that a crash loses nothing: to a temporary name, then renamed."""
+"""Write files so that a crash loses nothing: under a temporary name, then renamed."""
 
 import contextlib
 import glob
@@ -18,8 +18,8 @@ SUFFIX = ".unfinished"
 def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
     """Call `write` with a temporary path beside `path`, then put that file in its place.
 
-    Whatever stood at `path` stays whole if `write` fails or the process is killed. What a killed
-    process left beside it is removed by the next one that writes there, except on Windows.
+    What stood at `path` stays intact if `write` fails or the process is killed. What a killed
+    process left beside it is removed by the next process that writes there, except on Windows.
 
     Args:
         path: The file to write. Its folder is made where it does not exist.
@@ -56,7 +56,7 @@ def _temporary_folder(path: Path) -> Iterator[Path]:
             folder = Path(made)
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             stack.enter_context(_locked(folder, wait=True))
-            if folder.exists():  # else another process took it for one of the dead before the lock
+            if folder.exists():  # else another process removed it before the lock
                 break
         yield folder
 
@@ -75,24 +75,18 @@ def _locked(folder: Path, *, wait: bool) -> Iterator[bool]:
     if sys.platform == "win32":
         yield False
         return
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError:
-        yield False
-        return
-    try:
-        try:
+    locked = False
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            stack.callback(os.close, descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             locked = True
-        except OSError:
-            locked = False
         yield locked
-    finally:
-        os.close(descriptor)
 
 
 def _sync(path: Path) -> None:
-    """Have a file, or the names in a folder, outlive a power failure."""
+    """Make a file, or the names in a folder, survive a power failure."""
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)

@@ -18,7 +18,7 @@ from pml_hashing._files import write_atomically
 CHECKSUM = "sha256"
 
 Summary: TypeAlias = Mapping[str, tuple[str, tuple[int, ...], str]]
-"""Of every tensor the dtype, the shape and the SHA-256 of its bytes."""
+"""The dtype, the shape and the SHA-256 of the bytes of every tensor."""
 
 
 def write_tensors(
@@ -54,7 +54,7 @@ def read_tensors(
         expected: What the metadata must say: the format and its version.
 
     Raises:
-        ValueError: If it is no whole safetensors file of this format with the checksum of its
+        ValueError: If it is not a whole safetensors file of this format with the checksum of its
             content. The message says what is wrong, for a caller who says what was expected.
     """
     try:
@@ -84,9 +84,9 @@ def summarize(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, tuple[int, 
 
 
 def sign(metadata: Mapping[str, str], summary: Summary) -> dict[str, str]:
-    """Return the metadata with a checksum of themselves and of the tensors.
+    """Return the metadata with a checksum of it and of the tensors.
 
-    It is made from a summary, so that a tensor can be written and summed up bit by bit.
+    It is made from a summary, so that a tensor can be written and hashed piece by piece.
     """
     text = json.dumps([sorted(metadata.items()), sorted(summary.items())])
     return {**metadata, CHECKSUM: hashlib.sha256(text.encode()).hexdigest()}

@@ -1,4 +1,4 @@
-"""The file of packed codes: safetensors with a checksum, in which nothing can be made execute."""
+"""The file of packed codes: safetensors with a checksum, in which nothing can be executed."""
 
 import json
 import os
@@ -26,7 +26,7 @@ DTYPES = {
 
 
 def describe(code_length: int | None, count: int) -> dict[str, str]:
-    """Return the metadata of a file of so many codes."""
+    """Return the metadata of a file of `count` codes."""
     return FORMAT | {"code_length": str(code_length), "count": str(count)}
 
 
@@ -40,11 +40,11 @@ def read_code_file(
 
     Args:
         path: The file.
-        written_by: Who should have written it, for messages.
+        written_by: What should have written it, for messages.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is not whole, or another file.
+        ValueError: If it is damaged, or another kind of file.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"Expected a file that {written_by} wrote, got none at `{path}`.")
@@ -64,9 +64,8 @@ def _check(tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     if "packed_codes" not in tensors or not set(kinds.values()) <= DTYPES.keys():
         raise ValueError(f"its tensors are {', '.join(sorted(tensors))}, not {', '.join(DTYPES)}.")
     if column_names(tensors, COLUMN) != column_names(tensors, VALUES):
-        raise ValueError(
-            f"its tensors {', '.join(sorted(tensors))} have no `{VALUES}` for a column."
-        )
+        names = ", ".join(sorted(tensors))
+        raise ValueError(f"its tensors {names} have no `{VALUES}` for a column.")
     is_text = "ids" in tensors and tensors["ids"].dtype == torch.uint8
     if "id_offsets" in tensors and not is_text:
         raise ValueError("`id_offsets` are there, but not the bytes of `ids`.")
@@ -88,12 +87,12 @@ def _check(tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
 
 
 def column_names(tensors: Iterable[str], prefix: str = COLUMN) -> set[str]:
-    """Return the names of columns, whose tensors have this before their name."""
+    """Return the names of the columns whose tensors have this prefix."""
     return {name.removeprefix(prefix) for name in tensors if name.startswith(prefix)}
 
 
 def _kind(name: str) -> str:
-    """Return what is the same for the tensors of all columns."""
+    """Return the kind of a tensor, which is the same for all columns."""
     return next((prefix for prefix in (COLUMN, VALUES) if name.startswith(prefix)), name)
 
 

@@ -1,4 +1,4 @@
-"""Writing a file of packed codes as they come, so that what was killed goes on where it stopped."""
+"""Write a file of packed codes as they come, so that a killed run resumes where it stopped."""
 
 import hashlib
 import json
@@ -6,7 +6,6 @@ import os
 import struct
 import zlib
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple, Self
 
 import torch
@@ -22,7 +21,7 @@ WRITTEN_BY = "HashingModel.encode"
 
 
 class CodesOf(NamedTuple):
-    """What codes are of. A file is continued only for the same."""
+    """What codes belong to. A file is continued only for the same."""
 
     code_length: int
     num_items: int  # of the data set
@@ -36,23 +35,23 @@ class CodesOf(NamedTuple):
 class CodeWriter:
     """Writes packed codes to `path` by way of two files beside it, and continues those it finds.
 
-    `path.partial` is `path` without its header: the codes alone. `path.progress` has a line for
-    what it is to hold, and one for each batch, with checksums of the line and of all codes so far.
-    Whenever this is killed, the codes up to the last line that holds are valid: the rest is cut
-    off, and encoded again. `finish` writes the header and renames the file, which `HammingKNN.load`
-    then reads.
+    `path.partial` is `path` without its header: the codes alone. `path.progress` has one line for
+    what the codes belong to, and one line per batch, with checksums of the line and of all codes so
+    far. Whenever this is killed, the codes up to the last valid line are kept: the rest is cut off,
+    and encoded again. `finish` writes the header and renames the file, which `HammingKNN.load` then
+    reads.
 
     Args:
         path: The file to write. Its folder is made where it does not exist.
-        codes_of: What the codes are of.
+        codes_of: What the codes belong to.
 
     Attributes:
-        num_done: Items that are done, the first of the data set.
+        num_done: Number of items that are done, from the first of the data set on.
         unreadable: Those among them that could not be read, and have no codes.
 
     Raises:
         OSError: If the files cannot be read and written.
-        ValueError: If the files that are there are of other codes.
+        ValueError: If the existing files belong to other codes.
     """
 
     def __init__(self, path: str | os.PathLike[str], codes_of: CodesOf) -> None:
@@ -72,12 +71,7 @@ class CodeWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._codes.close()
         self._lines.close()
 
@@ -87,7 +81,7 @@ class CodeWriter:
         """Write the codes of the next items.
 
         Args:
-            packed_codes: uint8, on the CPU, a row for each item that could be read.
+            packed_codes: uint8, on the CPU, one row per item that could be read.
             num_items: How many there were.
             unreadable: Those that could not be read.
 
@@ -101,20 +95,13 @@ class CodeWriter:
         self.num_done += num_items
         self._num_rows += len(packed_codes)
         self.unreadable += unreadable
-        self._lines.write(
-            _to_line(
-                {
-                    "items": self.num_done,
-                    "rows": self._num_rows,
-                    "sha256": self._sum.hexdigest(),
-                    "unreadable": [_to_json(error) for error in unreadable],
-                }
-            )
-        )
+        record = {"items": self.num_done, "rows": self._num_rows, "sha256": self._sum.hexdigest()}
+        record["unreadable"] = [_to_json(error) for error in unreadable]
+        self._lines.write(_to_line(record))
         self._lines.flush()
 
     def finish(self) -> None:
-        """Put the whole file in its place.
+        """Move the finished file into place.
 
         Raises:
             ValueError: If none of the items could be read.
@@ -165,17 +152,17 @@ class CodeWriter:
             lines.write(expected)
 
     def _continue(self) -> None:
-        """Go to the end of what holds, and cut off the rest."""
+        """Go to the end of what is valid, and cut off the rest."""
         end = len(self._lines.readline())
         self._codes.seek(HEADER_SIZE)
         for line in self._lines:
             if not self._holds(_from_line(line)):
                 break
             end += len(line)
-        self._lines.truncate(end)
         self._lines.seek(end)
-        self._codes.truncate(HEADER_SIZE + self._num_rows * self._width)
+        self._lines.truncate()
         self._codes.seek(HEADER_SIZE + self._num_rows * self._width)
+        self._codes.truncate()
 
     def _holds(self, record: Any) -> bool:
         try:
@@ -198,7 +185,7 @@ def read_finished(
     """Return the packed codes that a `CodeWriter` finished, mapped, and what could not be read.
 
     Raises:
-        ValueError: If the file is not whole, or of other codes.
+        ValueError: If the file is damaged, or belongs to other codes.
     """
     tensors, metadata = read_code_file(path, written_by=WRITTEN_BY)
     found = {key: metadata.get(key) for key in codes_of.described()}

@@ -67,7 +67,7 @@ class _StraightThroughSign(torch.autograd.Function):
 
 
 def straight_through_sign(codes: Tensor) -> Tensor:
-    r"""Binarize on the way forward, and pass the gradient back as if nothing had been done.
+    r"""Binarize in the forward pass, and pass the gradient back unchanged.
 
     $$
     b = \operatorname{sign}(u), \qquad
@@ -94,9 +94,9 @@ def pack(codes: Tensor) -> Tensor:
     """Pack the bits of real or binary codes into bytes, eight to a byte.
 
     Bit `l` of a code is bit `l % 8`, the lowest first, of byte `l // 8`: the layout of
-    `numpy.packbits(bitorder="little")` and of faiss. A code length that is no multiple of 8 is
-    padded with zero bits, which add nothing to a Hamming distance; whoever keeps packed codes
-    keeps the code length beside them (`unpack` takes it).
+    `numpy.packbits(bitorder="little")` and of faiss. A code length that is not a multiple of 8 is
+    padded with zero bits, which add nothing to a Hamming distance; whoever keeps packed codes keeps
+    the code length beside them (`unpack` takes it).
 
     Args:
         codes: Real or binary codes, `(n, code_length)`, on any device.
@@ -106,7 +106,7 @@ def pack(codes: Tensor) -> Tensor:
 
     Raises:
         TypeError: If `codes` are booleans or unsigned, or uint8 and thus packed already.
-        ValueError: If `codes` is no matrix, is empty, or holds NaN or infinity.
+        ValueError: If `codes` is not a matrix, is empty, or holds NaN or infinity.
 
     Examples:
         >>> import torch
@@ -134,15 +134,10 @@ def check_packed_codes(packed_codes: Tensor, name: str, code_length: int | None 
         got = packed_codes.dtype if isinstance(packed_codes, Tensor) else type(packed_codes)
         raise TypeError(f"Expected `{name}` of dtype torch.uint8, got {got}.")
     width = None if code_length is None else packed_length(code_length)
-    if (
-        packed_codes.ndim != 2
-        or 0 in packed_codes.shape
-        or width not in (None, packed_codes.shape[1])
-    ):
+    shape = tuple(packed_codes.shape)
+    if len(shape) != 2 or 0 in shape or width not in (None, shape[1]):
         wanted = "num_bytes" if width is None else f"{width}, for {code_length} bits"
-        raise ValueError(
-            f"Expected `{name}` of shape (n, {wanted}), not empty, got {tuple(packed_codes.shape)}."
-        )
+        raise ValueError(f"Expected `{name}` of shape (n, {wanted}), not empty, got {shape}.")
 
 
 def check_codes_of_any_kind(codes: Tensor, name: str, code_length: int | None = None) -> None:
@@ -205,7 +200,7 @@ def _check_pair(query_codes: Tensor, database_codes: Tensor) -> None:
 def hamming_distance(
     query_codes: Tensor, database_codes: Tensor, block_size: int = 65536
 ) -> Tensor:
-    r"""Return the number of differing bits of every query and every database item.
+    r"""Return the number of differing bits between every query and every database item.
 
     $$d(q, x) = \tfrac{1}{2} (K - b_q^\top b_x), \qquad b \in \{-1, 1\}^K$$
 
@@ -247,7 +242,7 @@ def hamming_distance(
 
 
 def paired_hamming_distance(query_codes: Tensor, database_codes: Tensor) -> Tensor:
-    """Return the number of differing bits of each query and the database item in the same row.
+    """Return the number of differing bits between each query and the item in the same row.
 
     Args:
         query_codes: Real or binary codes `(n, code_length)`, or packed codes (uint8).

@@ -1,6 +1,6 @@
-"""Rows and decisions that the processes of a training share, by torch.distributed.
+"""Share rows and decisions among the processes of a training run, by torch.distributed.
 
-Every function also works where there is one process, which then is the first and the last.
+Every function also works in a single process.
 """
 
 from collections.abc import Callable, Iterable, Sequence, Sized
@@ -20,7 +20,7 @@ def is_distributed() -> bool:
 
 
 def rank() -> int:
-    """Return the number of this process, 0 where there is one."""
+    """Return the rank of this process, 0 where there is only one."""
     return distributed.get_rank() if is_distributed() else 0
 
 
@@ -47,7 +47,7 @@ def parts(length: int) -> list[slice]:
 
 
 def shard(dataset: Dataset[Any]) -> Subset[Any]:
-    """Return the part of a data set that falls to this process, as `parts` has it.
+    """Return the part of a data set that falls to this process, as `parts` divides it.
 
     Args:
         dataset: A data set with a length, the same in all processes.
@@ -68,7 +68,7 @@ def shard(dataset: Dataset[Any]) -> Subset[Any]:
         raise TypeError(f"Expected a `dataset` with a length, got {type(dataset).__name__}.")
     if len(dataset) < world_size():
         raise ValueError(
-            f"Expected a `dataset` of at least {world_size()} samples, one a process, "
+            f"Expected a `dataset` of at least {world_size()} samples, one per process, "
             f"got {len(dataset)}."
         )
     places = parts(len(dataset))[rank()]
@@ -80,14 +80,14 @@ def gather_rows(values: Tensor, sizes: Sequence[int] | None = None) -> Tensor:
 
     Args:
         values: Rows of this process, `(n, ...)`: of any number, but of one width and dtype.
-        sizes: Number of rows of every process, where it is known. Asked for if `None`, for which
-            a GPU has to wait.
+        sizes: Number of rows of every process, where it is known. Gathered if `None`, which makes a
+            GPU wait.
 
     Returns:
         All rows, `(sum(sizes), ...)`, on the device of `values`.
 
     Raises:
-        ValueError: If the processes have rows of several widths or dtypes, and `sizes` is `None`.
+        ValueError: If the processes have rows of different widths or dtypes, and `sizes` is `None`.
     """
     if not is_distributed():
         return values.detach()
@@ -101,10 +101,8 @@ def _sizes_of_ranks(values: Tensor) -> list[int]:
     """Return the number of rows of every process, or raise if they do not fit together."""
     of_ranks = of_all_ranks((tuple(values.shape), str(values.dtype)))
     if len({(shape[1:], dtype) for shape, dtype in of_ranks}) > 1:
-        got = ", ".join(f"{shape} of {dtype}" for shape, dtype in of_ranks)
-        raise ValueError(
-            f"Expected `values` of one width and dtype in all processes, got shapes {got}."
-        )
+        got = "shapes " + ", ".join(f"{shape} of {dtype}" for shape, dtype in of_ranks)
+        raise ValueError(f"Expected `values` of one width and dtype in all processes, got {got}.")
     return [shape[0] for shape, _ in of_ranks]
 
 
@@ -124,7 +122,7 @@ def _gather(values: Tensor, length: int) -> Tensor:
 
 
 def broadcast(values: Iterable[Tensor]) -> None:
-    """Overwrite tensors by those of the first process, in place.
+    """Overwrite tensors with those of the first process, in place.
 
     Args:
         values: As many tensors in all processes, of the same shapes and dtypes.
@@ -141,8 +139,8 @@ def from_first_rank(function: Callable[[], T]) -> T:
     """Call a function in the first process alone, and return its result in all of them.
 
     Args:
-        function: A function whose result can be pickled. The other processes wait for it, for as
-            long as `timeout` of `init_process_group` says.
+        function: A function whose result can be pickled. The other processes wait for it, as long
+            as the `timeout` of `init_process_group` allows.
 
     Raises:
         RuntimeError: In the other processes, if the function fails in the first.
@@ -175,5 +173,5 @@ def of_all_ranks(value: T) -> list[T]:
 
 
 def _device(home: torch.device) -> torch.device:
-    """Return the device on which values travel: NCCL carries none of the CPU."""
+    """Return the device on which values travel: NCCL carries no CPU tensors."""
     return torch.device("cuda") if distributed.get_backend() == "nccl" else home

@@ -39,13 +39,27 @@ def similarity(labels: Tensor, ref_labels: Tensor) -> Tensor:
     return labels.float() @ ref_labels.float().T > 0
 
 
+def both_kinds(labels: Tensor, ref_labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return masks of the similar and of the dissimilar pairs.
+
+    A sample is never paired with itself, which is known from `ref_labels` being the same object as
+    `labels`.
+    """
+    similar = similarity(labels, ref_labels)
+    dissimilar = ~similar
+    if ref_labels is labels:
+        similar.fill_diagonal_(False)
+        dissimilar.fill_diagonal_(False)  # a multi-hot row may be empty
+    return similar, dissimilar
+
+
 def to_pairs(
     indices_tuple: IndicesTuple | None, labels: Tensor | None, ref_labels: Tensor | None
 ) -> IndicesTuple:
     """Return the miner's pairs, or all pairs of the batch where no miner chose any.
 
     This is PML's `convert_to_pairs` for labels of both kinds. A sample is never paired with
-    itself, which is known from `ref_labels` being the same object as `labels`.
+    itself: see `both_kinds`.
 
     Raises:
         ValueError: If neither labels nor pairs are given, or multi-hot rows hold other values than
@@ -55,12 +69,8 @@ def to_pairs(
         return lmu.convert_to_pairs(indices_tuple, labels, ref_labels)
     if labels is None or ref_labels is None:
         raise ValueError("Expected `labels` or `indices_tuple`, got neither.")
-    similar = similarity(require_labels(labels), require_labels(ref_labels, "ref_labels"))
-    dissimilar = ~similar
-    if ref_labels is labels:
-        similar.fill_diagonal_(False)
-        dissimilar.fill_diagonal_(False)  # a multi-hot row may be empty
-    return (*torch.where(similar), *torch.where(dissimilar))
+    masks = both_kinds(require_labels(labels), require_labels(ref_labels, "ref_labels"))
+    return (*torch.where(masks[0]), *torch.where(masks[1]))
 
 
 def affinity(labels: Tensor, ref_labels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -120,7 +130,7 @@ def classes_of_batch(labels: Tensor) -> tuple[Tensor, int]:
 
 
 class LabelGroups(NamedTuple):
-    """Samples grouped by label: work that depends on labels alone is done once a group."""
+    """Samples grouped by label: work that depends on labels alone is done once per group."""
 
     labels: Tensor
     """One label of each group: class ids `(d,)` or multi-hot rows `(d, num_classes)`."""
@@ -146,7 +156,7 @@ def similar_sums(values: Tensor, labels: Tensor, block_size: int = 2**20) -> Ten
     r"""Return $\sum_j [y_i \sim y_j]\, v_j$ of every row, in blocks of rows.
 
     Args:
-        values: One row $v_j$ a label, `(d, width)`.
+        values: One row $v_j$ per label, `(d, width)`.
         labels: Distinct class ids `(d,)` or multi-hot rows `(d, num_classes)`.
         block_size: Similarities, of some rows to all others, that are held at a time: few enough
             to stay in the cache of a processor.

@@ -94,7 +94,7 @@ def dcc_objective(binary_codes: Tensor, gram: Tensor, target: Tensor) -> Tensor:
         target: The matrix $P$, `(n, code_length)`.
 
     Returns:
-        One value a row, `(n,)`, in the dtype of `target`.
+        One value per row, `(n,)`, in the dtype of `target`.
 
     Raises:
         ValueError: If the shapes do not agree.

@@ -182,7 +182,7 @@ IMAGES, RELEVANT = torch.zeros(2, 3, 4, 4), torch.ones(2, 2, dtype=torch.bool)
         (
             {"retrieved_images": [IMAGES, IMAGES[:1]]},
             ValueError,
-            "`retrieved_images` of 2 images a query, .* got 1",
+            "`retrieved_images` of 2 images per query, .* got 1",
         ),
         ({"query_images": torch.zeros(2, 4, 4, 4)}, ValueError, r"channels first, got \(4, 4, 4\)"),
         ({"query_images": torch.zeros(2, 3)}, ValueError, r"got \(3,\)"),

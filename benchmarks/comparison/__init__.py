@@ -1,1 +1,1 @@
-"""What `benchmarks/retrieval.py` is made of: data, protocols, methods, cells, results, tables."""
+"""The parts of `benchmarks/retrieval.py`: data, protocols, methods, cells, results, tables."""

@@ -72,7 +72,7 @@ def run_cell(cell: Cell, source: Source) -> Record:
 
 
 def hamming_scores(learned: Learned, labels: Tensor, split: Split) -> dict[str, float]:
-    """Return the scores of codes, ties `expected`."""
+    """Return the scores of codes, with `expected` ties."""
     ranking = HammingRanking(
         learned.query(split.query),
         labels[split.query],

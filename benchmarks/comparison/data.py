@@ -1,4 +1,4 @@
-"""Images and labels: CIFAR-10, Fashion-MNIST, a folder of classes, images of several labels."""
+"""Images and labels: CIFAR-10, Fashion-MNIST, a folder of classes, images with several labels."""
 
 import gzip
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from torchvision import datasets
 
 
 class Images(NamedTuple):
-    """Images (arrays, PIL images or paths), their labels, and how many of the last are for test."""
+    """Images (arrays, PIL or paths), their labels, and how many at the end are test images."""
 
     images: Any
     labels: Tensor
@@ -116,7 +116,7 @@ DOWNLOADS = {"cifar10": datasets.CIFAR10, "fashion-mnist": datasets.FashionMNIST
 
 
 def _read_idx(root: Path, name: str) -> np.ndarray:
-    """Return the array of an idx file: a header of 4 bytes a dimension and 4 more, then uint8."""
+    """Return the array of an idx file: a header of 4 bytes and 4 per dimension, then uint8."""
     path = next(root.glob(f"[Ff]ashion*/**/{name}-ubyte*"), None)
     if path is None:
         raise FileNotFoundError(f"Expected {name}-ubyte in a folder fashion-mnist of {root}.")

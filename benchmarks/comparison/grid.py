@@ -19,7 +19,7 @@ def missing_cells(cells: list[Cell], output: Path) -> list[Cell]:
 
     Raises:
         OSError: If the file cannot be read or written.
-        ValueError: If it is one of something else.
+        ValueError: If it is a file of something else.
     """
     drop_torn_line(output)
     finished = {Cell.of(record) for record in read_records(output)}
@@ -30,12 +30,12 @@ def missing_cells(cells: list[Cell], output: Path) -> list[Cell]:
 
 
 def check(cells: list[Cell], source: Source) -> None:
-    """Raise what would be the same error in one cell after the other, before any is run.
+    """Raise an error that every cell would raise, before any is run.
 
     Features are extracted where there are none yet.
 
     Raises:
-        OSError: If images or features cannot be read, or features not be written.
+        OSError: If images or features cannot be read, or features cannot be written.
         RuntimeError: If the backbone does not run where it should.
         ValueError: If there is no such data set, it does not suit the protocol, the weights are not
             those of the backbone, or a loss from outside cannot be made.
@@ -60,7 +60,7 @@ def _check_outside(name: str, task: Task) -> None:
 
 
 def run_apart(cell: Cell, source: Source) -> Record:
-    """Run a cell in a process of its own, whose peak of memory is that of the cell."""
+    """Run a cell in its own process, whose peak memory is that of the cell."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["faiss", "torch", "pml_hashing"])  # imported only once
     with ProcessPoolExecutor(1, context) as pool:

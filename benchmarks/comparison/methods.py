@@ -1,4 +1,4 @@
-"""All methods by name, each with how it is made. Another one is another line of `METHODS`."""
+"""All methods by name, each with how it is made. Add a method as a line of `METHODS`."""
 
 from functools import partial
 
@@ -45,7 +45,7 @@ NETWORKS = [name for name, method in METHODS.items() if isinstance(method, Recip
 
 
 def find_method(name: str) -> Method:
-    """Return a method of `METHODS`, or the recipe of a loss from outside, as `module:Loss`.
+    """Return a method of `METHODS`, or the recipe of an outside loss, given as `module:Loss`.
 
     Raises:
         ValueError: If there is no such method, module or loss.

@@ -1,4 +1,4 @@
-"""Training networks with any loss: the recipes, and the one loop for all."""
+"""Train networks with any loss: the recipes, and the one loop for all."""
 
 import inspect
 import math
@@ -38,7 +38,7 @@ def no_schedules(training: Training) -> dict[str, Any]:
 
 
 def continuation(training: Training) -> dict[str, Any]:
-    """HashNet's slope, which reaches the authors' √51 at the end, in as many changes as theirs."""
+    """HashNet's slope, which ends at the authors' √51, in as many changes as theirs."""
     changes, gamma = 50, 50 / training.steps
     step_size = max(1, training.steps // changes)
     bound = training.model.embedder.bound
@@ -62,17 +62,17 @@ def crh_centers(training: Training) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A loss, and what networks need beside its defaults. Called with a task, it trains them.
+    """A loss, and what networks need beyond its defaults. Called with a task, it trains them.
 
     Attributes:
         loss: A class, or a function that returns a `torch.nn.Module`. It is given those of
-            `num_classes`, `code_length`, `seed` and `code_bank` that it has as arguments. What is
-            to have the code bank derives from `DiscreteLoss`.
-        arguments: Further arguments of the loss, where they are not to be its defaults.
+            `num_classes`, `code_length`, `seed` and `code_bank` that it accepts. A loss that takes
+            the code bank derives from `DiscreteLoss`.
+        arguments: Further arguments of the loss, where they differ from its defaults.
         bound: What bounds the codes: see `HashLayer`. `"none"` where the paper has no tanh.
         networks: 2 for a loss of two networks.
-        sum_codes: Of two networks, whether the sum of their codes encodes queries and database, or
-            the first the queries and the second the database.
+        sum_codes: With two networks, whether the sum of their codes encodes queries and database,
+            or the first network the queries and the second the database.
         schedules: Makes what changes while training, by PML's names of schedulers.
     """
 
@@ -128,7 +128,7 @@ def make_loss(recipe: Recipe, task: Task) -> nn.Module:
     """Return the loss, with the sizes it asks for, and a code bank if it has discrete variables.
 
     Raises:
-        TypeError: If it cannot be made of what there is, or is no `torch.nn.Module`.
+        TypeError: If it cannot be made from these arguments, or is no `torch.nn.Module`.
     """
     labels, code_length = task.data.labels, task.code_length
     num_classes = labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
@@ -175,7 +175,7 @@ def _arguments_of(loss: Callable[..., Any]) -> set[str]:
 
 
 def _named(function: Callable[..., Any]) -> tuple[set[str], bool]:
-    """Return which arguments have a name, and whether there is a `**` for others."""
+    """Return the named arguments, and whether there is a `**` for others."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except ValueError:  # some that are built in have none
@@ -185,7 +185,7 @@ def _named(function: Callable[..., Any]) -> tuple[set[str], bool]:
 
 
 def make_optimizers(parts: dict[str, nn.Module], budget: Budget) -> dict[str, Optimizer]:
-    """Return AdamW for all that has parameters. A trained backbone is to change little."""
+    """Return AdamW for all that has parameters. A trained backbone should change little."""
     return {
         f"{name}_optimizer": AdamW(
             part.parameters(),
@@ -206,7 +206,7 @@ def cosine_schedules(optimizers: dict[str, Optimizer], epochs: int) -> dict[str,
 
 
 def encoders(networks: list[HashingModel], recipe: Recipe, data: Data) -> Learned:
-    """Return the networks as encoders: everything is encoded, as in an index that is deployed."""
+    """Return the networks as encoders: everything is encoded, as in a deployed index."""
 
     @torch.inference_mode()
     def encode(model: nn.Module, indices: Tensor) -> Tensor:

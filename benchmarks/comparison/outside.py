@@ -1,4 +1,4 @@
-"""A loss that is not in this repository, by the name of its module and its own: `module:Loss`."""
+"""A loss that is not in this repository, by its module and its name: `module:Loss`."""
 
 import contextlib
 import importlib
@@ -16,7 +16,7 @@ FORM = "a module and a loss in it, such as my_module:MyLoss"
 def load_loss(name: str) -> Callable[..., Any]:
     """Return the class or the function that `module:Loss` names.
 
-    The module may stand in the current folder, which goes before all other places.
+    The module may lie in the current folder, which is searched first.
 
     Args:
         name: Both with dots where they lie deeper: `package.module:Class.method`.
@@ -78,7 +78,7 @@ def _callables_of(module: ModuleType) -> str:
 
 @contextlib.contextmanager
 def _current_folder_first() -> Iterator[None]:
-    """Look for modules in the current folder first: a script looks in its own alone."""
+    """Look for modules in the current folder first: a script looks only in its own folder."""
     folder = str(Path.cwd())
     sys.path.insert(0, folder)
     importlib.invalidate_caches()

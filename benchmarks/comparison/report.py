@@ -71,7 +71,7 @@ class Cells:
         )
 
     def values(self, method: str, code_length: int | None, name: str) -> list[float]:
-        """Return one value a seed. A method without bits has the same at every code length."""
+        """Return one value per seed. A method without bits has the same at every code length."""
         return [
             record[name]
             for (of, length, _), record in self.records.items()
@@ -100,7 +100,7 @@ def to_markdown(records: Iterable[Record], images: str | None = None) -> str:
 
     Args:
         records: Of one file or of several.
-        images: The folder of the figures, as a page links it. No figures if `None`.
+        images: The folder of the figures, as a page links to it. No figures if `None`.
     """
     lines: list[str] = []
     for setting, cells in by_setting(records).items():

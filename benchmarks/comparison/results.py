@@ -30,7 +30,7 @@ def read_records(path: Path) -> list[Record]:
 
 
 def drop_torn_line(path: Path) -> None:
-    """Cut off a last line without its end, which a process that was killed has left."""
+    """Cut off an unfinished last line, which a killed process left."""
     if path.exists() and (content := path.read_bytes()) and not content.endswith(b"\n"):
         with path.open("r+b") as file:
             file.truncate(content.rfind(b"\n") + 1)
@@ -69,7 +69,7 @@ def _flat(record: Record) -> Record:
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write` with a temporary path, and put that file in the place of `path`."""
+    """Call `write` with a temporary path, and move that file to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:

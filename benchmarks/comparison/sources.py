@@ -17,7 +17,7 @@ from pml_hashing import HashingModel
 
 @dataclass(frozen=True)
 class Source:
-    """Where the data are, and with what they are seen.
+    """Where the data are, and what sees them.
 
     Attributes:
         dataset: A name, or a folder of classes.
@@ -41,7 +41,7 @@ class Source:
 
     @property
     def weights(self) -> str:
-        """What the backbone is called in results: its name, and its weights if not timm's."""
+        """Return the backbone's name in results: its own, and its weights if not timm's."""
         if self.checkpoint is None:
             return self.backbone
         return f"{self.backbone} ({self.checkpoint.name})"
@@ -63,7 +63,7 @@ class Source:
         """Return the backbone with a hash layer.
 
         Raises:
-            ValueError: If there is no such backbone, or its weights are not to be had.
+            ValueError: If there is no such backbone, or its weights cannot be loaded.
         """
         try:
             model = HashingModel(
@@ -116,7 +116,7 @@ class Features:
         """Return the features of a file.
 
         Raises:
-            ValueError: If there are none in it, or they are not what they should be of.
+            ValueError: If there are none in it, or they are features of something else.
         """
         try:
             with path.open("rb") as opened, np.load(opened) as file:

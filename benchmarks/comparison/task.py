@@ -13,7 +13,7 @@ from pml_hashing.models.hash_layer import Head
 
 @dataclass(frozen=True)
 class Budget:
-    """What is the same for all networks: AdamW, and a rate that falls to 0 as a cosine does."""
+    """What is the same for all networks: AdamW, and a rate that falls to 0 along a cosine."""
 
     epochs: int = 12
     batch_size: int = 128

@@ -1,7 +1,6 @@
 """What all shallow baselines share: checked input, class ids or multi-hot rows, codes as int8."""
 
 from abc import ABC, abstractmethod
-from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
@@ -13,7 +12,7 @@ from sklearn.utils import Tags, TransformerTags, check_random_state, column_or_1
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from pml_hashing._checks import check_at_least
+from pml_hashing._checks import check_integer
 from pml_hashing.codes import binarize
 
 FLOATS = (np.float32, np.float64)
@@ -21,13 +20,6 @@ FLOATS = (np.float32, np.float64)
 
 ROWS = 4096
 """Samples that are encoded at a time: kernel values of a whole database would not fit."""
-
-
-def check_count(value: Any, name: str) -> None:
-    """Raise unless `value` is an integer of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"Expected `{name}` to be an integer, got {value!r}.")
-    check_at_least(int(value), 1, name)
 
 
 def check_positive(value: float, name: str) -> None:
@@ -77,10 +69,10 @@ class BaseShallowHasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
         Raises:
             TypeError: If a parameter has a wrong type.
-            ValueError: If a parameter is out of range, `X` is no finite matrix, or `y` has another
-                number of rows or is no classification target.
+            ValueError: If a parameter is out of range, `X` is not a finite matrix, or `y` has
+                another number of rows or is not a classification target.
         """
-        check_count(self.code_length, "code_length")
+        check_integer(self.code_length, 1, "code_length")
         options: Any = {"X": X, "dtype": FLOATS, "ensure_min_samples": 2}
         features: Any
         labels = None
@@ -101,11 +93,12 @@ class BaseShallowHasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
         Returns:
             Binary codes, -1 and 1, int8 `(n, code_length)`. `pml_hashing.codes.pack`, given
-            `torch.from_numpy` of them, packs eight bits a byte.
+            `torch.from_numpy` of them, packs eight bits per byte.
 
         Raises:
             sklearn.exceptions.NotFittedError: If `fit` has not been called.
-            ValueError: If `X` is no finite matrix or has another number of columns than in `fit`.
+            ValueError: If `X` is not a finite matrix or has another number of columns than in
+                `fit`.
         """
         check_is_fitted(self)
         options: Any = {"X": X, "dtype": FLOATS, "reset": False}

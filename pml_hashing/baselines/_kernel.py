@@ -7,7 +7,8 @@ from numpy.random import RandomState
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.utils import gen_batches
 
-from pml_hashing.baselines._base import ROWS, check_count, check_positive
+from pml_hashing._checks import check_integer
+from pml_hashing.baselines._base import ROWS, check_positive
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,10 @@ class AnchorKernel:
             random_state: Draws the anchors.
 
         Raises:
-            TypeError: If `num_anchors` is no integer.
+            TypeError: If `num_anchors` is not an integer.
             ValueError: If `num_anchors` is below 1 or `gamma` not positive and finite.
         """
-        check_count(num_anchors, "num_anchors")
+        check_integer(num_anchors, 1, "num_anchors")
         chosen = random_state.permutation(len(features))[:num_anchors]
         anchors = features[chosen].astype(np.float64)
         if gamma is None:

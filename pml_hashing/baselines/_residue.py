@@ -35,7 +35,7 @@ class SimilarityResidue:
         return len(self._group)
 
     def subtract(self, bit: np.ndarray) -> None:
-        """Leave to the following bits what `bit` does not explain, -1 and 1, `(n,)`."""
+        """Subtract what `bit` explains, -1 and 1, `(n,)`: later bits fit the rest."""
         self._bits = np.column_stack([self._bits, bit])
 
     def times(self, values: np.ndarray, rows: np.ndarray | slice = slice(None)) -> np.ndarray:

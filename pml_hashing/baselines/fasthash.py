@@ -10,7 +10,8 @@ from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 from scipy.sparse.linalg import LinearOperator, eigsh
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from pml_hashing.baselines._base import BaseShallowHasher, check_count, check_positive, signs
+from pml_hashing._checks import check_integer
+from pml_hashing.baselines._base import BaseShallowHasher, check_positive, signs
 from pml_hashing.baselines._residue import SimilarityResidue
 
 
@@ -40,15 +41,15 @@ class FastHash(BaseShallowHasher):
 
     Args:
         code_length: Number of bits $K$.
-        num_trees: Number of trees a bit. The paper, as we remember it, has 200.
+        num_trees: Number of trees per bit. The paper, as we remember it, has 200.
         max_depth: Of a tree. A leaf has at least 20 samples, scikit-learn's default.
         learning_rate: Of boosting.
         sweeps: Number of times that all blocks are visited.
-        block_size: Most samples of a block. A cut takes the square of it in memory.
+        block_size: Most samples of a block. The memory of a cut grows with its square.
         random_state: Of the first guess of the eigenvectors.
 
     Attributes:
-        estimators_: One classifier a bit, of class -1 and 1.
+        estimators_: One classifier per bit, of classes -1 and 1.
 
     Examples:
         >>> import numpy as np
@@ -85,7 +86,7 @@ class FastHash(BaseShallowHasher):
 
     def _fit(self, features: np.ndarray, labels: np.ndarray, random_state: RandomState) -> None:
         for name in ("num_trees", "max_depth", "sweeps", "block_size"):
-            check_count(getattr(self, name), name)
+            check_integer(getattr(self, name), 1, name)
         check_positive(self.learning_rate, "learning_rate")
         features = features.astype(np.float64)  # once, and not for each bit
         residue = SimilarityResidue(labels, self.code_length)
@@ -103,10 +104,8 @@ class FastHash(BaseShallowHasher):
         self, features: np.ndarray, bit: np.ndarray, seed: int
     ) -> HistGradientBoostingClassifier:
         options: Any = {"max_iter": self.num_trees, "early_stopping": False, "random_state": seed}
-        trees = HistGradientBoostingClassifier(
-            learning_rate=self.learning_rate, max_depth=self.max_depth, **options
-        )
-        return trees.fit(features, bit)
+        options |= {"learning_rate": self.learning_rate, "max_depth": self.max_depth}
+        return HistGradientBoostingClassifier(**options).fit(features, bit)
 
     def _codes(self, features: np.ndarray) -> np.ndarray:
         features = features.astype(np.float64)
@@ -165,7 +164,7 @@ def minimum_cut(coupling: np.ndarray, pull: np.ndarray) -> np.ndarray:
         Bits, -1.0 and 1.0, `(m,)`.
     """
     m = len(pull)
-    # A pull stronger than all neighbours together decides: more of it would but overflow.
+    # A pull stronger than all neighbours together decides: more of it would only overflow.
     strongest = coupling.sum(axis=1) + 1
     pull = pull.clip(-strongest, strongest)
     source, sink = m, m + 1

@@ -6,7 +6,8 @@ from scipy.linalg import orthogonal_procrustes
 from sklearn.decomposition import PCA
 from sklearn.utils import Tags
 
-from pml_hashing.baselines._base import BaseShallowHasher, check_count, signs
+from pml_hashing._checks import check_integer
+from pml_hashing.baselines._base import BaseShallowHasher, signs
 
 
 class ITQ(BaseShallowHasher):
@@ -68,7 +69,7 @@ class ITQ(BaseShallowHasher):
         self.random_state = random_state
 
     def _fit(self, features: np.ndarray, labels: None, random_state: RandomState) -> None:
-        check_count(self.max_iter, "max_iter")
+        check_integer(self.max_iter, 1, "max_iter")
         n, width = features.shape
         if self.code_length > min(n - 1, width):
             raise ValueError(

@@ -7,7 +7,8 @@ from numpy.random import RandomState
 from scipy.linalg import eigh
 from scipy.optimize import minimize
 
-from pml_hashing.baselines._base import BaseShallowHasher, check_count, signs
+from pml_hashing._checks import check_integer
+from pml_hashing.baselines._base import BaseShallowHasher, signs
 from pml_hashing.baselines._kernel import AnchorKernel
 from pml_hashing.baselines._residue import SimilarityResidue
 
@@ -84,7 +85,7 @@ class KSH(BaseShallowHasher):
         self.random_state = random_state
 
     def _fit(self, features: np.ndarray, labels: np.ndarray, random_state: RandomState) -> None:
-        check_count(self.max_iter, "max_iter")
+        check_integer(self.max_iter, 1, "max_iter")
         self.kernel_ = AnchorKernel.fit(features, self.num_anchors, self.gamma, random_state)
         values = self.kernel_(features)
         mean = values.mean(axis=0)

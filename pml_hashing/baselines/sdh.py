@@ -8,8 +8,8 @@ import torch
 from numpy.random import RandomState
 from torch import Tensor
 
-from pml_hashing._checks import check_at_least
-from pml_hashing.baselines._base import BaseShallowHasher, check_count, check_positive
+from pml_hashing._checks import check_at_least, check_integer
+from pml_hashing.baselines._base import BaseShallowHasher, check_positive
 from pml_hashing.baselines._kernel import AnchorKernel
 from pml_hashing.codes import binarize
 from pml_hashing.solvers import class_sums, dcc, dcc_objective, label_counts, label_sums, ridge
@@ -88,8 +88,8 @@ class SDH(BaseShallowHasher):
         self.random_state = random_state
 
     def _fit(self, features: np.ndarray, labels: np.ndarray, random_state: RandomState) -> None:
-        check_count(self.max_iter, "max_iter")
-        check_count(self.sweeps, "sweeps")
+        check_integer(self.max_iter, 1, "max_iter")
+        check_integer(self.sweeps, 1, "sweeps")
         check_positive(self.classifier_penalty, "classifier_penalty")
         check_positive(self.kernel_penalty, "kernel_penalty")
         check_at_least(self.quantization_weight, 0, "quantization_weight")
@@ -160,10 +160,9 @@ class _Problem:
         classify, hash_ = maps
         wanted = label_sums(classify.T.contiguous(), self.labels)
         # |Y - BW|^2 = |Y|^2 + tr(B W W' B') - 2 tr(B' Y W'), and |Y|^2 counts labels.
+        penalty = self.classifier_penalty * classify.square().sum()
         labels = dcc_objective(codes, classify @ classify.T, wanted).sum()
-        labels += (
-            label_counts(self.labels).sum() + self.classifier_penalty * classify.square().sum()
-        )
+        labels += label_counts(self.labels).sum() + penalty
         fit = (codes - self.inputs @ hash_).square().sum()
         fit += self.kernel_penalty * hash_.square().sum()
         return labels + self.quantization_weight * fit

@@ -15,7 +15,7 @@ class IndexedCollate:
     """Collates the items of an `IndexedDataset` into `(batch, sample_indices)`.
 
     Args:
-        collate_fn: Makes a batch out of the items of the data set within. torch's own if `None`.
+        collate_fn: Makes a batch of the wrapped data set's items. torch's own if `None`.
     """
 
     def __init__(self, collate_fn: Callable[[list[Any]], Any] | None = None) -> None:
@@ -34,7 +34,7 @@ class EvenBatches(Sampler[list[int]]):
     Args:
         sampler: Gives the places of the samples in order.
         batch_size: Largest size of a batch.
-        parts: Give every batch in so many parts of nearly equal size, one after the other.
+        parts: Number of parts, of nearly equal size, in which each batch is given.
 
     Raises:
         ValueError: If `batch_size` or `parts` is less than 1.

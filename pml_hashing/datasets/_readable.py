@@ -1,4 +1,4 @@
-"""A pass over a data set that goes on where an item cannot be read."""
+"""A pass over a data set that skips items that cannot be read."""
 
 import os
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ class ReadableBatch(NamedTuple):
 
 
 class ReadableItems(Dataset[Any]):
-    """The items of a data set from one on, and errors in the place of those that cannot be read.
+    """The items of a data set from `start` on, with errors in place of those that cannot be read.
 
-    An error that is raised in a worker loses the batch it is in; one that is returned does not.
+    An error that is raised in a worker loses its whole batch; one that is returned does not.
 
     Args:
         dataset: A data set with a length, whose items raise an `OSError` if they are unreadable.

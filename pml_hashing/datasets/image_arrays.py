@@ -1,9 +1,9 @@
 """Images in memory with their labels: an array of pixels, as of CIFAR-10, or an .npz file."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from pml_hashing._checks import check_label_values
-from pml_hashing.datasets._base import LabelledImages
+from pml_hashing.datasets._base import LabelledImages, Transform
 
 
 class ImageArrays(LabelledImages):
@@ -21,7 +21,7 @@ class ImageArrays(LabelledImages):
         images: Pixels, uint8, `(n, height, width)` or `(n, height, width, 1)` in gray, or
             `(n, height, width, 3)` in RGB.
         labels: Integers: class ids `(n,)`, or multi-hot rows `(n, num_classes)`.
-        transform: What is done with an image, in RGB, when it is read.
+        transform: Applied to each image, in RGB, when it is read.
         classes: Names of all classes, by class id. If `None`, class ids may be any numbers: their
             names are these numbers, and `labels` are their places among those that occur.
 
@@ -30,7 +30,7 @@ class ImageArrays(LabelledImages):
         classes: Names of the classes.
 
     Raises:
-        TypeError: If `images` is no numpy array.
+        TypeError: If `images` is not a numpy array.
         ValueError: If it has another type or shape, or `labels` do not fit it or `classes`.
 
     Examples:
@@ -48,17 +48,13 @@ class ImageArrays(LabelledImages):
         images: np.ndarray,
         labels: Sequence[int] | np.ndarray | Tensor,
         *,
-        transform: Callable[[Image.Image], Any] | None = None,
+        transform: Transform = None,
         classes: Sequence[str] | None = None,
     ) -> None:
         if not isinstance(images, np.ndarray):
             raise TypeError(f"Expected `images` to be a numpy array, got {type(images).__name__}.")
-        if (
-            images.dtype != np.uint8
-            or images.ndim not in {3, 4}
-            or images.shape[3:] not in {(), (1,), (3,)}
-            or 0 in images.shape
-        ):
+        is_gray_or_rgb = images.ndim in {3, 4} and images.shape[3:] in {(), (1,), (3,)}
+        if images.dtype != np.uint8 or not is_gray_or_rgb or 0 in images.shape:
             raise ValueError(
                 "Expected `images` of uint8 and shape (n, height, width) or (n, height, width, 1 "
                 f"or 3), not empty, got {images.dtype} and {images.shape}."
@@ -67,22 +63,17 @@ class ImageArrays(LabelledImages):
         super().__init__(*_named(np.asarray(labels), len(images), classes), transform)
 
     @classmethod
-    def from_npz(
-        cls,
-        path: str | os.PathLike[str],
-        *,
-        transform: Callable[[Image.Image], Any] | None = None,
-    ) -> Self:
+    def from_npz(cls, path: str | os.PathLike[str], *, transform: Transform = None) -> Self:
         """Return the images of an .npz file of numpy, all of them in memory.
 
         Args:
             path: A file with the arrays `images` and `labels`, and with or without `classes`. They
-                are those of the class, `classes` of strings.
-            transform: What is done with an image, in RGB, when it is read.
+                are the arguments of the class, `classes` of strings.
+            transform: Applied to each image, in RGB, when it is read.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If it is no such file. Nothing in it is unpickled.
+            ValueError: If it is another kind of file. Nothing in it is unpickled.
         """
         if not Path(path).is_file():
             raise FileNotFoundError(f"Expected `path` to be an .npz file of images, got {path}.")

@@ -2,31 +2,31 @@
 
 import csv
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePath
-from typing import Any, Self
+from typing import Self
 
 import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.datasets import ImageFolder
 
-from pml_hashing.datasets._base import LabelledImages
+from pml_hashing.datasets._base import LabelledImages, Transform
 from pml_hashing.datasets.unreadable import UnreadableImageError, read_image
 
 
 class ImageFiles(LabelledImages):
     """Images in the files of a folder, each with the names of its classes.
 
-    Labels are class ids if every image has one label, and multi-hot rows if any has more. Files
-    are opened when an item is read. None outside of the folder is: neither a path nor a symbolic
+    Labels are class ids if every image has one label, and multi-hot rows if any has more. Files are
+    opened when an item is read. No file outside the folder is opened: neither a path nor a symbolic
     link can lead out of it.
 
     Args:
         folder: Where the images are.
         names: Paths of the images in the folder, which are also their names.
         labels: For each image the names of its classes.
-        transform: What is done with an image, in RGB, when it is read.
+        transform: Applied to each image, in RGB, when it is read.
         classes: Names of all classes. Those in `labels`, sorted, if `None`.
 
     Attributes:
@@ -35,8 +35,8 @@ class ImageFiles(LabelledImages):
         classes: Names of the classes.
 
     Raises:
-        FileNotFoundError: If `folder` is none.
-        ValueError: If there are no images, a name comes twice or leads out of the folder, an image
+        FileNotFoundError: If `folder` is not a folder.
+        ValueError: If there are no images, a name occurs twice or leads out of the folder, an image
             has no label or one that is not in `classes`, or sizes do not agree.
 
     Examples:
@@ -60,7 +60,7 @@ class ImageFiles(LabelledImages):
         names: Sequence[str],
         labels: Sequence[Sequence[str]],
         *,
-        transform: Callable[[Image.Image], Any] | None = None,
+        transform: Transform = None,
         classes: Sequence[str] | None = None,
     ) -> None:
         self.folder = Path(folder).resolve()
@@ -84,18 +84,13 @@ class ImageFiles(LabelledImages):
         super().__init__(_to_tensor(labels, known), known, transform)
 
     @classmethod
-    def from_folder(
-        cls,
-        folder: str | os.PathLike[str],
-        *,
-        transform: Callable[[Image.Image], Any] | None = None,
-    ) -> Self:
+    def from_folder(cls, folder: str | os.PathLike[str], *, transform: Transform = None) -> Self:
         """Return the images of a folder that has a sub-folder for each class.
 
-        `torchvision.datasets.ImageFolder` finds them by their endings, in any depth.
+        `torchvision.datasets.ImageFolder` finds them by their endings, at any depth.
 
         Raises:
-            FileNotFoundError: If `folder` is none, or a class has no image.
+            FileNotFoundError: If `folder` is not a folder, or a class has no image.
         """
         found = ImageFolder(os.fspath(folder))
         names = [Path(os.path.relpath(path, folder)).as_posix() for path, _ in found.samples]
@@ -107,7 +102,7 @@ class ImageFiles(LabelledImages):
         cls,
         path: str | os.PathLike[str],
         *,
-        transform: Callable[[Image.Image], Any] | None = None,
+        transform: Transform = None,
         path_column: str = "path",
         label_column: str = "label",
         separator: str = "|",
@@ -116,17 +111,16 @@ class ImageFiles(LabelledImages):
 
         Args:
             path: The table. Paths in it are relative to its folder.
-            transform: What is done with an image, in RGB, when it is read.
+            transform: Applied to each image, in RGB, when it is read.
             path_column: Name of the column with the paths.
             label_column: Name of the column with the names of classes.
-            separator: What stands between the labels of an image that has several.
+            separator: What separates the labels of an image that has several.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If it is no such table, or a row of it is wrong: the message tells which.
+            ValueError: If it is not such a table, or a row of it is wrong: the message says which.
         """
-        columns = path_column, label_column
-        rows = _read_rows(Path(path), columns)
+        rows = _read_rows(Path(path), (path_column, label_column))
         names = [name for name, _ in rows]
         labels = [[part.strip() for part in text.split(separator)] for _, text in rows]
         return cls(Path(path).parent, names, labels, transform=transform)
@@ -136,7 +130,7 @@ class ImageFiles(LabelledImages):
 
         Raises:
             UnreadableImageError: If it is missing, does not decode, has more pixels than Pillow's
-                `Image.MAX_IMAGE_PIXELS`, or lies outside of the folder.
+                `Image.MAX_IMAGE_PIXELS`, or lies outside the folder.
         """
         try:
             return read_image(self.folder / self.names[index], self.folder)
@@ -188,9 +182,8 @@ def _read_rows(path: Path, columns: tuple[str, str]) -> list[tuple[str, str]]:
             rows = []
             for row in reader:
                 if None in row or None in row.values():
-                    raise ValueError(
-                        f"it has {len(reader.fieldnames or ())} columns, but not here."
-                    )
+                    num_columns = len(reader.fieldnames or ())
+                    raise ValueError(f"it has {num_columns} columns, but not here.")
                 rows.append(tuple(row[column].strip() for column in columns))
         except (csv.Error, ValueError) as error:
             raise ValueError(

@@ -22,7 +22,7 @@ def retrieval_split(
     """Draw queries, and take the rest as database; draw samples to train on from the database.
 
     No query is in the database, or trained on. Every class has its share of each part, rounded up
-    or down; of multi-hot labels, every set of labels has.
+    or down; with multi-hot labels, every set of labels has.
 
     Args:
         labels: Class ids `(n,)` or multi-hot rows `(n, num_classes)`.
@@ -31,9 +31,9 @@ def retrieval_split(
         seed: The same seed draws the same samples.
 
     Raises:
-        TypeError: If `labels` are of an unsigned dtype but uint8.
+        TypeError: If `labels` are of an unsigned dtype other than uint8.
         ValueError: If a part would be empty or larger than what it is drawn from, or `labels` is a
-            single column, which may be class ids or multi-hot rows.
+            single column, which could be class ids or multi-hot rows.
 
     Examples:
         >>> import torch

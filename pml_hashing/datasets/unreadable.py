@@ -12,8 +12,8 @@ class UnreadableImageError(OSError):
 
     Args:
         message: What is wrong with which image.
-        path: Its file, as far as it is known.
-        index: Its place in the data set, as far as it is known.
+        path: Its file, if known.
+        index: Its place in the data set, if known.
 
     Attributes:
         path: Its file, or `""`.

@@ -1,16 +1,13 @@
 """Exact scores of a Hamming ranking, as functions of tensors and as PML's accuracy calculator."""
 
 from pml_hashing.evaluation.accuracy_calculator import HammingAccuracyCalculator
-from pml_hashing.evaluation.bits import (
-    bit_balance,
-    bit_correlation,
-    mean_absolute_correlation,
-)
-from pml_hashing.evaluation.curves import precision_by_rank, precision_recall_by_radius
+from pml_hashing.evaluation.bits import bit_balance, bit_correlation, mean_absolute_correlation
 from pml_hashing.evaluation.functions import (
     average_precision,
     mean_average_precision,
     precision_at_k,
+    precision_by_rank,
+    precision_recall_by_radius,
     precision_within_radius,
 )
 from pml_hashing.evaluation.ranking import HammingRanking

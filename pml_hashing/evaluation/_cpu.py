@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pml_hashing.codes import bits_to_signs, pack, packed_length
 from pml_hashing.evaluation._relevance import SameClass, SharedLabels
-from pml_hashing.evaluation._retrieval import Retrieval
+from pml_hashing.evaluation._retrieval import Retrieval, slices
 
 ROWS_AT_A_TIME = 2**14  # of codes that are packed
 ITEMS_TO_SORT = 2**16  # at a time: in this many, a radix sort stays in the cache
@@ -30,17 +30,18 @@ def count_by_distance(retrieval: Retrieval) -> Tensor:
     if isinstance(retrieval.relevance, SameClass):
         return _count_classes(retrieval, retrieval.relevance)
     queries = _packed(retrieval.query_codes)
-    counts, grades_of = _zeros(retrieval, retrieval.relevance.num_levels or 2), _grader(retrieval)
+    counts = retrieval.zero_counts(retrieval.code_length + 1, retrieval.relevance.num_levels or 2)
+    grades_of = _grader(retrieval)
     item_slices, row_slices = _blocks(retrieval)
     for items in item_slices:
         database = _packed(retrieval.database_codes[items])
         for rows in row_slices:
             distances = hamming_distances(queries[rows], database)
-            if retrieval.query_in_database:
-                _drop_own_items(distances, rows, items, retrieval.code_length + 1)
+            retrieval.drop_own_items(distances, rows, items)
             grades = grades_of(rows, items)
             levels = retrieval.relevance.num_levels or int(grades.max()) + 1
-            counts = _with_levels(counts, levels)
+            if levels > counts.shape[2]:
+                counts = torch.nn.functional.pad(counts, (0, levels - counts.shape[2]))
             keys = distances.mul_(levels).add_(grades)
             groups = retrieval.code_length + 2  # the last one of the queries themselves
             counters = [torch.bincount(row, minlength=groups * levels) for row in keys]
@@ -51,7 +52,8 @@ def count_by_distance(retrieval: Retrieval) -> Tensor:
 def _count_classes(retrieval: Retrieval, relevance: SameClass) -> Tensor:
     """Count with the items sorted by class, so that no label is looked up for a distance."""
     queries, query_labels = _packed(retrieval.query_codes), relevance.query_labels.cpu()
-    counts, size = _zeros(retrieval, 2), retrieval.code_length + 1
+    size = retrieval.code_length + 1
+    counts = retrieval.zero_counts(size, 2)
     item_slices, row_slices = _blocks(retrieval)
     for items in item_slices:
         labels, order = relevance.database_labels[items].cpu().sort()
@@ -83,14 +85,12 @@ def orders(retrieval: Retrieval) -> Iterator[list[tuple[np.ndarray, np.ndarray]]
     narrow = np.uint8 if retrieval.code_length < 255 else np.uint16  # numpy sorts these by radix
     beyond = retrieval.code_length + 1
     num_parts = -(-len(database) // min(ITEMS_TO_SORT, retrieval.pairs_at_a_time))
-    item_slices = _slices(len(database), -(-len(database) // num_parts))
-    rows_at_a_time = max(1, retrieval.pairs_at_a_time // item_slices[0].stop)
-    for rows in _slices(len(queries), rows_at_a_time):
+    item_slices = slices(len(database), -(-len(database) // num_parts))
+    for rows in slices(len(queries), max(1, retrieval.pairs_at_a_time // item_slices[0].stop)):
         parts: list[list[_Part]] = [[] for _ in range(rows.start, rows.stop)]
         for items in item_slices:
             distances = hamming_distances(queries[rows], database[items])
-            if retrieval.query_in_database:
-                _drop_own_items(distances, rows, items, beyond)
+            retrieval.drop_own_items(distances, rows, items)
             columns = parts, distances.numpy().astype(narrow), grades_of(rows, items).numpy()
             for part, row, grades in zip(*columns, strict=True):
                 part.append(_sort_part(row, grades, beyond, num_parts == 1))
@@ -160,7 +160,7 @@ def _packed(codes: Tensor) -> np.ndarray:
     if is_packed and width == words * WORD:
         return np.ascontiguousarray(codes.cpu().numpy())
     padded = np.zeros((len(codes), words * WORD), dtype=np.uint8)
-    for rows in _slices(len(codes), ROWS_AT_A_TIME):
+    for rows in slices(len(codes), ROWS_AT_A_TIME):
         part = codes[rows].cpu()
         part = part if is_packed else pack(part)
         padded[rows, : part.shape[1]] = part.numpy()
@@ -168,7 +168,7 @@ def _packed(codes: Tensor) -> np.ndarray:
 
 
 def _grader(retrieval: Retrieval) -> Callable[[slice, slice], Tensor]:
-    """Return what says the grades of a block."""
+    """Return a function that gives the grades of a block."""
     relevance = retrieval.relevance
     if isinstance(relevance, SameClass):  # numpy compares four times as fast as torch
         ids = relevance.query_labels.cpu().numpy()[:, None], relevance.database_labels.cpu().numpy()
@@ -181,7 +181,7 @@ def _grader(retrieval: Retrieval) -> Callable[[slice, slice], Tensor]:
     )
 
     def shared_labels(rows: slice, items: slice) -> Tensor:
-        # What both have is half of all that each has, less what only one has.
+        # Labels of both are half of the labels of each, less those of only one.
         one_only = hamming_distances(queries[0][rows], database[0][items])
         total = one_only.neg_().add_(queries[1][rows, None]).add_(database[1][items])
         return total.bitwise_right_shift_(1)
@@ -189,30 +189,9 @@ def _grader(retrieval: Retrieval) -> Callable[[slice, slice], Tensor]:
     return shared_labels
 
 
-def _with_levels(counts: Tensor, levels: int) -> Tensor:
-    missing = max(0, levels - counts.shape[2])
-    return torch.nn.functional.pad(counts, (0, missing)) if missing else counts
-
-
-def _zeros(retrieval: Retrieval, levels: int) -> Tensor:
-    shape = len(retrieval.query_codes), retrieval.code_length + 1, levels
-    return torch.zeros(shape, dtype=retrieval.dtype_of_counts)
-
-
-def _drop_own_items(distances: Tensor, rows: slice, items: slice, beyond: int) -> None:
-    """Put items that are their own queries at a distance beyond all others."""
-    offset = rows.start - items.start
-    if -len(distances) < offset < distances.shape[1]:
-        distances.diagonal(offset).fill_(beyond)
-
-
 def _blocks(retrieval: Retrieval) -> tuple[list[slice], list[slice]]:
     """Return slices of items and of queries that make up blocks of at most `pairs_at_a_time`."""
     num_queries, num_items = len(retrieval.query_codes), len(retrieval.database_codes)
     items_at_a_time = min(num_items, retrieval.pairs_at_a_time)
     queries_at_a_time = retrieval.pairs_at_a_time // items_at_a_time
-    return _slices(num_items, items_at_a_time), _slices(num_queries, queries_at_a_time)
-
-
-def _slices(length: int, size: int) -> list[slice]:
-    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
+    return slices(num_items, items_at_a_time), slices(num_queries, queries_at_a_time)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pml_hashing.evaluation._retrieval import Retrieval
+from pml_hashing.evaluation._retrieval import Retrieval, slices
 
 LARGEST_IN_HALF = 2048  # float16 holds all integers up to here
 
@@ -20,7 +20,7 @@ def count_by_distance(retrieval: Retrieval) -> Tensor:
     """
     levels = retrieval.relevance.num_levels or 2
     num_queries, num_groups = len(retrieval.query_codes), retrieval.code_length + 2
-    counts = _zeros(retrieval, num_groups, levels)
+    counts = retrieval.zero_counts(num_groups, levels)
     # Many more items than queries: the counters of a block of queries stay in the cache.
     queries_at_a_time = min(num_queries, max(1, math.isqrt(retrieval.pairs_at_a_time // 64)))
     items_at_a_time = max(1, retrieval.pairs_at_a_time // queries_at_a_time)
@@ -30,9 +30,8 @@ def count_by_distance(retrieval: Retrieval) -> Tensor:
             counts = torch.nn.functional.pad(counts, (0, most - levels))
             levels = most
         counters = distances.mul_(levels).add_(grades)
-        counters += torch.arange(len(counters), device=counters.device)[:, None] * (
-            num_groups * levels
-        )
+        starts = torch.arange(len(counters), device=counters.device) * (num_groups * levels)
+        counters += starts[:, None]
         block = counts[rows].view(-1)
         block.scatter_add_(0, counters.view(-1), counts.new_ones(1).expand(counters.numel()))
     return counts[:, :-1]  # without the queries themselves
@@ -56,11 +55,6 @@ def orders(retrieval: Retrieval) -> Iterator[list[tuple[np.ndarray, np.ndarray]]
         yield [(at + 1, row[at]) for at, row in zip(found, ranking, strict=True)]
 
 
-def _zeros(retrieval: Retrieval, num_groups: int, levels: int) -> Tensor:
-    shape = len(retrieval.query_codes), num_groups, levels
-    return torch.zeros(shape, dtype=retrieval.dtype_of_counts, device=retrieval.device)
-
-
 def _blocks(
     retrieval: Retrieval, queries_at_a_time: int, items_at_a_time: int
 ) -> Iterator[tuple[slice, slice, Tensor]]:
@@ -68,19 +62,15 @@ def _blocks(
 
     An item that is its own query is put one beyond the largest distance.
     """
-    num_items, code_length = len(retrieval.database_codes), retrieval.code_length
+    code_length = retrieval.code_length
     half = retrieval.device.type == "cuda" and code_length <= LARGEST_IN_HALF
     dtype = torch.float16 if half else torch.float32  # sums of -1 and 1 are exact in both
     queries = retrieval.signs(retrieval.query_codes, dtype)
-    for start in range(0, num_items, items_at_a_time):
-        items = slice(start, min(start + items_at_a_time, num_items))
+    for items in slices(len(retrieval.database_codes), items_at_a_time):
         signs = retrieval.signs(retrieval.database_codes[items], dtype).T
-        for first in range(0, len(queries), queries_at_a_time):
-            rows = slice(first, min(first + queries_at_a_time, len(queries)))
+        for rows in slices(len(queries), queries_at_a_time):
             with torch.autocast(retrieval.device.type, enabled=False):
                 inner = queries[rows] @ signs
             distances = inner.long().neg_().add_(code_length).bitwise_right_shift_(1)
-            offset = first - start
-            if retrieval.query_in_database and -len(distances) < offset < distances.shape[1]:
-                distances.diagonal(offset).fill_(code_length + 1)
+            retrieval.drop_own_items(distances, rows, items)
             yield rows, items, distances

@@ -48,7 +48,7 @@ class Orders(Rankings):
         return torch.from_numpy(hits).to(self.num_relevant.device)
 
     def map(self, score: Callable[[Order, int], float], top_k: TopK) -> Tensor:
-        """Return what `score` makes of each ranking and of where it is cut."""
+        """Return `score` of each ranking and of the rank at which it is cut."""
         cuts = self.cuts(top_k)
         pairs = zip(self.orders, cuts.tolist(), strict=True)
         return torch.tensor([score(*pair) for pair in pairs], dtype=torch.float64).to(cuts.device)

@@ -19,7 +19,7 @@ class Relevance(ABC):
     """Says of queries and items how relevant they are: 0 for not at all, or a whole grade.
 
     Attributes:
-        num_levels: One more than the largest grade, or `None` if that is not known before.
+        num_levels: One more than the largest grade, or `None` if it is not known beforehand.
     """
 
     num_levels: int | None = None
@@ -43,7 +43,7 @@ class SameClass(Relevance):
 
 
 class SharedLabels(Relevance):
-    """An item is as relevant as it shares labels with the query."""
+    """The grade of an item is the number of labels that it shares with the query."""
 
     def __init__(self, query_labels: Tensor, database_labels: Tensor) -> None:
         self.query_labels, self.database_labels = query_labels, database_labels
@@ -68,15 +68,11 @@ class GivenRelevance(Relevance):
             )
 
     def grades(self, queries: slice, items: slice, device: torch.device) -> Tensor:
-        if callable(self.relevance):
-            part = self.relevance(queries, items)
-        else:
-            part = self.relevance[queries, items]
+        given = self.relevance
+        part = given(queries, items) if callable(given) else given[queries, items]
         grades = torch.as_tensor(part, device=device)
-        shape = tuple(
-            len(range(*block.indices(size)))
-            for block, size in zip((queries, items), self.shape, strict=True)
-        )
+        sizes = zip((queries, items), self.shape, strict=True)
+        shape = tuple(len(range(*block.indices(size))) for block, size in sizes)
         if tuple(grades.shape) != shape:
             raise ValueError(
                 f"Expected `relevance` of shape {shape} for {queries} and {items}, "
@@ -92,7 +88,7 @@ class GivenRelevance(Relevance):
 def make_relevance(
     query_labels: Any, database_labels: Any, relevance: RelevanceLike | None, shape: tuple[int, int]
 ) -> Relevance:
-    """Return what the labels say, checked, or what `relevance` says instead of them."""
+    """Return the relevance by checked labels, or by `relevance` instead of them."""
     if relevance is not None:
         if query_labels is not None or database_labels is not None:
             raise ValueError("Expected labels or `relevance`, got both.")
@@ -100,8 +96,7 @@ def make_relevance(
     check_labels(query_labels, range(shape[0]), "query_labels")
     check_labels(database_labels, range(shape[1]), "database_labels")
     _check_labels_of_both_sides(query_labels, database_labels)
-    kind = SameClass if query_labels.ndim == 1 else SharedLabels
-    return kind(query_labels, database_labels)
+    return (SameClass if query_labels.ndim == 1 else SharedLabels)(query_labels, database_labels)
 
 
 def _check_labels_of_both_sides(query_labels: Tensor, database_labels: Tensor) -> None:

@@ -76,17 +76,24 @@ class Retrieval:
         """The block size asked for, or one that suits the device."""
         return self.block_size or PAIRS_AT_A_TIME.get(self.device.type, PAIRS_AT_A_TIME["cuda"])
 
-    @property
-    def dtype_of_counts(self) -> torch.dtype:
-        """Of numbers of items."""
-        return torch.int32 if self.total <= torch.iinfo(torch.int32).max else torch.int64
+    def zero_counts(self, num_groups: int, num_levels: int) -> Tensor:
+        """Return counters of items, all 0, `(num_queries, num_groups, num_levels)`."""
+        dtype = torch.int32 if self.total <= torch.iinfo(torch.int32).max else torch.int64
+        shape = len(self.query_codes), num_groups, num_levels
+        return torch.zeros(shape, dtype=dtype, device=self.device)
+
+    def drop_own_items(self, distances: Tensor, rows: slice, items: slice) -> None:
+        """Put items that are their own queries at a distance beyond all others."""
+        offset = rows.start - items.start
+        if self.query_in_database and -len(distances) < offset < distances.shape[1]:
+            distances.diagonal(offset).fill_(self.code_length + 1)
 
     def signs(self, codes: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return codes of either side as -1 and 1 on the device."""
         return to_signs(codes.to(self.device), self.code_length, dtype)
 
     def _check_queries_come_first(self) -> None:
-        """Raise unless query `i` is item `i`, as far as this can be seen.
+        """Raise unless query `i` is item `i`, as far as can be told.
 
         Real queries that are not binarized may come from another network than the codes of the
         database, so that only their labels are compared.
@@ -105,6 +112,11 @@ class Retrieval:
         if self.given_relevance is None:
             labels = self.database_labels[:size].to(self.query_labels.device)
             _check_none_differs(self.query_labels != labels, "labels")
+
+
+def slices(length: int, size: int) -> list[slice]:
+    """Return slices of `size` that cover `length` things; the last may be shorter."""
+    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
 
 
 def _check_codes_of_both_sides(
@@ -128,7 +140,7 @@ def _check_codes_of_both_sides(
 
 
 def _check_none_differs(differs: Tensor, name: str) -> None:
-    """Raise unless no query has other codes or labels than the item that is to be itself."""
+    """Raise if a query has other codes or labels than its own item."""
     wrong = differs.view(len(differs), -1).any(dim=1)
     if wrong.any():
         raise ValueError(

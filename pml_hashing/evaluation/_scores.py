@@ -1,4 +1,4 @@
-"""The scores of many queries, by the names of the metrics asked for most."""
+"""The scores of many queries, by the names of the most common metrics."""
 
 from abc import ABC, abstractmethod
 
@@ -23,7 +23,7 @@ class QueryScores(ABC):
 
     @abstractmethod
     def evaluate(self, metric: Metric) -> Tensor:
-        """Return the score of every query under any metric, such as one of your own."""
+        """Return the score of every query under any metric, such as your own."""
 
     @property
     def num_relevant(self) -> Tensor:
@@ -31,11 +31,7 @@ class QueryScores(ABC):
         return self.evaluate(NumRelevant())
 
     def average_precision(
-        self,
-        top_k: int | None = None,
-        *,
-        divisor: Divisor = "retrieved",
-        weighted: bool = False,
+        self, top_k: int | None = None, *, divisor: Divisor = "retrieved", weighted: bool = False
     ) -> Tensor:
         r"""Return $\sum_{r \le k} P(r)\, \delta(r)$ over a number of relevant items.
 
@@ -69,7 +65,7 @@ class QueryScores(ABC):
         return self.evaluate(ReciprocalRank())
 
     def ndcg(self, top_k: int | None = None) -> Tensor:
-        r"""Return the discounted gain, over that of the best ranking there could be.
+        r"""Return the discounted gain, over that of the best possible ranking.
 
         $$\mathrm{DCG@}k = \sum_{r \le k} \frac{2^{g(r)} - 1}{\log_2(r + 1)}$$
         """

@@ -13,7 +13,7 @@ from pml_hashing._compat import AccuracyCalculator
 from pml_hashing.evaluation._rankings import Rankings
 from pml_hashing.evaluation._retrieval import Retrieval
 from pml_hashing.evaluation.metrics import Metric, reported_metrics
-from pml_hashing.evaluation.ranking import TIES, HammingRanking, Ties
+from pml_hashing.evaluation.ranking import TIES, HammingRanking, RankingOptions, Ties
 
 PREFIX = "hamming_"  # of the names of our metrics: every other metric is PML's
 
@@ -29,7 +29,7 @@ class HammingAccuracyCalculator(AccuracyCalculator):
 
     These are computed where `include` is empty. Any of them is a valid `primary_metric` of PML's
     `HookContainer`. PML's own metrics (`precision_at_1`, `mean_average_precision_at_r`, ...) keep
-    PML's meaning, and are computed only if `include` names them. `get_accuracy` leaves the values
+    PML's meaning, and are computed only if `include` names them. `get_accuracy` leaves the scores
     of every query in `query_scores`, and in `curves` the means over all queries of
     `precision_by_radius`, `recall_by_radius`, `precision_by_rank` and `recall_by_rank`.
 
@@ -56,7 +56,8 @@ class HammingAccuracyCalculator(AccuracyCalculator):
             metrics take ties in the order that `knn_func` gives them.
 
     Raises:
-        TypeError: If `top_k` or `radius` is no integer, or `include` or `exclude` no tuple or list.
+        TypeError: If `top_k` or `radius` is not an integer, or `include` or `exclude` not a tuple
+            or list.
         ValueError: If `top_k`, `radius`, `ties` or a metric's name is out of range.
 
     Examples:
@@ -102,17 +103,10 @@ class HammingAccuracyCalculator(AccuracyCalculator):
         self._reported = {PREFIX + name: reported for name, reported in table.items()}
         for name in self._reported:  # PML finds metrics by the names of attributes
             setattr(self, f"calculate_{name}", partial(self._summarize, name))
-        super().__init__(
-            include if len(include) else list(self._reported),
-            exclude,
-            avg_of_avgs,
-            return_per_class,
-            k,
-            label_comparison_fn,
-            None if device is None else torch.device(device),
-            knn_func,
-            kmeans_func,
-        )
+        included = include if len(include) else list(self._reported)
+        device = None if device is None else torch.device(device)
+        options = avg_of_avgs, return_per_class, k, label_comparison_fn, device
+        super().__init__(included, exclude, *options, knn_func, kmeans_func)
 
     def get_accuracy(
         self,
@@ -144,14 +138,10 @@ class HammingAccuracyCalculator(AccuracyCalculator):
         """
         if reference is None:
             reference, reference_labels, ref_includes_query = query, query_labels, True
-        ranking = HammingRanking(
-            self._to_tensor(query),
-            self._to_labels(query_labels),
-            self._to_tensor(reference),
-            self._to_labels(reference_labels),
-            ties=self.ties,
-            query_in_database=ref_includes_query,
-        )
+        queries = self._to_tensor(query), self._to_labels(query_labels)
+        database = self._to_tensor(reference), self._to_labels(reference_labels)
+        options: RankingOptions = {"ties": self.ties, "query_in_database": ref_includes_query}
+        ranking = HammingRanking(*queries, *database, **options)
         functions = self.get_function_dict(include, exclude)
         own = {name: f for name, f in functions.items() if name.startswith(PREFIX)}
         scores = self._score_queries(ranking, own)
@@ -171,13 +161,10 @@ class HammingAccuracyCalculator(AccuracyCalculator):
         return labels.squeeze(1) if isinstance(labels, Tensor) and labels.ndim == 2 else labels
 
     def _score_queries(self, ranking: HammingRanking, names: Iterable[str]) -> dict[str, Tensor]:
-        """Return what our metrics of these names are of every query, and note the curves."""
+        """Return our metrics of these names for every query, and keep the curves."""
         asked = {name: self._reported[name].metric for name in names}
         in_order = {m: m for m in asked.values() if isinstance(m, Metric)}
-        by_rank = {
-            "precision_by_rank": Rankings.precision_by_rank,
-            "recall_by_rank": Rankings.recall_by_rank,
-        }
+        by_rank = {f.__name__: f for f in (Rankings.precision_by_rank, Rankings.recall_by_rank)}
         scores, curves = ranking.pass_over(in_order, by_rank)
         curves["precision_by_radius"] = ranking.precision_by_radius().mean(dim=0)
         curves["recall_by_radius"] = ranking.recall_by_radius().mean(dim=0)
@@ -210,14 +197,10 @@ class HammingAccuracyCalculator(AccuracyCalculator):
         labels = retrieval.query_labels, retrieval.database_labels
         if self.label_comparison_fn is torch.eq:
             labels = _renumber(*labels)
-        return super().get_accuracy(
-            retrieval.signs(retrieval.query_codes),
-            labels[0],
-            retrieval.signs(retrieval.database_codes),
-            labels[1],
-            retrieval.query_in_database,
-            include=names,
-        )
+        sides = retrieval.query_codes, retrieval.database_codes
+        query, database = (retrieval.signs(codes) for codes in sides)
+        data = query, labels[0], database, labels[1]
+        return super().get_accuracy(*data, retrieval.query_in_database, include=names)
 
 
 def _renumber(query_labels: Tensor, database_labels: Tensor) -> tuple[Tensor, Tensor]:

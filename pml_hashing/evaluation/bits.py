@@ -62,7 +62,7 @@ def mean_absolute_correlation(codes: Tensor, code_length: int | None = None) -> 
     \mathrm{mAC} = \frac{1}{K (K - 1)} \sum_{k \ne l} \lvert \operatorname{corr}(b_k, b_l) \rvert
     $$
 
-    This is the obvious reading: the paper that shows it (DSAHA, ICANN 2019) was not at hand.
+    This is the obvious reading: the paper that shows it (DSAHA, ICANN 2019) was not available.
 
     Args:
         codes: Real or binary codes `(n, code_length)`, or packed codes (uint8), of at least 2 bits.

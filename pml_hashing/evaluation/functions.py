@@ -1,4 +1,4 @@
-"""The scores asked for most, as functions of codes and labels."""
+"""The scores and curves asked for most, as functions of codes and labels."""
 
 from typing import Unpack
 
@@ -16,7 +16,7 @@ def average_precision(
     top_k: int | None = None,
     **options: Unpack[RankingOptions],
 ) -> Tensor:
-    r"""Average precision of the Hamming ranking of every query, as the hashing literature has it.
+    r"""Return the average precision of every query, as the hashing literature defines it.
 
     $$
     \mathrm{AP@}k = \frac{1}{R_k} \sum_{r=1}^{k} P(r)\, \delta(r), \qquad
@@ -40,7 +40,7 @@ def average_precision(
         Numbers from 0 to 1, float64, `(num_queries,)`, on the device of `query_codes`.
 
     Raises:
-        TypeError: As `HammingRanking`, and if `top_k` is no integer.
+        TypeError: As `HammingRanking`, and if `top_k` is not an integer.
         ValueError: As `HammingRanking`, and if `top_k` is less than 1.
 
     Examples:
@@ -69,7 +69,9 @@ def mean_average_precision(
     top_k: int | None = None,
     **options: Unpack[RankingOptions],
 ) -> float:
-    """Mean of `average_precision` over all queries, those without relevant items included.
+    """Return mAP, the mean of `average_precision` over all queries.
+
+    Queries without relevant items are included.
 
     Args:
         query_codes: Codes of the queries, as for `average_precision`.
@@ -107,7 +109,7 @@ def precision_at_k(
     top_k: int,
     **options: Unpack[RankingOptions],
 ) -> float:
-    """Share of relevant items among the first `top_k`, P@k, as a mean over all queries.
+    """Return P@k, the share of relevant items among the first `top_k`, averaged over queries.
 
     Args:
         query_codes: Codes of the queries, as for `average_precision`.
@@ -136,7 +138,7 @@ def precision_within_radius(
     radius: int = 2,
     **options: Unpack[LookupOptions],
 ) -> float:
-    r"""Share of relevant items within a Hamming distance, P@H≤r, as a mean over all queries.
+    r"""Return P@H≤r, the share of relevant items within a distance, averaged over queries.
 
     A query with no item within the radius scores 0. Ties play no part.
 
@@ -152,10 +154,84 @@ def precision_within_radius(
         A number from 0 to 1.
 
     Raises:
-        TypeError: As `HammingRanking`, and if `radius` is no integer.
+        TypeError: As `HammingRanking`, and if `radius` is not an integer.
         ValueError: As `HammingRanking`, and if `radius` is negative.
     """
     check_integer(radius, 0, "radius")
     data = query_codes, query_labels, database_codes, database_labels
     within = HammingRanking(*data, **options).precision_by_radius().mean(dim=0)
     return within[min(radius, len(within) - 1)].item()
+
+
+def precision_recall_by_radius(
+    query_codes: Tensor,
+    query_labels: Tensor | None,
+    database_codes: Tensor,
+    database_labels: Tensor | None,
+    **options: Unpack[LookupOptions],
+) -> tuple[Tensor, Tensor]:
+    """Return precision and recall within every Hamming radius, averaged over all queries.
+
+    This is the precision-recall curve of hash lookup. A query with no item within a radius counts
+    with precision 0 there, and one without relevant items with recall 0.
+
+    Args:
+        query_codes: Codes of the queries, as for `average_precision`.
+        query_labels: Their class ids or multi-hot rows.
+        database_codes: Codes of the database.
+        database_labels: Their class ids or multi-hot rows.
+        **options: As for `precision_within_radius`.
+
+    Returns:
+        Precision and recall at radius 0, 1, ..., `code_length`, float64. The bits that pad packed
+        codes are counted in `code_length`: the curve stays as it is from the last true bit on.
+
+    Raises:
+        TypeError: As `HammingRanking`.
+        ValueError: As `HammingRanking`.
+
+    Examples:
+        >>> import torch
+        >>> from pml_hashing.evaluation import precision_recall_by_radius
+        >>> database = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, -1.0], [-1.0, -1.0]])
+        >>> labels = torch.tensor([0, 0, 0, 1])
+        >>> precision, recall = precision_recall_by_radius(
+        ...     database[:1], labels[:1], database, labels
+        ... )
+        >>> precision  # 1 of 1, 2 of 2, 3 of 4
+        tensor([1.0000, 1.0000, 0.7500], dtype=torch.float64)
+        >>> recall
+        tensor([0.3333, 0.6667, 1.0000], dtype=torch.float64)
+    """
+    data = query_codes, query_labels, database_codes, database_labels
+    ranking = HammingRanking(*data, **options)
+    return ranking.precision_by_radius().mean(dim=0), ranking.recall_by_radius().mean(dim=0)
+
+
+def precision_by_rank(
+    query_codes: Tensor,
+    query_labels: Tensor | None,
+    database_codes: Tensor,
+    database_labels: Tensor | None,
+    top_k: int | None = None,
+    **options: Unpack[RankingOptions],
+) -> Tensor:
+    """Return P@N for every N up to `top_k`, averaged over all queries.
+
+    Args:
+        query_codes: Codes of the queries, as for `average_precision`.
+        query_labels: Their class ids or multi-hot rows.
+        database_codes: Codes of the database.
+        database_labels: Their class ids or multi-hot rows.
+        top_k: The largest N. The whole database if `None`, or if it is smaller.
+        **options: As for `average_precision`.
+
+    Returns:
+        Element `i` is `precision_at_k` for `i + 1` items, float64, `(top_k,)`.
+
+    Raises:
+        TypeError: As `average_precision`.
+        ValueError: As `average_precision`.
+    """
+    data = query_codes, query_labels, database_codes, database_labels
+    return HammingRanking(*data, **options).precision_by_rank(top_k)

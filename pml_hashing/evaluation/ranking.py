@@ -50,8 +50,8 @@ class HammingRanking(QueryScores):
     r"""The ranking of a database by its Hamming distance to each of many queries.
 
     The database is counted once, by query and distance, when the first score is asked for; all
-    others come from the counts. Only `ties="stable"` and `asymmetric=True`, which need an order,
-    go through the database again for each call: there, ask `score` for many at once.
+    others come from the counts. Only `ties="stable"` and `asymmetric=True`, which need an order, go
+    through the database again for each call: with these, ask `score` for many at once.
 
     All scores are of every query, float64, `(num_queries,)`, on the device of `query_codes`.
     Take their mean, or see `bootstrap_interval` and `mean_by_class`.
@@ -80,7 +80,7 @@ class HammingRanking(QueryScores):
 
     Raises:
         TypeError: If codes are packed on one side only, or of a wrong dtype, or labels or
-            `relevance` are no integers.
+            `relevance` are not integers.
         ValueError: If a shape or length is wrong, a side is empty, codes are NaN or infinite, the
             labels of the two sides differ in kind, multi-hot rows hold other values than 0 and 1
             or have a single column, `relevance` is negative or comes with labels, item `i` is not
@@ -116,19 +116,11 @@ class HammingRanking(QueryScores):
     ) -> None:
         check_choice(ties, TIES, "ties")
         self.ties: Ties = ties
-        self.retrieval = Retrieval(
-            query_codes,
-            query_labels,
-            database_codes,
-            database_labels,
-            query_in_database,
-            block_size,
-            relevance,
-            asymmetric,
-        )
+        data = query_codes, query_labels, database_codes, database_labels
+        self.retrieval = Retrieval(*data, query_in_database, block_size, relevance, asymmetric)
 
     def evaluate(self, metric: Metric | LookupMetric) -> Tensor:
-        """Return the score of every query under any metric, such as one of your own."""
+        """Return the score of every query under any metric, such as your own."""
         if isinstance(metric, LookupMetric):
             return metric.of_counts(self.counts)
         return self.score({"": metric})[""]
@@ -185,9 +177,7 @@ class HammingRanking(QueryScores):
         return self.pass_over(metrics, {})[0]
 
     def pass_over(
-        self,
-        metrics: Mapping[Key, Scorer],
-        curves: Mapping[str, Callable[[Rankings], Tensor]],
+        self, metrics: Mapping[Key, Scorer], curves: Mapping[str, Callable[[Rankings], Tensor]]
     ) -> tuple[dict[Key, Tensor], dict[str, Tensor]]:
         """Return scores of every query, and curves as means over all queries, in one pass."""
         scores: dict[Key, list[Tensor]] = {name: [] for name in metrics}
@@ -195,17 +185,14 @@ class HammingRanking(QueryScores):
         for rankings in self._blocks():
             block = ScoresOfBlock(rankings)
             for name, metric in metrics.items():
-                scores[name].append(
-                    block.evaluate(metric) if isinstance(metric, Metric) else metric(block)
-                )
+                of_block = block.evaluate(metric) if isinstance(metric, Metric) else metric(block)
+                scores[name].append(of_block)
             for name, curve in curves.items():
                 part = curve(rankings)
                 sums[name] = sums[name].add_(part) if name in sums else part
         size = len(self.retrieval.query_codes)
-        return (
-            {name: torch.cat(parts) for name, parts in scores.items()},
-            {name: total / size for name, total in sums.items()},
-        )
+        means = {name: total / size for name, total in sums.items()}
+        return {name: torch.cat(parts) for name, parts in scores.items()}, means
 
     def _by_rank(self, curve: Callable[[Rankings], Tensor], top_k: int | None) -> Tensor:
         if top_k is not None:

@@ -1,4 +1,4 @@
-"""What scores of many queries say together: means by class, and how sure the mean is."""
+"""Summaries of the scores of many queries: means by class, and how sure the mean is."""
 
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ class Interval(NamedTuple):
 def bootstrap_interval(
     scores: Tensor, confidence: float = 0.95, *, num_resamples: int = 2000, seed: int = 0
 ) -> Interval:
-    """Confidence interval of the mean over queries, by the percentiles of bootstrap means.
+    """Return a confidence interval of the mean over queries, by percentiles of bootstrap means.
 
     It says how far the mean would move with other queries from the same source, not with another
     database or another training.
@@ -35,8 +35,9 @@ def bootstrap_interval(
         The lower and the upper end.
 
     Raises:
-        TypeError: If `num_resamples` is no integer.
-        ValueError: If `scores` is no vector, is empty or not finite, or a number is out of range.
+        TypeError: If `num_resamples` is not an integer.
+        ValueError: If `scores` is not a vector, is empty or not finite, or a number is out of
+            range.
 
     Examples:
         >>> import torch
@@ -55,19 +56,16 @@ def bootstrap_interval(
     check_integer(num_resamples, 1, "num_resamples")
     scores = scores.double().cpu()
     generator = torch.Generator().manual_seed(seed)
-    means = []
-    left = num_resamples
-    while left:
-        rows = min(left, max(1, DRAWS_AT_A_TIME // len(scores)))
-        draws = torch.randint(len(scores), (rows, len(scores)), generator=generator)
-        means.append(scores[draws].mean(dim=1))
-        left -= rows
+    means = scores.new_empty(num_resamples)
+    for part in means.split(max(1, DRAWS_AT_A_TIME // len(scores))):
+        draws = torch.randint(len(scores), (len(part), len(scores)), generator=generator)
+        part.copy_(scores[draws].mean(dim=1))
     tails = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)
-    return Interval(*torch.cat(means).quantile(tails).tolist())
+    return Interval(*means.quantile(tails).tolist())
 
 
 def mean_by_class(scores: Tensor, query_labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean of the queries of each class.
+    """Return the mean score of each class over its queries.
 
     Args:
         scores: Values of all queries, `(num_queries,)`.
@@ -75,7 +73,7 @@ def mean_by_class(scores: Tensor, query_labels: Tensor) -> tuple[Tensor, Tensor]
             query counts for each of its labels.
 
     Returns:
-        The classes that some query has, ascending, and their means, float64.
+        The classes that occur, ascending, and their means, float64.
 
     Raises:
         ValueError: If there are not as many labels as scores.

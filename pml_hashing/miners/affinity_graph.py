@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pml_hashing._checks import check_at_least
 from pml_hashing.miners._base import BaseHashingMiner
-from pml_hashing.pairs import IndicesTuple, similarity
+from pml_hashing.pairs import IndicesTuple, both_kinds
 
 
 class AffinityGraphMiner(BaseHashingMiner):
@@ -46,11 +46,7 @@ class AffinityGraphMiner(BaseHashingMiner):
     """
 
     def __init__(
-        self,
-        *,
-        num_neighbors: int | None = None,
-        num_dissimilar: int | None = None,
-        **kwargs: Any,
+        self, *, num_neighbors: int | None = None, num_dissimilar: int | None = None, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         for name, value in (("num_neighbors", num_neighbors), ("num_dissimilar", num_dissimilar)):
@@ -62,11 +58,7 @@ class AffinityGraphMiner(BaseHashingMiner):
     def mine(
         self, embeddings: Tensor, labels: Tensor, ref_emb: Tensor, ref_labels: Tensor
     ) -> IndicesTuple:
-        similar = similarity(labels, ref_labels)
-        dissimilar = ~similar
-        if ref_labels is labels:
-            similar.fill_diagonal_(False)
-            dissimilar.fill_diagonal_(False)  # a multi-hot row may be empty
+        similar, dissimilar = both_kinds(labels, ref_labels)
         distances = self.distance(embeddings, ref_emb)
         nearest_first = distances.argsort(dim=1, stable=True, descending=self.distance.is_inverted)
         return (

@@ -1,4 +1,4 @@
-"""Errors of other libraries, in a line of ours."""
+"""Errors of other libraries, in one line."""
 
 import textwrap
 

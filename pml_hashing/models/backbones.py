@@ -1,4 +1,4 @@
-"""Backbones: timm models by their name, and the width of any module's features."""
+"""Backbones: timm models by name, and the width of any module's features."""
 
 import difflib
 import os
@@ -28,7 +28,7 @@ def create_trunk(
     """Return a timm model without its classifier. `HashingModel` documents the arguments.
 
     Raises:
-        FileNotFoundError: If `checkpoint_path` is no file.
+        FileNotFoundError: If `checkpoint_path` is not a file.
         ValueError: If timm has no such model, or `checkpoint_path` holds other weights.
     """
     known = {*timm.list_models(), *timm.list_models(include_tags=True)}
@@ -57,12 +57,8 @@ def _create_from_file(name: str, path: Path, options: dict[str, Any]) -> nn.Modu
         weights = _without_classifier(_read_weights(path), trunk)
         # timm adapts the weights to `in_chans` and `img_size` where it is given them as pretrained.
         # It looks for a classifier no more, and then it demands every other weight.
-        trunk = timm.create_model(
-            name,
-            pretrained=True,
-            pretrained_cfg_overlay={"state_dict": weights, "classifier": None},
-            **options,
-        )
+        overlay = {"state_dict": weights, "classifier": None}
+        trunk = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
     except Exception as error:  # each reader and each family of models has errors of its own
         raise ValueError(
             f"Expected `checkpoint_path` to be a whole file of weights of {name!r}, safetensors or "
@@ -73,7 +69,7 @@ def _create_from_file(name: str, path: Path, options: dict[str, Any]) -> nn.Modu
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state dict, or one inside a training checkpoint, and run nothing that it holds."""
+    """Read a state dict, or one inside a training checkpoint, without running anything in it."""
     if path.suffix == ".safetensors":
         content: Any = load_file(path)
     else:
@@ -119,7 +115,7 @@ def _without_classifier(weights: dict[str, Tensor], trunk: nn.Module) -> dict[st
 
 
 def feature_width(trunk: nn.Module, input_size: tuple[int, int, int]) -> int:
-    """Return the width of a trunk's features, from what it makes of one black image.
+    """Return the width of a trunk's features, from its output for one black image.
 
     Args:
         trunk: A module that maps images to features `(n, num_features)`.

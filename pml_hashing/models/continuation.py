@@ -25,7 +25,7 @@ class ScaledTanh(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("slope", torch.ones(()))  # no number: torch.compile would start anew
+        self.register_buffer("slope", torch.ones(()))  # a tensor: torch.compile does not recompile
 
     def forward(self, values: Tensor) -> Tensor:
         """Return the bounded values, of the shape of `values`."""
@@ -54,7 +54,7 @@ class TanhContinuation:
         step_size: Steps $s$ between two changes of the slope.
 
     Raises:
-        TypeError: If `bound` is no `ScaledTanh`.
+        TypeError: If `bound` is not a `ScaledTanh`.
         ValueError: If `gamma` or `power` is negative, or `step_size` less than 1.
 
     Examples:
@@ -72,12 +72,7 @@ class TanhContinuation:
     """
 
     def __init__(
-        self,
-        bound: nn.Module,
-        *,
-        gamma: float = 0.005,
-        power: float = 0.5,
-        step_size: int = 200,
+        self, bound: nn.Module, *, gamma: float = 0.005, power: float = 0.5, step_size: int = 200
     ) -> None:
         if not isinstance(bound, ScaledTanh):
             raise TypeError(
@@ -101,7 +96,7 @@ class TanhContinuation:
         return {"num_steps": self.num_steps}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on from the number of steps in `state_dict`."""
+        """Continue from the number of steps in `state_dict`."""
         self.num_steps = state_dict["num_steps"]
         self._set_slope()
 

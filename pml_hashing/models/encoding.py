@@ -5,8 +5,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -23,28 +24,21 @@ from pml_hashing.datasets._readable import ReadableBatch, ReadableItems
 OnUnreadable = Callable[[UnreadableImageError], object]
 
 
-class EncodeOptions(TypedDict, total=False):
-    """Options of `HashingModel.encode`, which documents them."""
+class RunOptions(TypedDict, total=False):
+    """How a model is run. `HashingModel.encode` documents the options."""
 
-    path: str | os.PathLike[str] | None
     batch_size: int
     num_workers: int
     on_unreadable: OnUnreadable | None
-    device: str | torch.device | None
     amp: bool
     progress: bool
 
 
-class Sink(Protocol):
-    """What takes the codes as they come."""
+class EncodeOptions(RunOptions, total=False):
+    """All options of `HashingModel.encode`."""
 
-    num_done: int
-
-    def append(
-        self, packed_codes: Tensor, num_items: int, unreadable: list[UnreadableImageError]
-    ) -> None:
-        """Take the codes of the next items."""
-        ...
+    path: str | os.PathLike[str] | None
+    device: str | torch.device | None
 
 
 class InMemory:
@@ -66,12 +60,12 @@ class Encoder:
 
     model: nn.Module
     code_length: int
-    batch_size: int
-    num_workers: int
     device: torch.device
-    amp: bool
-    progress: bool
-    on_unreadable: OnUnreadable | None
+    batch_size: int = 64
+    num_workers: int = 0
+    on_unreadable: OnUnreadable | None = None
+    amp: bool = False
+    progress: bool = True
 
     def encode(self, inputs: Tensor | Dataset[Any] | Iterable[Any]) -> Tensor:
         """Return packed codes, kept in memory."""
@@ -102,15 +96,14 @@ class Encoder:
         self._report(unreadable)
         return packed_codes
 
-    def _fill(self, sink: Sink, inputs: Any) -> None:
+    def _fill(self, sink: InMemory | CodeWriter, inputs: Any) -> None:
         batches = self._to_batches(inputs, sink.num_done)
         with running(self.model, self.device, self.amp):
             bar = tqdm(batches, desc="encode", unit="batch", disable=not self.progress)
             for codes in _one_behind(map(self._run, bar)):
-                self._report(codes.batch.unreadable)
-                sink.append(
-                    codes.wait(sink.num_done), codes.batch.num_items, codes.batch.unreadable
-                )
+                batch = codes.batch
+                self._report(batch.unreadable)
+                sink.append(codes.wait(sink.num_done), batch.num_items, batch.unreadable)
 
     def _run(self, batch: Any) -> "Codes":
         if not isinstance(batch, ReadableBatch):
@@ -130,9 +123,10 @@ class Encoder:
     def _to_batches(self, inputs: Any, start: int) -> Iterable[Any]:
         check_at_least(self.batch_size, 1, "batch_size")
         check_at_least(self.num_workers, 0, "num_workers")
-        if isinstance(inputs, Sized) and isinstance(inputs, Tensor | Dataset):
-            _check_not_empty(inputs)
+        if isinstance(inputs, Dataset) and isinstance(inputs, Sized) and len(inputs) == 0:
+            raise ValueError("Expected `inputs` with at least one sample, got an empty data set.")
         if isinstance(inputs, Tensor):
+            _check_samples(inputs, "`inputs`")
             return inputs[start:].split(self.batch_size) if start < len(inputs) else ()
         if isinstance(inputs, IterableDataset):
             return self._loader(inputs, collate_fn=None)
@@ -146,13 +140,9 @@ class Encoder:
         )
 
     def _loader(self, dataset: Dataset[Any], collate_fn: Any) -> DataLoader[Any]:
-        return DataLoader(
-            dataset,
-            self.batch_size,
-            num_workers=self.num_workers,
-            collate_fn=collate_fn,
-            pin_memory=self.device.type == "cuda",
-        )
+        workers, pin = self.num_workers, self.device.type == "cuda"
+        options: Any = {"num_workers": workers, "collate_fn": collate_fn, "pin_memory": pin}
+        return DataLoader(dataset, self.batch_size, **options)
 
 
 @dataclass
@@ -166,7 +156,7 @@ class Codes:
 
     @classmethod
     def of(cls, batch: ReadableBatch, codes: Tensor) -> "Codes":
-        """Start to pack and copy the codes of a batch, and wait for nothing."""
+        """Start to pack and copy the codes of a batch, without waiting."""
         check_codes(codes, "codes")
         on_gpu = codes.is_cuda
         packed_codes, is_finite = (
@@ -177,7 +167,7 @@ class Codes:
         return cls(batch, packed_codes, is_finite, copied)
 
     def wait(self, first_item: int) -> Tensor:
-        """Return the packed codes once they are there, and checked.
+        """Return the packed codes once they have arrived and been checked.
 
         Raises:
             ValueError: If codes are NaN or infinite. It names the first of these items, the one at
@@ -203,31 +193,18 @@ def encode(
     inputs: Any,
     *,
     path: str | os.PathLike[str] | None = None,
-    batch_size: int = 64,
-    num_workers: int = 0,
-    on_unreadable: OnUnreadable | None = None,
     device: str | torch.device | None = None,
-    amp: bool = False,
-    progress: bool = True,
+    **options: Unpack[RunOptions],
 ) -> Tensor:
     """Return the packed codes of all inputs, as `HashingModel.encode` documents it."""
-    home = next(model.parameters()).device
-    encoder = Encoder(
-        model,
-        code_length=code_length,
-        batch_size=batch_size,
-        num_workers=num_workers,
-        device=home if device is None else torch.device(device),
-        amp=amp,
-        progress=progress,
-        on_unreadable=on_unreadable,
-    )
+    device = next(model.parameters()).device if device is None else torch.device(device)
+    encoder = Encoder(model, code_length, device, **options)
     return encoder.encode(inputs) if path is None else encoder.encode_to_file(inputs, path)
 
 
 @contextmanager
 def running(model: nn.Module, device: torch.device, amp: bool) -> Iterator[None]:
-    """Run a model for its outputs only on a device, and leave it as and where it was."""
+    """Run a model for inference on a device, and leave it as and where it was."""
     home = next(model.parameters()).device
     try:
         model.to(device)
@@ -242,7 +219,7 @@ def running(model: nn.Module, device: torch.device, amp: bool) -> Iterator[None]
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Return a SHA-256 sum of all weights and buffers, and their names."""
+    """Return a SHA-256 checksum of all weights and buffers, and their names."""
     total = hashlib.sha256()
     for name, value in model.state_dict().items():
         if isinstance(value, Tensor):
@@ -253,13 +230,9 @@ def fingerprint(model: nn.Module) -> str:
 
 def _one_behind(results: Iterable[Codes]) -> Iterator[Codes]:
     """Return each result once the next one is under way: a GPU does not wait for the disk."""
-    previous = None
-    for result in results:
-        if previous is not None:
-            yield previous
-        previous = result
-    if previous is not None:
-        yield previous
+    end: Any = None
+    for result, _ in pairwise(chain(results, (end,))):
+        yield result
 
 
 def _has_places(inputs: Any) -> bool:
@@ -267,14 +240,12 @@ def _has_places(inputs: Any) -> bool:
     return is_indexed and isinstance(inputs, Sized)
 
 
-def _check_not_empty(inputs: Any) -> None:
-    if isinstance(inputs, Tensor) and (inputs.ndim < 2 or len(inputs) == 0):
+def _check_samples(samples: Tensor, name: str) -> None:
+    if samples.ndim < 2 or len(samples) == 0:
         raise ValueError(
-            "Expected `inputs` of shape (n, ...) with at least one sample, "
-            f"got {tuple(inputs.shape)}."
+            f"Expected {name} of shape (n, ...) with at least one sample, "
+            f"got {tuple(samples.shape)}."
         )
-    if len(inputs) == 0:
-        raise ValueError("Expected `inputs` with at least one sample, got an empty data set.")
 
 
 def _samples_of(batch: Any) -> Tensor:
@@ -284,9 +255,5 @@ def _samples_of(batch: Any) -> Tensor:
             "Expected batches of `inputs` to be tensors or tuples that start with one, "
             f"got {type(batch).__name__}."
         )
-    if samples.ndim < 2 or len(samples) == 0:
-        raise ValueError(
-            "Expected batches of `inputs` of shape (n, ...) with at least one sample, "
-            f"got {tuple(samples.shape)}."
-        )
+    _check_samples(samples, "batches of `inputs`")
     return samples

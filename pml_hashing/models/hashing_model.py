@@ -1,4 +1,4 @@
-"""HashingModel: a timm backbone, or a module of one's own, with a hash layer on top."""
+"""HashingModel: a timm backbone, or a module of your own, with a hash layer on top."""
 
 import os
 from collections.abc import Iterable
@@ -32,7 +32,7 @@ class HashingModel(nn.Module):
         head: `"linear"`, or `"mlp"` with one hidden layer.
         bound: `"tanh"` for codes from -1 to 1, `"scaled_tanh"`, or `"none"`: see `HashLayer`.
         drop_rate: Dropout before the classifier in timm's terms, so before the hash layer, and in
-            the hidden layer of the `"mlp"` head. A module of one's own has its own dropout.
+            the hidden layer of the `"mlp"` head. A module of your own has its own dropout.
         in_chans: Channels of an image. timm adapts trained weights to other than 3.
         img_size: Height and width of an image, for `transform` and for backbones of a fixed size
             such as ViT and Swin. The backbone's own if `None`.
@@ -47,13 +47,13 @@ class HashingModel(nn.Module):
         code_length: Number of bits.
         data_config: How timm's `create_transform` preprocesses an image, a dict: `input_size`,
             `mean`, `std`, `interpolation`, ... `None` if the backbone is not timm's. Change it if
-            the model is trained on images of another mean: it is saved with the model.
+            the model is trained on images with another mean: it is saved with the model.
 
     Raises:
-        FileNotFoundError: If `checkpoint_path` is no file.
+        FileNotFoundError: If `checkpoint_path` is not a file.
         TypeError: If `backbone` is neither a name nor a module.
         ValueError: If timm does not know the name, if `checkpoint_path` does not hold the weights
-            of this backbone, if the backbone gives anything but features `(n, num_features)`, or
+            of this backbone, if the backbone returns anything but features `(n, num_features)`, or
             if an argument is out of range.
 
     Examples:
@@ -93,14 +93,9 @@ class HashingModel(nn.Module):
         super().__init__()
         check_at_least(in_chans, 1, "in_chans")
         check_at_least(1 if img_size is None else img_size, 1, "img_size")
-        self.trunk = _to_trunk(
-            backbone,
-            pretrained=pretrained,
-            checkpoint_path=checkpoint_path,
-            in_chans=in_chans,
-            img_size=img_size,
-            drop_rate=drop_rate,
-        )
+        images = {"drop_rate": drop_rate, "in_chans": in_chans, "img_size": img_size}
+        weights = {"pretrained": pretrained, "checkpoint_path": checkpoint_path}
+        self.trunk = _to_trunk(backbone, **weights, **images)
         self.data_config = preprocessing.resolve_data_config(self.trunk, in_chans, img_size)
         if num_features is None:
             size = img_size or DEFAULT_IMG_SIZE
@@ -110,16 +105,9 @@ class HashingModel(nn.Module):
             num_features, code_length, head=head, bound=bound, drop_rate=drop_rate
         )
         self.code_length = code_length
-        self._options = {
-            "backbone": backbone if isinstance(backbone, str) else None,
-            "code_length": code_length,
-            "head": head,
-            "bound": bound,
-            "drop_rate": drop_rate,
-            "in_chans": in_chans,
-            "img_size": img_size,
-            "num_features": num_features,
-        }
+        name = backbone if isinstance(backbone, str) else None
+        layer = {"code_length": code_length, "head": head, "bound": bound}
+        self._options = {"backbone": name, **layer, **images, "num_features": num_features}
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return real codes, `(n, code_length)`, of a batch of whatever the backbone takes."""
@@ -129,7 +117,8 @@ class HashingModel(nn.Module):
         """Return the preprocessing of a PIL image that the backbone was trained with.
 
         Args:
-            is_training: With timm's default augmentation: random crops, flips and colours.
+            is_training: Whether to add timm's default augmentation: random crops, flips and
+                colours.
 
         Raises:
             ValueError: If the backbone is not timm's, and `data_config` was not set.
@@ -156,26 +145,26 @@ class HashingModel(nn.Module):
         """Return the packed codes of a database, or of a batch of queries.
 
         The model runs in eval mode without gradients, and is left as it was. Each batch is packed
-        as it comes, so that what is held of an image is `code_length / 8` bytes.
+        as it comes, so that an image takes `code_length / 8` bytes of memory.
 
         With a `path`, not even these are held: they are written to a file as they come, and mapped
-        from it at the end. Stopped at any moment, the same call goes on where it was; once the file
-        is there, the same call returns what it holds. `HammingKNN.load` reads it.
+        from it at the end. If it is stopped at any moment, the same call resumes where it was; once
+        the file is there, the same call returns what it holds. `HammingKNN.load` reads it.
 
         Args:
             inputs: Preprocessed images `(n, in_chans, height, width)`, or whatever the backbone
                 takes; or a data set of samples or tuples that start with one, such as
                 `(image, label)`; or an iterable of batches, such as a `DataLoader`, which may
                 also be tuples that start with the samples.
-            path: A file to write, for a tensor or a data set with a length. Half of it stands in
-                `path.partial` and `path.progress`. The same model is told by its weights, the same
-                data set by its length only.
+            path: A file to write, for a tensor or a data set with a length. An unfinished file is
+                kept in `path.partial` and `path.progress`. The same model is recognized by its
+                weights, the same data set only by its length.
             batch_size: Samples at a time, where `inputs` are not batches already.
             num_workers: Processes that load the items of a data set.
             on_unreadable: Called with the `UnreadableImageError` of each item of a data set that
                 raises an `OSError`, as images do that are missing or do not decode; the item then
-                gets no code, and the codes of all others follow without a gap. Such as the `append`
-                of a list. If `None`, the error is raised.
+                gets no code, and the codes of all others follow without a gap. The `append` of a
+                list will do. If `None`, the error is raised.
             device: Where to run. Where the model is if `None`.
             amp: Run in mixed precision, bfloat16.
             progress: Show a progress bar.
@@ -206,16 +195,16 @@ class HashingModel(nn.Module):
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write `model.safetensors` and `config.json` into a folder.
 
-        All that `from_pretrained` reads stands in the first file, which replaces an older one at
-        once: whenever this is interrupted, the folder holds one save or the other. A backbone that
-        is no name of timm's is saved as weights only.
+        `from_pretrained` reads only the first file, which replaces an older one in one step:
+        whenever this is interrupted, the folder holds one save or the other. A backbone that is not
+        a timm name is saved as weights only.
 
         Args:
             folder: Where to write. Made where it does not exist.
 
         Raises:
             OSError: If the folder cannot be written, or is full.
-            ValueError: If `data_config` was changed to what no transform can be made of.
+            ValueError: If `data_config` was changed, and no transform can be made from it.
         """
         saving.save(self, self.config(), folder, saving.FORMAT)
 
@@ -236,14 +225,14 @@ class HashingModel(nn.Module):
 
         Args:
             folder: Where it was saved.
-            backbone: The module that it was made with, if that was not a name of timm's. The saved
+            backbone: The module that it was made with, if that was not a timm name. The saved
                 weights are loaded into it.
             device: Where to put the model.
 
         Raises:
             FileNotFoundError: If there is no saved model.
-            ValueError: If the file is truncated, foreign or of another version, if its weights
-                are not those of this model, or if `backbone` is missing or given without need.
+            ValueError: If the file is truncated, foreign or of another version, if its weights are
+                not those of this model, or if `backbone` is missing or not needed.
         """
         config, weights = saving.load(folder, saving.FORMAT)
         return cls.from_config(config, weights, folder, backbone=backbone).to(device).eval()
@@ -264,12 +253,12 @@ class HashingModel(nn.Module):
             config: How it was made.
             weights: Its state dict.
             folder: Where they were read, for errors.
-            backbone: The module that it was made with, if that was not a name of timm's.
+            backbone: The module that it was made with, if that was not a timm name.
             backbone_name: Of the argument, for errors.
 
         Raises:
-            ValueError: If the weights are not those of the model, or `backbone` is missing or given
-                without need.
+            ValueError: If the weights are not those of the model, or `backbone` is missing or not
+                needed.
         """
         options = dict(config["options"])
         name = options.pop("backbone")

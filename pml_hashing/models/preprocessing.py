@@ -1,4 +1,4 @@
-"""Preprocessing: how a backbone wants its images, as timm's data config tells."""
+"""Preprocessing: how a backbone wants its images, by timm's data config."""
 
 import itertools
 import math

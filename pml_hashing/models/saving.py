@@ -40,13 +40,13 @@ Config: TypeAlias = dict[str, Any]
 def save(
     model: nn.Module, config: Config, folder: str | os.PathLike[str], form: dict[str, str]
 ) -> None:
-    """Write weights and `config` into one file, and `config` a second time for people.
+    """Write weights and `config` into one file, and `config` again for people to read.
 
-    One file is renamed into place at once. Two files could come from two saves if the first of
-    two renames is the last thing that happens.
+    One file is renamed into place in one step. Two files could end up from different saves, if the
+    process stops between their renames.
 
     Args:
-        model: What has the weights.
+        model: The module with the weights.
         config: How it was made, or how each of its networks was.
         folder: Where to write.
         form: Name and version of the format: that of a model, or of two networks.
@@ -81,7 +81,7 @@ def load(folder: str | os.PathLike[str], form: dict[str, str]) -> tuple[Config, 
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is not whole, is no saved model, or has another version.
+        ValueError: If the file is damaged, is not a saved model, or has another version.
     """
     path = Path(folder) / WEIGHTS_NAME
     if not path.is_file():
@@ -101,7 +101,7 @@ def load(folder: str | os.PathLike[str], form: dict[str, str]) -> tuple[Config, 
 
 
 def _check_config(config: Any, form: dict[str, str]) -> None:
-    """Raise unless a model can be made of it: whoever wrote the file also wrote the checksum."""
+    """Raise unless a model can be made from it: whoever wrote the file also wrote the checksum."""
     if form == FORMAT:
         _check_network(config)
         return
@@ -136,7 +136,7 @@ def split(
     """Return the weights of each of two networks, by the name of the network.
 
     Raises:
-        ValueError: If a weight is of neither.
+        ValueError: If a weight belongs to neither.
     """
     parts: dict[str, dict[str, Tensor]] = {network: {} for network in NETWORKS}
     for name, weight in weights.items():

@@ -20,7 +20,7 @@ NETWORKS: tuple[Network, ...] = get_args(Network)
 
 
 class SumOfCodes(nn.Module):
-    """The sum of the codes of two networks: of each bit, the surer network decides the sign.
+    """The sum of the codes of two networks: for each bit, the more certain network decides.
 
     Args:
         first: A network, of any kind.
@@ -37,7 +37,7 @@ class SumOfCodes(nn.Module):
 
 
 def choose_network(first: nn.Module, second: nn.Module, network: Network) -> nn.Module:
-    """Return what encodes, out of two networks: one of them, or the sum of their codes.
+    """Return the network that encodes: one of the two, or the sum of their codes.
 
     Raises:
         ValueError: If `network` is none of these.
@@ -65,7 +65,7 @@ class TwoNetworkHashingModel(nn.Module):
         code_length: Number of bits.
 
     Raises:
-        TypeError: If one is no `HashingModel`.
+        TypeError: If one is not a `HashingModel`.
         ValueError: If both are the same object, or of different code lengths.
 
     Examples:
@@ -146,7 +146,7 @@ class TwoNetworkHashingModel(nn.Module):
         """Return the preprocessing of an image: see `HashingModel.transform`.
 
         Raises:
-            ValueError: If the networks have none, or want their images in different ways: then use
+            ValueError: If the networks have none, or preprocess images in different ways: then use
                 the transform of each.
         """
         if self.first.data_config != self.second.data_config:
@@ -172,8 +172,8 @@ class TwoNetworkHashingModel(nn.Module):
             inputs: As for `HashingModel.encode`.
             network: What encodes: the `"first"` network, the `"second"`, or the `"sum"` of the
                 codes of both.
-            **options: The other options of `HashingModel.encode`, `path` among them. A file is gone
-                on with by the same network only.
+            **options: The other options of `HashingModel.encode`, `path` among them. A file is
+                continued only by the same network.
 
         Returns:
             Packed codes, uint8, `(n, ceil(code_length / 8))`, on the CPU.
@@ -197,7 +197,7 @@ class TwoNetworkHashingModel(nn.Module):
 
         Raises:
             OSError: If the folder cannot be written, or is full.
-            ValueError: If a `data_config` was changed to what no transform can be made of.
+            ValueError: If a `data_config` was changed, and no transform can be made from it.
         """
         config = {"first": self.first.config(), "second": self.second.config()}
         saving.save(self, config, folder, saving.TWO_NETWORKS_FORMAT)
@@ -215,24 +215,20 @@ class TwoNetworkHashingModel(nn.Module):
 
         Args:
             folder: Where it was saved.
-            backbone: The module that the query network was made with, if that was not a name of
-                timm's. The saved weights are loaded into it.
-            database_backbone: The same of the database network.
+            backbone: The module that the query network was made with, if that was not a timm name.
+                The saved weights are loaded into it.
+            database_backbone: The same for the database network.
             device: Where to put the model.
 
         Raises:
             FileNotFoundError: If there is no saved model.
-            ValueError: If the file is truncated, foreign or of another version, if its weights
-                are not those of this model, or if a backbone is missing or given without need.
+            ValueError: If the file is truncated, foreign or of another version, if its weights are
+                not those of this model, or if a backbone is missing or not needed.
         """
         config, weights = saving.load(folder, saving.TWO_NETWORKS_FORMAT)
         parts = saving.split(weights, folder)
         first = HashingModel.from_config(config["first"], parts["first"], folder, backbone=backbone)
-        second = HashingModel.from_config(
-            config["second"],
-            parts["second"],
-            folder,
-            backbone=database_backbone,
-            backbone_name="database_backbone",
-        )
+        saved = config["second"], parts["second"], folder
+        name = "database_backbone"
+        second = HashingModel.from_config(*saved, backbone=database_backbone, backbone_name=name)
         return cls(first, second).to(device).eval()

@@ -1,10 +1,10 @@
 """A PML tester that ranks a database by the Hamming distance of its codes."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from pml_hashing._compat import GlobalEmbeddingSpaceTester
@@ -14,17 +14,20 @@ from pml_hashing.evaluation import HammingAccuracyCalculator
 
 ALL_LABELS: Any = "all"  # PML's `label_hierarchy_level` that picks no column
 
+CodesAndLabels: TypeAlias = dict[str, tuple[Tensor, Tensor]]
+"""Packed codes and labels of each split, by its name."""
+
 
 class HammingTester(GlobalEmbeddingSpaceTester):
     """PML's `GlobalEmbeddingSpaceTester` for codes: binarized, packed and ranked exactly.
 
-    It goes wherever PML's does, `HookContainer.end_of_epoch_hook` first of all. The codes of each
+    Use it wherever PML's goes, such as in `HookContainer.end_of_epoch_hook`. The codes of each
     batch are packed as they are computed: a data set of n images takes `n * code_length / 8` bytes,
-    and its real outputs are never together in memory.
+    and its real outputs are never all in memory.
 
-    Items of a data set are `(x, y)`, or longer with anything behind, such as an index. A label
-    `y` is a class id, or a multi-hot row, which is scored as a whole; PML would read its columns
-    as levels of a hierarchy.
+    Items of a data set are `(x, y)`, and may go on with anything, such as an index. A label `y` is
+    a class id, or a multi-hot row, which is scored as a whole; PML would read its columns as levels
+    of a hierarchy.
 
     `splits_to_eval=[("query", ["database"])]` scores the one against the other. Where a split is
     scored against itself, which PML does to every split if `splits_to_eval` is `None`, each query
@@ -38,7 +41,7 @@ class HammingTester(GlobalEmbeddingSpaceTester):
             change the codes.
 
     Raises:
-        TypeError: If `accuracy_calculator` is no `HammingAccuracyCalculator`, which alone reads
+        TypeError: If `accuracy_calculator` is not a `HammingAccuracyCalculator`, which alone reads
             packed codes.
         ValueError: If `normalize_embeddings` or `pca` is asked for. When testing: if a data set is
             empty, codes are NaN or infinite, labels are fractions, or multi-hot rows meet a
@@ -71,12 +74,8 @@ class HammingTester(GlobalEmbeddingSpaceTester):
             if value := kwargs.pop(name, None):
                 raise ValueError(f"Expected no `{name}`, which changes the codes, got {value}.")
         kwargs["data_and_label_getter"] = kwargs.get("data_and_label_getter") or _first_two
-        super().__init__(
-            normalize_embeddings=False,
-            label_hierarchy_level=label_hierarchy_level,
-            accuracy_calculator=accuracy_calculator,
-            **kwargs,
-        )
+        kwargs |= {"label_hierarchy_level": label_hierarchy_level, "normalize_embeddings": False}
+        super().__init__(accuracy_calculator=accuracy_calculator, **kwargs)
 
     def initialize_accuracy_calculator(self) -> None:
         if self.accuracy_calculator is None:
@@ -88,10 +87,7 @@ class HammingTester(GlobalEmbeddingSpaceTester):
             )
 
     def compute_all_embeddings(
-        self,
-        dataloader: Iterable[Any],
-        trunk_model: torch.nn.Module,
-        embedder_model: torch.nn.Module,
+        self, dataloader: Iterable[Any], trunk_model: nn.Module, embedder_model: nn.Module
     ) -> tuple[Tensor, Tensor]:
         """Return the packed codes of a data set, and its labels in one or more columns."""
         packed_codes, labels = [], []
@@ -115,44 +111,36 @@ class HammingTester(GlobalEmbeddingSpaceTester):
         labels = torch.as_tensor(c_f.process_label(batch_labels, ALL_LABELS, self.label_mapper))
         return labels if labels.ndim == 2 else labels.unsqueeze(1)
 
-    def maybe_visualize(
-        self, embeddings_and_labels: dict[str, tuple[Tensor, Tensor]], epoch: int
-    ) -> None:
+    def maybe_visualize(self, embeddings_and_labels: CodesAndLabels, epoch: int) -> None:
         if self.visualizer:
-            unpacked = {
-                split: (unpack(packed_codes), labels)
-                for split, (packed_codes, labels) in embeddings_and_labels.items()
-            }
+            splits = embeddings_and_labels.items()
+            unpacked = {split: (unpack(codes), labels) for split, (codes, labels) in splits}
             super().maybe_visualize(unpacked, epoch)
 
     def do_knn_and_accuracies(
         self,
         accuracies: dict[str, Any],
-        embeddings_and_labels: dict[str, tuple[Tensor, Tensor]],
+        embeddings_and_labels: CodesAndLabels,
         query_split_name: str,
         reference_split_names: list[str],
     ) -> None:
-        splits = (query_split_name, *reference_split_names)
-        columns = {split: embeddings_and_labels[split][1].shape[1] for split in splits}
+        splits = query_split_name, reference_split_names
+        names = (query_split_name, *reference_split_names)
+        columns = {split: embeddings_and_labels[split][1].shape[1] for split in names}
         self._check_columns(columns)
         if columns[query_split_name] == 1:
-            super().do_knn_and_accuracies(
-                accuracies, embeddings_and_labels, query_split_name, reference_split_names
-            )
+            super().do_knn_and_accuracies(accuracies, embeddings_and_labels, *splits)
             return
         self.label_levels = [ALL_LABELS]
-        scores = self.accuracy_calculator.get_accuracy(
-            *self.set_reference_and_query(
-                embeddings_and_labels, query_split_name, reference_split_names
-            ),
-            self.ref_includes_query(query_split_name, reference_split_names),
-        )
+        data = self.set_reference_and_query(embeddings_and_labels, *splits)
+        includes = self.ref_includes_query(*splits)
+        scores = self.accuracy_calculator.get_accuracy(*data, includes)
         for metric, score in scores.items():
             accuracies[self.accuracies_keyname(metric, ALL_LABELS)] = score
 
     def _check_columns(self, columns: dict[str, int]) -> None:
-        """Raise unless the labels of all splits, of so many columns, are of a kind and readable."""
-        got = f"splits with labels of so many columns: {columns}"
+        """Raise unless the labels of all splits, given their columns, are of one scorable kind."""
+        got = f"splits with these numbers of label columns: {columns}"
         if len(set(columns.values())) > 1:
             raise ValueError(f"Expected labels of one kind in all splits, got {got}.")
         if set(columns.values()) == {1}:

@@ -9,15 +9,15 @@ from pml_hashing._checks import check_choice
 from pml_hashing.code_bank import CodeBank
 from pml_hashing.codes import pack
 from pml_hashing.models.two_networks import NETWORKS, Network, choose_network
-from pml_hashing.testers.hamming_tester import HammingTester
+from pml_hashing.testers.hamming_tester import CodesAndLabels, HammingTester
 
 
 class TwoNetworkHammingTester(HammingTester):
     """`HammingTester` with a second network, or with learned codes, for the database.
 
-    The first network is the trunk and embedder that `test` is called with, as PML's hooks do. The
-    second is, of a `TwoNetworkHashingModel`, its `database_trunk` and `database_embedder`. It and
-    the code bank are held by reference: as training changes them, the tester sees them changed.
+    The first network is the trunk and embedder that `test` is called with, as PML's hooks do. Of a
+    `TwoNetworkHashingModel`, the second is its `database_trunk` and `database_embedder`. It and the
+    code bank are held by reference: the tester sees what training changes.
 
     Args:
         database_trunk: Trunk of the second network.
@@ -31,7 +31,7 @@ class TwoNetworkHammingTester(HammingTester):
 
     Raises:
         ValueError: If a choice is unknown. When testing: if a code bank is not of the size of the
-            split, or if a split is to be both queries and database.
+            split, or if a split is used as both queries and database.
 
     Examples:
         >>> import torch
@@ -79,28 +79,26 @@ class TwoNetworkHammingTester(HammingTester):
         embedder_model: nn.Module,
         splits_to_compute_embeddings: list[str],
         collate_fn: Any,
-    ) -> dict[str, tuple[Tensor, Tensor]]:
+    ) -> CodesAndLabels:
         first = _network(trunk_model, embedder_model)
         embeddings_and_labels = {}
         for split in splits_to_compute_embeddings:
-            encoder = self.database if split in self.database_splits else self.query
+            encoder, dataset = self.query, dataset_dict[split]
+            if split in self.database_splits:
+                encoder = self.database
             if isinstance(encoder, CodeBank):
-                embeddings_and_labels[split] = self._learned_codes(encoder, split, dataset_dict)
+                of_split = self._learned_codes(encoder, split, dataset)
             else:
-                embeddings_and_labels[split] = self.get_all_embeddings(
-                    dataset_dict[split],
-                    choose_network(first, self.second, encoder),
-                    collate_fn=collate_fn,
-                )
+                network = choose_network(first, self.second, encoder)
+                of_split = self.get_all_embeddings(dataset, network, collate_fn=collate_fn)
+            embeddings_and_labels[split] = of_split
         return embeddings_and_labels
 
-    def _learned_codes(
-        self, bank: CodeBank, split: str, dataset_dict: dict[str, Any]
-    ) -> tuple[Tensor, Tensor]:
-        if len(bank) != len(dataset_dict[split]):
+    def _learned_codes(self, bank: CodeBank, split: str, dataset: Any) -> tuple[Tensor, Tensor]:
+        if len(bank) != len(dataset):
             raise ValueError(
                 f"Expected the split {split!r} of {len(bank)} items, as the code bank has, "
-                f"got {len(dataset_dict[split])}."
+                f"got {len(dataset)}."
             )
         labels = bank.labels_of(slice(None)).long()
         codes = pack(bank.binary_codes).to(self.data_device)
@@ -109,7 +107,7 @@ class TwoNetworkHammingTester(HammingTester):
     def do_knn_and_accuracies(
         self,
         accuracies: dict[str, Any],
-        embeddings_and_labels: dict[str, tuple[Tensor, Tensor]],
+        embeddings_and_labels: CodesAndLabels,
         query_split_name: str,
         reference_split_names: list[str],
     ) -> None:
@@ -119,9 +117,8 @@ class TwoNetworkHammingTester(HammingTester):
                 f"Expected queries that are none of the databases {self.database_splits} and are "
                 f"scored against them, got {query_split_name!r} against {reference_split_names}."
             )
-        super().do_knn_and_accuracies(
-            accuracies, embeddings_and_labels, query_split_name, reference_split_names
-        )
+        splits = query_split_name, reference_split_names
+        super().do_knn_and_accuracies(accuracies, embeddings_and_labels, *splits)
 
 
 def _network(trunk: nn.Module, embedder: nn.Module | None) -> nn.Module:

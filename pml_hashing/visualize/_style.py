@@ -20,6 +20,12 @@ def new_figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), dpi=150)
 
 
+def with_legend(figure: "Figure") -> "Figure":
+    """Return the figure with a legend outside of its axes."""
+    figure.legend(loc="outside right upper", frameon=False)
+    return figure
+
+
 def new_axes(xlabel: str, ylabel: str) -> tuple["Figure", "Axes"]:
     """Return a figure with one pair of labelled axes, and room for a legend beside them."""
     figure = new_figure(6.6, 4.0)

@@ -15,7 +15,7 @@ from pml_hashing.evaluation import (
     mean_absolute_correlation,
 )
 from pml_hashing.evaluation.bits import checked_signs
-from pml_hashing.visualize._style import COLORS, new_axes, new_figure
+from pml_hashing.visualize._style import COLORS, new_axes, new_figure, with_legend
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,7 +35,7 @@ def plot_distances(
         database_labels: Their labels.
 
     Returns:
-        The figure: shares of the pairs of each kind, so that the two compare.
+        The figure: shares of the pairs of each kind, so that the two can be compared.
 
     Raises:
         ImportError: If matplotlib is not installed.
@@ -49,8 +49,7 @@ def plot_distances(
     for color, (name, pairs) in zip(COLORS, kinds.items(), strict=False):
         shares = (pairs / pairs.sum().clamp(min=1)).numpy()
         axes.bar(np.arange(len(shares)), shares, width=1, alpha=0.6, color=color, label=name)
-    figure.legend(loc="outside right upper", frameon=False)
-    return figure
+    return with_legend(figure)
 
 
 def plot_bits(codes: Tensor, code_length: int | None = None) -> "Figure":
@@ -93,11 +92,11 @@ def plot_embedding(
 ) -> "Figure":
     """Plot binary codes in two dimensions, coloured by class.
 
-    Equal codes fall on one point: each point is as large as the number of codes on it tells.
+    Equal codes fall on one point: the size of a point shows how many codes lie on it.
 
     Args:
         codes: Real or binary codes `(n, code_length)`, or packed codes (uint8).
-        labels: Class ids `(n,)`. Codes with several labels have no one colour.
+        labels: Class ids `(n,)`. Codes with several labels have no single colour.
         class_names: Name of each class, by class id. The ids if `None`.
         code_length: Number of bits, for packed codes of a length that is no multiple of 8.
         projection: `"pca"`, or `"tsne"` (scikit-learn's) of the distinct codes.
@@ -108,7 +107,7 @@ def plot_embedding(
 
     Raises:
         ImportError: If matplotlib, or scikit-learn for t-SNE, is not installed.
-        ValueError: If a shape is wrong, a code is NaN or infinite, `labels` are no class ids, or
+        ValueError: If a shape is wrong, a code is NaN or infinite, `labels` are not class ids, or
             `projection` is unknown.
     """
     check_choice(projection, get_args(Projection), "projection")
@@ -125,8 +124,7 @@ def plot_embedding(
         color = f"C{number % 10}"
         area = 12 * sizes.double().sqrt()
         axes.scatter(*points[at].T, s=area, color=color, alpha=0.6, linewidths=0, label=name)
-    figure.legend(loc="outside right upper", frameon=False)
-    return figure
+    return with_legend(figure)
 
 
 def _project(signs: Tensor, projection: Projection, seed: int) -> np.ndarray:
@@ -134,8 +132,8 @@ def _project(signs: Tensor, projection: Projection, seed: int) -> np.ndarray:
         try:
             from sklearn.manifold import TSNE  # noqa: PLC0415 (an extra)
         except ImportError as error:
-            message = 't-SNE needs scikit-learn: pip install "pml-hashing[examples]"'
-            raise ImportError(message) from error
+            install = 'pip install "pml-hashing[examples]"'
+            raise ImportError(f"t-SNE needs scikit-learn: {install}") from error
         perplexity = min(30, (len(signs) - 1) / 3)
         return TSNE(perplexity=perplexity, random_state=seed).fit_transform(signs.numpy())
     centered = signs - signs.mean(dim=0)

@@ -3,18 +3,21 @@
 import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pml_hashing._checks import check_at_least
-from pml_hashing.visualize._style import COLORS, MARKERS, new_axes
+from pml_hashing.visualize._style import COLORS, MARKERS, new_axes, with_legend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+Curves: TypeAlias = dict[str, tuple[np.ndarray, np.ndarray]]
+"""Two coordinates of the points of each method, by its name."""
 
 
 def plot_precision_recall(
@@ -47,19 +50,15 @@ def plot_precision_recall(
         >>> figure.axes[0].get_xlabel()
         'Recall'
     """
-    if not curves:
-        raise ValueError("Expected `curves` of at least one method, got none.")
+    points = _to_curves(curves)
     if radius is not None:
         check_at_least(radius, 0, "radius")
-    points = {name: _to_curve(name, *curve) for name, curve in curves.items()}
-    figure, axes = new_axes("Recall", "Precision")
-    for number, (name, (precision, recall)) in enumerate(points.items()):
-        axes.plot(recall, precision, label=name, **_line(number))
+    lines = {name: (recall, precision) for name, (precision, recall) in points.items()}
+    figure, axes = _plot(lines, "Recall", "Precision")
+    axes.set(xlim=(0, 1))
     if radius is not None:
         _mark_radius(axes, points, radius)
-    axes.set(xlim=(0, 1), ylim=(0, 1))
-    figure.legend(loc="outside right upper", frameon=False)
-    return figure
+    return with_legend(figure)
 
 
 def plot_precision_by_rank(curves: Mapping[str, Tensor]) -> "Figure":
@@ -76,15 +75,9 @@ def plot_precision_by_rank(curves: Mapping[str, Tensor]) -> "Figure":
         ImportError: If matplotlib is not installed.
         ValueError: If there is no curve, or one has other values than numbers from 0 to 1.
     """
-    if not curves:
-        raise ValueError("Expected `curves` of at least one method, got none.")
-    figure, axes = new_axes("Number of items N", "P@N")
-    for number, (name, curve) in enumerate(curves.items()):
-        precision, _ = _to_curve(name, curve, curve)
-        axes.plot(np.arange(1, len(precision) + 1), precision, label=name, color=_color(number))
-    axes.set(ylim=(0, 1))
-    figure.legend(loc="outside right upper", frameon=False)
-    return figure
+    points = _to_curves({name: (curve, curve) for name, curve in curves.items()})
+    lines = {name: (np.arange(1, len(y) + 1), y) for name, (y, _) in points.items()}
+    return with_legend(_plot(lines, "Number of items N", "P@N", markers=False)[0])
 
 
 def plot_precision_by_radius(curves: Mapping[str, tuple[Tensor, Tensor]]) -> "Figure":
@@ -101,15 +94,8 @@ def plot_precision_by_radius(curves: Mapping[str, tuple[Tensor, Tensor]]) -> "Fi
         ImportError: If matplotlib is not installed.
         ValueError: As `plot_precision_recall`.
     """
-    if not curves:
-        raise ValueError("Expected `curves` of at least one method, got none.")
-    figure, axes = new_axes("Hamming radius", "Precision")
-    for number, (name, curve) in enumerate(curves.items()):
-        precision, _ = _to_curve(name, *curve)
-        axes.plot(precision, label=name, **_line(number))
-    axes.set(ylim=(0, 1))
-    figure.legend(loc="outside right upper", frameon=False)
-    return figure
+    lines = {name: (np.arange(len(y)), y) for name, (y, _) in _to_curves(curves).items()}
+    return with_legend(_plot(lines, "Hamming radius", "Precision")[0])
 
 
 def plot_by_code_length(
@@ -142,12 +128,9 @@ def plot_by_code_length(
         marker = MARKERS[(number // len(COLORS)) % len(MARKERS)]
         style = {"color": _color(number), "marker": marker, "markersize": 4, "capsize": 2}
         axes.errorbar(code_lengths, means, deviations, label=name, **style)
-    axes.set_xticks(
-        sorted({code_length for of_method in scores.values() for code_length in of_method})
-    )
-    figure.legend(loc="outside right upper", frameon=False)
+    axes.set_xticks(sorted(set().union(*scores.values())))
     figure.set_figheight(max(4.0, 0.5 + 0.22 * len(scores)))  # inches, for the legend
-    return figure
+    return with_legend(figure)
 
 
 def _means(
@@ -168,27 +151,30 @@ def _color(number: int) -> str:
     return COLORS[number % len(COLORS)]
 
 
-def _line(number: int) -> dict[str, Any]:
-    marker = MARKERS[number % len(MARKERS)]
-    # Points at the ends of the axes are drawn whole.
-    return {"color": _color(number), "marker": marker, "markersize": 3.5, "clip_on": False}
+def _plot(
+    lines: Curves, xlabel: str, ylabel: str, *, markers: bool = True
+) -> tuple["Figure", "Axes"]:
+    """Return a figure of lines, each an x and a y, and its axes."""
+    figure, axes = new_axes(xlabel, ylabel)
+    for number, (name, (x, y)) in enumerate(lines.items()):
+        # Points at the ends of the axes are drawn whole.
+        style = {"marker": MARKERS[number % len(MARKERS)], "markersize": 3.5, "clip_on": False}
+        axes.plot(x, y, label=name, color=_color(number), **(style if markers else {}))
+    axes.set(ylim=(0, 1))
+    return figure, axes
 
 
-def _mark_radius(
-    axes: "Axes", points: dict[str, tuple[np.ndarray, np.ndarray]], radius: int
-) -> None:
-    reached = [curve for curve in points.values() if radius < len(curve[0])]
+def _mark_radius(axes: "Axes", points: Curves, radius: int) -> None:
+    reached = [(r[radius], p[radius]) for p, r in points.values() if radius < len(p)]
+    style = {"s": 90, "facecolors": "none", "edgecolors": "0.2", "clip_on": False, "zorder": 3}
     if reached:
-        axes.scatter(
-            [recall[radius] for _, recall in reached],
-            [precision[radius] for precision, _ in reached],
-            s=90,
-            facecolors="none",
-            edgecolors="0.2",
-            clip_on=False,
-            zorder=3,
-            label=f"Hamming radius {radius}",
-        )
+        axes.scatter(*zip(*reached, strict=True), label=f"Hamming radius {radius}", **style)
+
+
+def _to_curves(curves: Mapping[str, tuple[Any, Any]]) -> Curves:
+    if not curves:
+        raise ValueError("Expected `curves` of at least one method, got none.")
+    return {name: _to_curve(name, *curve) for name, curve in curves.items()}
 
 
 def _to_curve(name: str, precision: Any, recall: Any) -> tuple[np.ndarray, np.ndarray]:

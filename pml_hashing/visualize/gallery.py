@@ -21,15 +21,12 @@ LETTERS_OF_A_CAPTION = 16
 
 
 def plot_neighbors(
-    images: LabelledImages,
-    queries: Tensor,
-    neighbors: Tensor,
-    *,
-    distances: Tensor | None = None,
+    images: LabelledImages, queries: Tensor, neighbors: Tensor, *, distances: Tensor | None = None
 ) -> "Figure":
     """Draw images of a data set, each with its nearest neighbours in it: see `plot_retrieval`.
 
-    A neighbour is right if it shares a label with the query. Below a query are its classes.
+    A neighbour is right if it shares a label with the query. The classes of a query are written
+    below it.
 
     Args:
         images: The data set, such as `ImageFiles`.
@@ -52,12 +49,7 @@ def plot_neighbors(
         >>> len(figure.axes)  # a query and three neighbours
         4
     """
-    if (
-        queries.ndim != 1
-        or neighbors.ndim != 2
-        or len(queries) != len(neighbors)
-        or not len(queries)
-    ):
+    if (queries.ndim, neighbors.ndim) != (1, 2) or not 0 < len(queries) == len(neighbors):
         raise ValueError(
             "Expected `queries` of shape (num_queries,) and `neighbors` of shape (num_queries, k), "
             f"not empty, got {tuple(queries.shape)} and {tuple(neighbors.shape)}."
@@ -81,27 +73,27 @@ def plot_retrieval(
     distances: Tensor | None = None,
     query_names: Sequence[str] | None = None,
 ) -> "Figure":
-    """Draw queries, each with its neighbours from the nearest on, and a frame round the wrong ones.
+    """Draw queries, each with its nearest neighbours, and a frame around the wrong ones.
 
     An image is a PIL image, gray or RGB; an array `(height, width)` or `(height, width, channels)`;
     or a tensor `(height, width)` or `(channels, height, width)`. Its values are integers up to 255,
     or floats from 0 to 1.
 
     Args:
-        query_images: One image a row.
-        retrieved_images: The neighbours of every query, `k` a row: of an array or a tensor of all
+        query_images: One image per row.
+        retrieved_images: The neighbours of every query, `k` per row: of an array or a tensor of all
             images, `images[indices]` with the indices that `HammingKNN` returns.
         relevant: Whether each of them is right, bool, `(num_queries, k)`. `pairs.similarity` of
             the labels of queries and database tells that: `.gather(1, indices)` of it.
         distances: Their Hamming distances, `(num_queries, k)`, written below them.
-        query_names: What is written below the queries.
+        query_names: Text to write below the queries.
 
     Returns:
         The figure. `figure.savefig("gallery.png")` writes it to a file.
 
     Raises:
         ImportError: If matplotlib is not installed.
-        TypeError: If `relevant` is no tensor of bool.
+        TypeError: If `relevant` is not a tensor of bool.
         ValueError: If there is no query, sizes do not agree, or an image has another shape or other
             values.
 
@@ -116,13 +108,8 @@ def plot_retrieval(
         >>> len(figure.axes)  # a query and three neighbours
         4
     """
-    _check_gallery(
-        relevant,
-        distances,
-        query_images=query_images,
-        retrieved_images=retrieved_images,
-        query_names=query_names,
-    )
+    images = {"query_images": query_images, "retrieved_images": retrieved_images}
+    _check_gallery(relevant, distances, **images, query_names=query_names)
     with_captions = distances is not None or query_names is not None
     figure, grid = _new_gallery(*relevant.shape, caption=0.22 if with_captions else 0)
     at_distance = "" if distances is None else " at Hamming distance d"
@@ -165,16 +152,12 @@ def _check_gallery(relevant: Tensor, distances: Tensor | None, **per_query: Any)
     if not isinstance(relevant, Tensor) or relevant.dtype != torch.bool:
         got = relevant.dtype if isinstance(relevant, Tensor) else type(relevant).__name__
         raise TypeError(f"Expected `relevant` to be a tensor of torch.bool, got {got}.")
-    if relevant.ndim != 2 or 0 in relevant.shape:
-        raise ValueError(
-            "Expected `relevant` of shape (num_queries, k), not empty, "
-            f"got {tuple(relevant.shape)}."
-        )
-    if distances is not None and distances.shape != relevant.shape:
-        raise ValueError(
-            f"Expected `distances` of shape {tuple(relevant.shape)}, as `relevant`, "
-            f"got {tuple(distances.shape)}."
-        )
+    shape = tuple(relevant.shape)
+    if len(shape) != 2 or 0 in shape:
+        raise ValueError(f"Expected `relevant` of shape (num_queries, k), not empty, got {shape}.")
+    if distances is not None and distances.shape != shape:
+        got = tuple(distances.shape)
+        raise ValueError(f"Expected `distances` of shape {shape}, as `relevant`, got {got}.")
     for name, values in per_query.items():
         if values is not None and len(values) != len(relevant):
             raise ValueError(
@@ -183,7 +166,7 @@ def _check_gallery(relevant: Tensor, distances: Tensor | None, **per_query: Any)
     for images in per_query["retrieved_images"]:
         if len(images) != relevant.shape[1]:
             raise ValueError(
-                f"Expected `retrieved_images` of {relevant.shape[1]} images a query, as "
+                f"Expected `retrieved_images` of {relevant.shape[1]} images per query, as "
                 f"`relevant`, got {len(images)}."
             )
 

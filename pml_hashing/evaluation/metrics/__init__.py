@@ -1,4 +1,4 @@
-"""Metrics of a ranking, and the one table of what is reported, by name.
+"""Metrics of a ranking, and the table of all that is reported, by name.
 
 | Name | The mean over all queries of |
 | --- | --- |
@@ -19,7 +19,7 @@
 Only `pml_...` leaves out queries without relevant items, which score 0 elsewhere.
 
 A new metric is a file beside this one, with a `Metric` in it, and a line in the table of this file.
-`HammingRanking.score` takes any `Metric`, one of your own too.
+`HammingRanking.score` takes any `Metric`, including your own.
 """
 
 from collections.abc import Callable, Iterable
@@ -68,8 +68,8 @@ class Reported:
     Attributes:
         metric: What it is made of: a score of every query.
         needs_relevant_items: Whether queries without relevant items are left out of the mean.
-        summary: What makes one number of all scores. Their mean, which can be taken class by class,
-            if `None`.
+        summary: Turns all scores into one number. Their mean, which can be taken class by class, if
+            `None`.
     """
 
     metric: Metric | LookupMetric
@@ -85,7 +85,7 @@ def reported_metrics(top_ks: Iterable[int], radius: int) -> dict[str, Reported]:
         radius: The radius $r$ of the table above, in bits.
 
     Raises:
-        TypeError: If a number is no integer.
+        TypeError: If a number is not an integer.
         ValueError: If a number is out of range.
     """
     table = {

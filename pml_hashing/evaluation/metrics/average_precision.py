@@ -1,4 +1,4 @@
-"""Average precision, over the relevant items that are found or over all that there are."""
+"""Average precision, over the relevant items found or over all relevant items."""
 
 import math
 from collections.abc import Callable
@@ -129,23 +129,18 @@ def expected_over_found(sum_before: Tensor, cut: Groups, places: Tensor) -> Tens
         cut: The group that each ranking is cut in, of tensors of this shape.
         places: $m$, less than the group has items.
     """
-    num_weights = _num_weights(int(places.max()))
+    most = int(places.max())  # numbers of relevant items before the cut, of which few are likely
+    num_weights = min(most, math.ceil(10 * math.sqrt(most)) + 1) + 1
     size = max(1, WEIGHTS_AT_A_TIME // num_weights)
     columns = zip(*(x.split(size) for x in (sum_before, places, *cut)), strict=True)
     return torch.cat([_over_found(s, Groups(*g), m, num_weights) for s, m, *g in columns])
 
 
-def _num_weights(places: int) -> int:
-    """Return how many numbers of relevant items before the cut are told apart."""
-    return min(places, math.ceil(10 * math.sqrt(places)) + 1) + 1
-
-
 def _over_found(sum_before: Tensor, cut: Groups, places: Tensor, num_weights: int) -> Tensor:
     # Hoeffding: less than 1e-21 of the probability is more than 5 sqrt(m) away from the mean.
     mean = places * cut.relevant / cut.items
-    least = torch.maximum(
-        places + cut.relevant - cut.items, (mean - 5 * places.sqrt()).floor()
-    ).clamp(min=0)
+    likely = (mean - 5 * places.sqrt()).floor()
+    least = torch.maximum(places + cut.relevant - cut.items, likely).clamp(min=0)
     hits = least + torch.arange(num_weights, device=least.device)
     sums = sum_before + precision_sum(cut._replace(items=places, relevant=hits), places)
     scores = sums / (cut.hits_before + hits).clamp(min=1)
@@ -178,9 +173,9 @@ def _precisions(order: Order, grades: np.ndarray | None, found: int) -> np.ndarr
 def _extreme_over_found(order: Order, grades: np.ndarray | None, k: int) -> float:
     """Return the largest or smallest AP@`k` over all orders, if a cut splits a group of ties.
 
-    The relevant items of the group that fall before the cut can be as many as they will, from
-    `least` to `most`. Each number of them has its best order, with all of them in front and the
-    highest grades first, and its worst, with all of them just before the cut and the lowest first.
+    Any number of relevant items of the group, from `least` to `most`, can fall before the cut. Each
+    number of them has its best order, with all of them in front and the highest grades first, and
+    its worst, with all of them just before the cut and the lowest first.
     """
     group = int(np.searchsorted(order.ends, k, side="right"))
     before = int(order.ends[group - 1]) if group else 0

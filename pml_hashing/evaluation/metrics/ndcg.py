@@ -13,7 +13,7 @@ from pml_hashing.evaluation.metrics._base import Metric
 
 @dataclass(frozen=True)
 class NDCG(Metric):
-    r"""Discounted gain of the first `top_k` items, over that of the best ranking there could be.
+    r"""Discounted gain of the first `top_k` items, over that of the best possible ranking.
 
     $$\mathrm{DCG@}k = \sum_{r \le k} \frac{2^{g(r)} - 1}{\log_2(r + 1)}$$
     """
