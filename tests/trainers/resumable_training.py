@@ -61,7 +61,7 @@ def main(folder: Path, fatal_step: int | None) -> None:
         models | {"code_bank": bank},
         optimizers,
         16,
-        {"metric_loss": DSAHLoss(4, 8, rho=0.5, code_bank=bank)},
+        {"metric_loss": DSAHLoss(4, 8, class_share=0.5, code_bank=bank)},
         dataset,
         lr_schedulers=schedulers,
         dataloader_num_workers=0,
