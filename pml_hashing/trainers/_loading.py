@@ -103,23 +103,18 @@ class SeededDataset(Dataset[tuple[Any, int]]):
         self.at = torch.full((num_workers,), -1).share_memory_()
 
     def __getitems__(self, keys: Sequence[Key]) -> list[tuple[Any, int]]:
-        worker = get_worker_info()
-        if worker is not None:
-            return [self._load(*key, worker.id) for key in keys]
         with kept_random_state():
             return [self._load(*key) for key in keys]
 
-    def _load(self, index: int, seed: int, worker: int | None = None) -> tuple[Any, int]:
-        if worker is not None:
-            self.at[worker] = index
+    def _load(self, index: int, seed: int) -> tuple[Any, int]:
+        if (worker := get_worker_info()) is not None:
+            self.at[worker.id] = index
         seed_cpu(seed)
         try:
             return self.dataset[index]
         except Exception as error:
-            raise RuntimeError(
-                f"Expected {name_of(self.dataset.dataset, index)} to load, "
-                f"got {type(error).__name__}: {error}"
-            ) from error
+            expected = f"Expected {name_of(self.dataset.dataset, index)} to load"
+            raise RuntimeError(f"{expected}, got {type(error).__name__}: {error}") from error
 
     def names_at(self) -> str:
         """Return the names of the samples that the workers are at."""

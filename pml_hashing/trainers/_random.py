@@ -34,11 +34,15 @@ def kept_random_state() -> Iterator[None]:
 
 
 def random_state(device: torch.device = CPU) -> dict[str, Any]:
-    """Return the state of all random numbers, on the CPU and on the device of a training."""
+    """Return the state of all random numbers: tensors, numbers and tuples.
+
+    Args:
+        device: Of a training: on a GPU, its random numbers are in the state too.
+    """
     kind, keys, *rest = np.random.get_state()  # noqa: NPY002
     state = {
         "python": random.getstate(),
-        "numpy": (kind, np.asarray(keys).tolist(), *rest),  # of numbers, as checkpoints need it
+        "numpy": (kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
         "torch": torch.get_rng_state(),
     }
     return state | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else state
@@ -47,7 +51,8 @@ def random_state(device: torch.device = CPU) -> dict[str, Any]:
 def set_random_state(state: dict[str, Any], device: torch.device = CPU) -> None:
     """Go on from a state that `random_state` returned."""
     random.setstate(state["python"])
-    np.random.set_state(state["numpy"])  # noqa: NPY002
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
     torch.set_rng_state(state["torch"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)

@@ -17,10 +17,9 @@ from pml_hashing.trainers._steps import Batch, Moment
 from pml_hashing.trainers.engine import Engine
 
 MODELS = ("trunk", "embedder", "database_trunk", "database_embedder", "code_bank")
-OPTIONS = (  # of the engine, which PML does not know
-    *("passes_per_round", "seed", "amp", "channels_last", "compile", "accumulate_steps"),
-    *("checkpoint_folder", "checkpoint_every"),
-)
+# Arguments of the engine that PML does not know.
+OPTIONS = ("passes_per_round", "seed", "amp", "channels_last", "compile", "accumulate_steps")
+OPTIONS += ("checkpoint_folder", "checkpoint_every")
 
 
 class AsymmetricTrainer(BaseTrainer):
@@ -110,18 +109,16 @@ class AsymmetricTrainer(BaseTrainer):
         of_loss = loss_func.code_bank if isinstance(loss_func, DiscreteLoss) else None
         own = 'models["code_bank"] to be the `code_bank` of the loss, so that it is saved'
         check(bank is of_loss, own, f"{bank} and {of_loss}")
-        of_bank = "beside a code bank, which has to know the samples of a batch"
-        where = "in several processes" if bank is None else of_bank
-        is_alone = bank is None and not is_distributed()
-        has_miner = "subset_batch_miner" in self.mining_funcs
-        check(is_alone or not has_miner, f"no `subset_batch_miner` {where}", "one")
+        if "subset_batch_miner" in self.mining_funcs:
+            beside = "beside a code bank, which has to know the samples of a batch"
+            check(bank is None, f"no `subset_batch_miner` {beside}", "one")
+            check(not is_distributed(), "no `subset_batch_miner` in several processes", "one")
 
     def modify_schema(self) -> None:
         """Tell PML which models there may be, and which need an optimizer."""
         checker = type(self.schema["models"])
         trained = [f"{k}_optimizer" for k, model in self.models.items() if [*model.parameters()]]
-        essential = {"important": ["trunk", "embedder"], "essential": ["trunk"]}
-        self.schema["models"] = checker([*MODELS], **essential)
+        self.schema["models"] = checker([*MODELS], important=MODELS[:2], essential=MODELS[:1])
         self.schema["optimizers"] = checker(self.schema["optimizers"].keys, important=trained)
 
     def initialize_models(self) -> None:
