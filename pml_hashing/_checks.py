@@ -9,6 +9,12 @@ from torch import Tensor
 UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # torch cannot sort or compare them all
 
 
+def check(holds: object, expected: str, got: object) -> None:
+    """Raise unless a condition holds, with what was expected and what came."""
+    if not holds:
+        raise ValueError(f"Expected {expected}, got {got}.")
+
+
 def check_codes(codes: Tensor, name: str, code_length: int | None = None) -> None:
     """Raise unless `codes` is a matrix with one code per row and at least one row."""
     if not isinstance(codes, Tensor):

@@ -47,9 +47,7 @@ def call_after_round(hook: Hook[T] | None, caller: T) -> bool:
     Raises:
         RuntimeError: In the other processes, if the hook fails in the first.
     """
-    if hook is None:
-        return True
-    if isinstance(hook, EveryRank):
-        answer = hook(caller)
-        return from_first_rank(lambda: answer is not False)
-    return from_first_rank(lambda: hook(caller) is not False)
+    if not isinstance(hook, EveryRank):
+        return from_first_rank(lambda: hook is None or hook(caller) is not False)
+    answer = hook(caller)
+    return from_first_rank(lambda: answer is not False)

@@ -1,13 +1,15 @@
 """What is trained: networks, loss, optimizers, schedulers and miner, with their states by name."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar, cast, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from pml_hashing._checks import check
 from pml_hashing.code_bank import CodeBank
 from pml_hashing.losses import DiscreteLoss
 
@@ -15,47 +17,40 @@ T = TypeVar("T")
 GATHERING = {DistributedDataParallel.__name__, "DistributedLossWrapper"}  # the latter is PML's
 
 
-@runtime_checkable
-class Stateful(Protocol):
-    """What has a state that is saved and resumed."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state_dict: Any, /) -> object: ...
-
-
-class Scheduler(Stateful, Protocol):
+class Scheduler(Protocol):
     """A learning rate scheduler of torch."""
 
     def step(self) -> object: ...
 
 
+@dataclass
 class Parts:
-    """All that a training changes but its random numbers, by kind and name.
+    """All that a training changes but its random numbers, by kind and name, as PML calls them.
 
-    Args:
-        models: Networks by name, the first one first; the code bank of the loss may be among them.
-            A dict is kept as it is, and what changes in it is seen. So are the others.
+    The dicts are kept as they are, and what changes in them is seen.
+
+    Attributes:
+        models: Networks, the first one first; the code bank of the loss may be among them.
         loss_funcs: `{"metric_loss": loss}`.
-        optimizers: Optimizers by name.
-        lr_schedulers: Schedulers by name.
-        mining_funcs: Miners by name; `"tuple_miner"` gives pairs or triplets.
+        optimizers: Optimizers.
+        lr_schedulers: Schedulers.
+        mining_funcs: Miners; `"tuple_miner"` gives pairs or triplets.
 
     Raises:
         ValueError: If a loss gathers the batch of all processes by itself.
     """
 
-    def __init__(
-        self,
-        models: dict[str, nn.Module],
-        loss_funcs: dict[str, nn.Module],
-        optimizers: dict[str, Optimizer],
-        lr_schedulers: dict[str, Scheduler],
-        mining_funcs: dict[str, Callable[..., Any]],
-    ) -> None:
-        self.models, self.loss_funcs, self.optimizers = models, loss_funcs, optimizers
-        self.lr_schedulers, self.mining_funcs = lr_schedulers, mining_funcs
-        self._check_losses()
+    models: dict[str, nn.Module]
+    loss_funcs: dict[str, nn.Module]
+    optimizers: dict[str, Optimizer]
+    lr_schedulers: dict[str, Scheduler]
+    mining_funcs: dict[str, Callable[..., Any]]
+
+    def __post_init__(self) -> None:
+        for module in (m for loss_func in self.loss_funcs.values() for m in loss_func.modules()):
+            names = {kind.__name__ for kind in type(module).__mro__} & GATHERING
+            expected = "a loss as it is, since the trainer gathers the batch of all processes"
+            check(not names, expected, f"one in a {', '.join(names)}")
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -93,11 +88,6 @@ class Parts:
         weights = [p.isfinite().all() for module in self.modules() for p in module.parameters()]
         return all(finite.item() for finite in weights)
 
-    def step_schedulers(self) -> None:
-        """Step all schedulers."""
-        for scheduler in self.lr_schedulers.values():
-            scheduler.step()
-
     def learning_rates(self) -> list[float]:
         """Return the learning rate of every group of parameters."""
         return [float(group["lr"]) for group in self._groups()]
@@ -112,7 +102,7 @@ class Parts:
         """Return all states, which still belong to their parts: save or copy them."""
         return {
             kind: {name: part.state_dict() for name, part in parts.items()}
-            for kind, parts in self._stateful().items()
+            for kind, parts in self._kinds().items()
         }
 
     def load_states(self, states: Mapping[str, Any]) -> None:
@@ -121,56 +111,36 @@ class Parts:
         Raises:
             ValueError: If they are those of another training.
         """
-        for kind, parts in self._stateful().items():
-            if parts.keys() != states[kind].keys():
-                raise ValueError(
-                    f"Expected a checkpoint with the `{kind}` {', '.join(parts)}, "
-                    f"got one with {', '.join(states[kind])}."
-                )
+        for kind, parts in self._kinds().items():
+            mine, saved = ", ".join(parts), ", ".join(states[kind])
+            same = parts.keys() == states[kind].keys()
+            check(same, f"a checkpoint with the `{kind}` {mine}", f"one with {saved}")
             for name, part in parts.items():
                 try:
                     part.load_state_dict(states[kind][name])
                 except (KeyError, RuntimeError, ValueError) as error:
-                    raise ValueError(
-                        f"Expected a checkpoint of this trainer, "
-                        f'got another {kind}["{name}"]: {error}'
-                    ) from error
+                    where = f'{kind}["{name}"]: {error}'
+                    message = f"Expected a checkpoint of this trainer, got another {where}"
+                    raise ValueError(message) from error
 
     def _groups(self) -> list[dict[str, Any]]:
         return [group for optimizer in self.optimizers.values() for group in optimizer.param_groups]
 
-    def _kinds(self) -> dict[str, Mapping[str, Any]]:
-        bank = self.code_bank
-        return {  # as PML calls them, whose hooks save the same
-            "models": self.models | ({} if bank is None else {"code_bank": bank}),
-            "optimizers": self.optimizers,
-            "lr_schedulers": self.lr_schedulers,
-            "loss_funcs": self.loss_funcs,
-            "mining_funcs": self.mining_funcs,
-        }
-
-    def _stateful(self) -> dict[str, dict[str, Stateful]]:
+    def _kinds(self) -> dict[str, dict[str, Any]]:
+        """Return all parts that have a state."""
+        bank = {} if self.code_bank is None else {"code_bank": self.code_bank}
         return {
-            kind: {name: part for name, part in parts.items() if isinstance(part, Stateful)}
-            for kind, parts in self._kinds().items()
+            kind: {name: part for name, part in parts.items() if hasattr(part, "state_dict")}
+            for kind, parts in (self.__dict__ | {"models": self.models | bank}).items()
         }
 
-    def _check_losses(self) -> None:
-        for module in (m for loss_func in self.loss_funcs.values() for m in loss_func.modules()):
-            names = {kind.__name__ for kind in type(module).__mro__} & GATHERING
-            if names:
-                raise ValueError(
-                    "Expected a loss as it is, since the trainer gathers the batch of all "
-                    f"processes, got one in a {names.pop()}."
-                )
 
-
-def by_name(values: T | Sequence[T] | dict[str, T], names: Sequence[str]) -> dict[str, T]:
+def by_name(values: T | Sequence[T] | dict[str, T], *names: str) -> dict[str, T]:
     """Return one value, or several, by name.
 
     Args:
         values: Values. A dict is returned itself.
-        names: Their names, in this order. If there is one, `"{}"` in it stands for the place.
+        *names: Their names, in this order. If there is one, `"{}"` in it stands for the place.
 
     Raises:
         ValueError: If there are more values than names.
@@ -179,9 +149,7 @@ def by_name(values: T | Sequence[T] | dict[str, T], names: Sequence[str]) -> dic
         return values
     several = cast(Sequence[T], values if isinstance(values, list | tuple) else [values])
     if "{}" in names[0]:
-        names = [names[0].format(place) for place in range(len(several))]
-    if len(several) > len(names):
-        raise ValueError(
-            f"Expected at most {len(names)}, {' and '.join(names)}, got {len(several)}."
-        )
+        names = tuple(names[0].format(place) for place in range(len(several)))
+    most = f"at most {len(names)}, {' and '.join(names)}"
+    check(len(several) <= len(names), most, len(several))
     return dict(zip(names, several, strict=False))

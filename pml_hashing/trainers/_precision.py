@@ -12,11 +12,7 @@ from pml_hashing._checks import check_choice
 Amp: TypeAlias = Literal["bf16", "fp16"] | None
 """The type that networks compute in where it is safe; float32 if `None`."""
 
-DTYPES: dict[Amp, torch.dtype] = {
-    None: torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 SMALLEST_SCALE = 1e-4
 """Below it every step was skipped for a long time: the loss is not finite at any scale."""
 
@@ -29,22 +25,21 @@ class Precision:
         channels_last: Store images and weights of convolutions channel by channel of a pixel.
         device: Where the networks are.
 
+    Attributes:
+        is_scaled: Whether the loss is scaled, and steps whose gradients are not finite are skipped.
+        scaler: Has the scale of the loss.
+
     Raises:
         ValueError: If `amp` is unknown.
     """
 
     def __init__(self, amp: Amp, channels_last: bool, device: torch.device) -> None:
-        check_choice(amp, tuple(DTYPES), "amp")
-        self.amp: Amp = amp
+        check_choice(amp, (None, *DTYPES), "amp")
+        self.amp, self.is_scaled = amp, amp == "fp16"
         self.channels_last, self.device = channels_last, device
-        self.scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.is_scaled)
         self._skipped = torch.zeros((), dtype=torch.int64, device=device)
         self._one = torch.ones((), device=device)
-
-    @property
-    def is_scaled(self) -> bool:
-        """Whether steps whose gradients are not finite are skipped."""
-        return self.scaler.is_enabled()
 
     @property
     def skipped_steps(self) -> int:
@@ -71,16 +66,8 @@ class Precision:
 
     def autocast(self) -> torch.autocast:
         """Return the context in which the networks run."""
-        return torch.autocast(self.device.type, DTYPES[self.amp], enabled=self.amp is not None)
-
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradients of the scaled loss."""
-        self.scaler.scale(loss).backward()
-
-    def unscale(self, optimizers: Iterable[Optimizer]) -> None:
-        """Divide the gradients by the scale, as clipping needs it."""
-        for optimizer in optimizers:
-            self.scaler.unscale_(optimizer)
+        dtype = DTYPES[self.amp] if self.amp else torch.float32
+        return torch.autocast(self.device.type, dtype, enabled=self.amp is not None)
 
     def step(self, optimizers: Iterable[Optimizer]) -> None:
         """Make a step of every optimizer; none of one whose gradients are not finite."""

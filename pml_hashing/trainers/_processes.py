@@ -5,14 +5,15 @@ their gradients. Their codes, some numbers a sample, are gathered: the loss then
 whole batch in every process, and so are the code bank, the miner's pairs and the discrete step.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from pml_hashing._checks import check
 from pml_hashing.distributed import (
     broadcast,
     gather_rows,
@@ -30,43 +31,31 @@ Codes: TypeAlias = tuple[Tensor, Tensor | None]
 class _Networks(nn.Module):
     """All networks as one module, whose gradients are averaged together."""
 
-    def __init__(self, networks: Mapping[str, nn.Module], compute: Callable[[Any], Codes]) -> None:
+    def __init__(self, networks: Iterable[nn.Module], compute: Callable[[Any], Codes]) -> None:
         super().__init__()
-        self.networks, self.compute = nn.ModuleDict(networks), compute
+        self.networks, self.compute = nn.ModuleList(networks), compute
 
     def forward(self, data: Any) -> Codes:
         return self.compute(data)
 
 
-class ParallelNetworks:
-    """Networks whose gradients are averaged over the processes, where there are several.
+def parallel(
+    networks: Iterable[nn.Module], compute: Callable[[Any], Codes]
+) -> DistributedDataParallel | None:
+    """Return a module that averages the gradients of networks over the processes.
 
     The networks stay what they are: it is they that are tested and saved.
 
     Args:
-        networks: The networks by name. Those to be frozen are frozen.
-        compute: Calls them, from the data of a batch to its codes.
+        networks: The networks. Those to be frozen are frozen.
+        compute: Calls them, from the data of a batch to its codes. So does the module.
+
+    Returns:
+        The module, `None` where there is one process or nothing to average.
     """
-
-    def __init__(self, networks: Mapping[str, nn.Module], compute: Callable[[Any], Codes]) -> None:
-        trained = any(p.requires_grad for model in networks.values() for p in model.parameters())
-        self._compute = compute
-        self._averaged: DistributedDataParallel | None = None
-        if is_distributed() and trained:
-            self._averaged = DistributedDataParallel(_Networks(networks, compute))
-
-    def __call__(self, data: Any) -> Codes:
-        return self._compute(data) if self._averaged is None else self._averaged(data)
-
-    def averaging(self, enabled: bool) -> AbstractContextManager[None]:
-        """Return the context of a forward and backward pass, whose gradients are added up.
-
-        Args:
-            enabled: Average the sum of the gradients over the processes after this pass.
-        """
-        if enabled or self._averaged is None:
-            return nullcontext()
-        return self._averaged.no_sync()
+    module = _Networks(networks, compute)
+    is_trained = any(parameter.requires_grad for parameter in module.parameters())
+    return DistributedDataParallel(module) if is_distributed() and is_trained else None
 
 
 def gather_batch(
@@ -96,18 +85,17 @@ def _gather_with_gradient(rows: Tensor, sizes: list[int]) -> Tensor:
     return whole
 
 
-def shared_random_numbers(seed: int, device: torch.device) -> AbstractContextManager[None]:
+@contextmanager
+def shared_random_numbers(seed: int, device: torch.device) -> Iterator[None]:
     """Give all processes the same random numbers of torch, since each is at another place.
 
     Args:
         seed: Another one in every step.
         device: Device of the loss.
     """
-    return _seeded(seed, device) if is_distributed() else nullcontext()
-
-
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    if not is_distributed():
+        yield
+        return
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
@@ -132,7 +120,5 @@ def check_agreement(**values: object) -> None:
     of_ranks = of_all_ranks(values)
     for name in values:
         of_name = [of_rank[name] for of_rank in of_ranks]
-        if any(value != of_name[0] for value in of_name):
-            raise ValueError(
-                f"Expected the same {name} in all processes, got {', '.join(map(str, of_name))}."
-            )
+        same = all(value == of_name[0] for value in of_name)
+        check(same, f"the same {name} in all processes", ", ".join(map(str, of_name)))

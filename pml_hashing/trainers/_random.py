@@ -8,16 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
+CPU = torch.device("cpu")
+
 
 def seed_of(*numbers: int) -> int:
     """Return a seed from 0 to 2**32 - 1 that is made of whole numbers, of their order too."""
     return int(np.random.SeedSequence([n % 2**64 for n in numbers]).generate_state(1)[0])
-
-
-def seed_all(seed: int) -> None:
-    """Seed Python's, numpy's and torch's random numbers, those of GPUs too."""
-    torch.manual_seed(seed)
-    seed_cpu(seed)
 
 
 def seed_cpu(seed: int) -> None:
@@ -30,39 +26,33 @@ def seed_cpu(seed: int) -> None:
 @contextmanager
 def kept_random_state() -> Iterator[None]:
     """Let what runs inside seed and draw on the CPU, and go on after it as if it had not."""
-    state = cpu_state()
+    state = random_state()
     try:
         yield
     finally:
-        set_cpu_state(state)
+        set_random_state(state)
 
 
-def cpu_state() -> dict[str, Any]:
-    """Return the state of all random numbers on the CPU: tensors, numbers and tuples."""
+def random_state(device: torch.device = CPU) -> dict[str, Any]:
+    """Return the state of all random numbers: tensors, numbers and tuples.
+
+    Args:
+        device: Of a training: on a GPU, its random numbers are in the state too.
+    """
     kind, keys, *rest = np.random.get_state()  # noqa: NPY002
-    return {
+    state = {
         "python": random.getstate(),
         "numpy": (kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
         "torch": torch.get_rng_state(),
     }
+    return state | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else state
 
 
-def set_cpu_state(state: dict[str, Any]) -> None:
-    """Go on from a state that `cpu_state` returned."""
+def set_random_state(state: dict[str, Any], device: torch.device = CPU) -> None:
+    """Go on from a state that `random_state` returned."""
     random.setstate(state["python"])
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
     torch.set_rng_state(state["torch"])
-
-
-def random_state(device: torch.device) -> dict[str, Any]:
-    """Return the state of all random numbers, on the CPU and on the device of a training."""
-    state = cpu_state()
-    return state | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else state
-
-
-def set_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Go on from a state that `random_state` returned."""
-    set_cpu_state(state)
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)

@@ -1,17 +1,18 @@
-"""Steps of a training: from batches to gradients, and from gradients to weights."""
+"""Steps of a training: from batches to a loss, to gradients and to weights."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, Literal, NoReturn, TypeAlias
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from pml_hashing.trainers._batch_loss import Batch, BatchLoss
+from pml_hashing.codes import at_least_float32
 from pml_hashing.trainers._parts import Parts
-from pml_hashing.trainers._precision import Amp, Precision
-from pml_hashing.trainers._processes import Codes
+from pml_hashing.trainers._precision import Precision
+from pml_hashing.trainers._processes import Codes, gather_batch, parallel, shared_random_numbers
 
 Moment: TypeAlias = Literal["step", "round"]
 
@@ -19,46 +20,35 @@ STEPS_BETWEEN_READS = 20
 """The loss is read back from a GPU once in so many steps: each time, the GPU waits."""
 
 
+class Batch(NamedTuple):
+    """This process's part of a batch, and the places of all its samples in the data set."""
+
+    data: Any
+    labels: Tensor
+    sample_indices: Tensor
+
+
 class Stepper:
-    """Makes steps, and knows which one it is at. `Engine` documents its arguments.
+    """Makes steps, and knows which one it is at. `Engine` documents its attributes.
 
     Args:
         parts: What is trained.
-        device: Where it is.
-        dtype: As for `Engine`. So are the others.
+        precision: Of the networks. The loss is computed in float32 at least.
+        dtype: Which data are converted to. As they are if `None`.
         seed: Of the random numbers that the processes of a training share.
-        amp: Type that the networks compute in.
-        channels_last: Memory format of images.
-        compile: Whether to compile the networks.
     """
 
     def __init__(
-        self,
-        parts: Parts,
-        *,
-        device: torch.device,
-        dtype: torch.dtype | None,
-        seed: int,
-        amp: Amp,
-        channels_last: bool,
-        compile: bool | Mapping[str, Any],  # noqa: A002 (torch's own name)
+        self, parts: Parts, precision: Precision, dtype: torch.dtype | None, seed: int
     ) -> None:
-        self.parts, self.seed = parts, seed
+        self.parts, self.precision, self.dtype = parts, precision, dtype
+        self.seed, self.device = seed, precision.device
         self.schedule_by: Moment = "round"
-        self.precision = Precision(amp, channels_last, device)
-        for network in parts.networks.values():
-            self.precision.prepare(network, compile)
-        self._loss_of = BatchLoss(parts, self.compute_codes, self.precision, dtype)
-        self._parameters: list[nn.Parameter] = parts.parameters()
         self.round = self.step = self.steps_per_round = 0
-        self.share = 1.0
-        self.loss = torch.zeros((), device=device)
+        self.loss, self.share = torch.zeros((), device=self.device), 1.0
         self.sample_indices = torch.zeros(0, dtype=torch.int64)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the networks and the loss are."""
-        return self.precision.device
+        self._parameters: list[nn.Parameter] = parts.parameters()
+        self._parallel: DistributedDataParallel | None = None
 
     @property
     def global_step(self) -> int:
@@ -96,60 +86,84 @@ class Stepper:
     def clip_gradients(self) -> None:
         """Change the gradients before a step, after `unscale_gradients`. Does nothing here."""
 
-    def trained_optimizers(self) -> list[Optimizer]:
+    def step_schedulers(self, moment: Moment) -> None:
+        """Step the schedulers.
+
+        Args:
+            moment: `"step"` after a step and its hook, `"round"` after the discrete step.
+        """
+        if moment == self.schedule_by:
+            for scheduler in self.parts.lr_schedulers.values():
+                scheduler.step()
+
+    def batch_loss(self, batch: Batch) -> Tensor:
+        """Return the loss of a batch, of the whole of it in every process."""
+        codes, second = (self._parallel or self._codes_of)(batch.data)
+        labels = batch.labels.to(self.device, non_blocking=True)
+        codes, labels, second = gather_batch(codes, labels, second, len(batch.sample_indices))
+        # Views, since PML takes the same object on both sides for a batch paired with itself.
+        sides: dict[str, Any] = (
+            {} if second is None else {"ref_emb": second, "ref_labels": labels.view_as(labels)}
+        )
+        with shared_random_numbers(self.seed + self.global_step, self.device):
+            if (miner := self.parts.mining_funcs.get("tuple_miner")) is not None:
+                sides["indices_tuple"] = miner(codes, labels, **sides)
+            if self.parts.code_bank is not None:
+                sides["sample_indices"] = batch.sample_indices.to(self.device, non_blocking=True)
+            return self.parts.loss_funcs["metric_loss"](codes, labels, **sides)
+
+    def _codes_of(self, data: Any) -> Codes:
+        data = self.precision.to_device(data, self.dtype)
+        with self.precision.autocast():
+            codes, second = self.compute_codes(data)
+        return at_least_float32(codes), None if second is None else at_least_float32(second)
+
+    def unscale_gradients(self) -> None:
+        """Divide the gradients by the scale of the loss, once a step, as clipping needs it."""
+        for optimizer in self._trained_optimizers():
+            self.precision.scaler.unscale_(optimizer)
+
+    @contextmanager
+    def averaged_gradients(self) -> Iterator[None]:
+        """Average the gradients over all processes within this context."""
+        networks = self.parts.networks.values()
+        self._parameters, self._parallel = (
+            self.parts.parameters(),
+            parallel(networks, self._codes_of),
+        )
+        try:
+            yield
+        finally:  # what holds a process group must not outlive it
+            self._parallel = None
+
+    def make_step(self, batches: Sequence[Batch]) -> None:
+        """Make one step: the losses of the parts of a batch, averaged by their sizes."""
+        for parameter in self._parameters:  # a walk through all modules takes a percent of a step
+            parameter.grad = None
+        for optimizer in self.parts.optimizers.values():
+            optimizer.zero_grad()
+        size = sum(len(batch.sample_indices) for batch in batches)
+        losses = []
+        for batch in batches:
+            self.share, self.sample_indices = len(batch.sample_indices) / size, batch.sample_indices
+            is_last = batch is batches[-1]  # whose gradients go to the other processes, with all
+            with nullcontext() if is_last or not self._parallel else self._parallel.no_sync():
+                loss = self.compute_loss(batch)
+                self._check_loss(loss)
+                self.precision.scaler.scale(self.share * loss).backward()
+            losses.append(self.share * loss.detach())
+        self.loss = sum(losses[1:], losses[0])
+        self.sample_indices = torch.cat([batch.sample_indices for batch in batches])
+        self.clip_gradients()
+        self.precision.step(self._trained_optimizers())
+
+    def _trained_optimizers(self) -> list[Optimizer]:
         """Return the optimizers that make a step: those with a parameter that is not frozen."""
         return [
             optimizer
             for optimizer in self.parts.optimizers.values()
             if any(p.requires_grad for group in optimizer.param_groups for p in group["params"])
         ]
-
-    def end_step(self) -> None:
-        """Step the schedulers after a step and its hook."""
-        if self.schedule_by == "step":
-            self.parts.step_schedulers()
-
-    def end_round(self) -> None:
-        """Step the schedulers after the discrete step, before the checkpoint."""
-        if self.schedule_by == "round":
-            self.parts.step_schedulers()
-
-    def batch_loss(self, batch: Batch) -> Tensor:
-        """Return the loss of a batch, of the whole of it in every process."""
-        return self._loss_of(batch, self.seed + self.global_step)
-
-    def unscale_gradients(self) -> None:
-        """Divide the gradients by the scale of the loss, once a step, as clipping needs it."""
-        self.precision.unscale(self.trained_optimizers())
-
-    def averaged_gradients(self) -> AbstractContextManager[None]:
-        """Return the context of a training, in which gradients are averaged over the processes."""
-        self._parameters = self.parts.parameters()
-        return self._loss_of.averaged_gradients()
-
-    def make_step(self, batches: Sequence[Batch]) -> None:
-        """Make one step: the losses of the parts of a batch, averaged by their sizes."""
-        self._zero_grad()
-        size = sum(len(batch.sample_indices) for batch in batches)
-        losses = []
-        for number, batch in enumerate(batches, 1):
-            self.share = len(batch.sample_indices) / size
-            self.sample_indices = batch.sample_indices
-            with self._loss_of.averaging(number == len(batches)):
-                loss = self.compute_loss(batch)
-                self._check_loss(loss)
-                self.precision.backward(self.share * loss)
-            losses.append(self.share * loss.detach())
-        self.loss = sum(losses[1:], losses[0])
-        self.sample_indices = torch.cat([batch.sample_indices for batch in batches])
-        self.clip_gradients()
-        self.precision.step(self.trained_optimizers())
-
-    def _zero_grad(self) -> None:
-        for parameter in self._parameters:  # a walk through all modules takes a percent of a step
-            parameter.grad = None
-        for optimizer in self.parts.optimizers.values():
-            optimizer.zero_grad()
 
     def _check_loss(self, loss: Tensor) -> None:
         """Stop if the loss is not finite, unless float16 skips such steps. A GPU is seldom asked.

@@ -1,23 +1,25 @@
 """The engine with the interface of PML's trainers: dicts by name, hooks, records."""
 
 import os
-from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pml_hashing._checks import check
 from pml_hashing._compat import BaseTrainer, common_functions
 from pml_hashing.distributed import is_distributed
-from pml_hashing.losses import CodeUpdate, DiscreteLoss
-from pml_hashing.trainers._batch_loss import Batch
+from pml_hashing.losses import DiscreteLoss
 from pml_hashing.trainers._hooks import EveryRank, call_after_round, call_after_step
-from pml_hashing.trainers._precision import Amp, Precision
 from pml_hashing.trainers._processes import Codes, check_agreement
-from pml_hashing.trainers.checkpoints import CheckpointFolder
+from pml_hashing.trainers._steps import Batch, Moment
 from pml_hashing.trainers.engine import Engine
 
 MODELS = ("trunk", "embedder", "database_trunk", "database_embedder", "code_bank")
+# Arguments of the engine that PML does not know.
+OPTIONS = ("passes_per_round", "seed", "amp", "channels_last", "compile", "accumulate_steps")
+OPTIONS += ("checkpoint_folder", "checkpoint_every")
 
 
 class AsymmetricTrainer(BaseTrainer):
@@ -45,18 +47,10 @@ class AsymmetricTrainer(BaseTrainer):
         loss_funcs: `{"metric_loss": loss}`.
         dataset: Items `(data, label)`, at least `batch_size` of them. Labels are class ids or
             multi-hot rows.
-        passes_per_round: Passes over the data set between two discrete steps.
-        seed: Of all random numbers: the order of the samples, their augmentation, dropout.
-        amp: `"bf16"` or `"fp16"`: the networks compute in it where it is safe, the loss in float32.
-            With `"fp16"` the loss is scaled, and a step whose gradients are not finite is skipped.
-        channels_last: Store images and weights of convolutions channel by channel of a pixel.
-        compile: Compile the networks by `torch.compile`: `True`, or its arguments.
-        accumulate_steps: Parts into which a batch is cut to save memory: the gradients of their
-            losses are averaged before one step. A loss of pairs sees those within a part.
-        checkpoint_folder: Where to save all that the training is, after every round and within it.
-        checkpoint_every: Steps between two checkpoints within a round. None there if `None`.
-        **kwargs: Other arguments of PML's `BaseTrainer`, by name. `label_hierarchy_level` is
-            `"all"`: the columns of a label are classes here.
+        **kwargs: By name, the arguments `passes_per_round`, `seed`, `amp`, `channels_last`,
+            `compile`, `accumulate_steps`, `checkpoint_folder` and `checkpoint_every` of `Engine`,
+            and the other arguments of PML's `BaseTrainer`. `label_hierarchy_level` is `"all"`: the
+            columns of a label are classes here.
 
     Attributes:
         code_update: Objective before and after the latest discrete step, `None` without one.
@@ -75,11 +69,15 @@ class AsymmetricTrainer(BaseTrainer):
     # PML sets these to None first, or where its own loop would be.
     data_and_label_getter: Any
     data_device: Any
-    dataset: Any
-    end_of_epoch_hook: Any
-    end_of_iteration_hook: Any
-    losses: dict[str, Any]
     lr_schedulers: dict[str, Any]
+    losses: dict[str, Any]
+
+    epoch = property(attrgetter("engine.round"))
+    iteration = property(attrgetter("engine.step"))
+    sample_indices = property(attrgetter("engine.sample_indices"))
+    code_update = property(attrgetter("engine.code_update"))
+    precision = property(attrgetter("engine.precision"))
+    checkpoints = property(attrgetter("engine.checkpoints"))
 
     def __init__(
         self,
@@ -88,30 +86,12 @@ class AsymmetricTrainer(BaseTrainer):
         batch_size: int,
         loss_funcs: dict[str, nn.Module],
         dataset: Any,
-        *,
-        passes_per_round: int = 1,
-        seed: int = 0,
-        amp: Amp = None,
-        channels_last: bool = False,
-        compile: bool | Mapping[str, Any] = False,  # noqa: A002 (torch's own name)
-        accumulate_steps: int = 1,
-        checkpoint_folder: str | os.PathLike[str] | None = None,
-        checkpoint_every: int | None = 1000,
         **kwargs: Any,
     ) -> None:
+        options = {name: kwargs.pop(name) for name in OPTIONS if name in kwargs}
         kwargs = {"label_hierarchy_level": "all", **kwargs}
         super().__init__(models, optimizers, batch_size, loss_funcs, dataset, **kwargs)
-        self.engine = _TrainerEngine(
-            self,
-            passes_per_round=passes_per_round,
-            seed=seed,
-            amp=amp,
-            channels_last=channels_last,
-            compile=compile,
-            accumulate_steps=accumulate_steps,
-            checkpoint_folder=checkpoint_folder,
-            checkpoint_every=checkpoint_every,
-        )
+        self.engine = _TrainerEngine(self, **options)
         self.iterations_per_epoch = self.engine.steps_per_round
 
     def custom_setup(self) -> None:
@@ -120,51 +100,31 @@ class AsymmetricTrainer(BaseTrainer):
         Raises:
             ValueError: If names of models, labels, miner or code bank do not.
         """
-        if set(self.models) - set(MODELS) or "trunk" not in self.models:
-            raise ValueError(
-                f"Expected `models` with the keys trunk and, if wanted, {', '.join(MODELS[1:])}, "
-                f"got {', '.join(map(repr, self.models))}."
-            )
-        if self.label_hierarchy_level != "all":
-            raise ValueError(
-                "Expected `label_hierarchy_level` to be 'all', since multi-hot labels would be "
-                f"reduced to one column, got {self.label_hierarchy_level!r}."
-            )
-        has_bank = "code_bank" in self.models
-        if "subset_batch_miner" in self.mining_funcs and (has_bank or is_distributed()):
-            where = "beside a code bank, which has to know the samples of a batch"
-            raise ValueError(
-                "Expected no `subset_batch_miner` "
-                f"{where if has_bank else 'in several processes'}, got one."
-            )
-        loss_func = self.loss_funcs.get("metric_loss")
+        keys, level = self.models.keys(), self.label_hierarchy_level
+        known = f"`models` with the keys trunk and, if wanted, {', '.join(MODELS[1:])}"
+        check({"trunk"} <= keys <= {*MODELS}, known, ", ".join(map(repr, keys)))
+        whole = "`label_hierarchy_level` to be 'all', since multi-hot labels would lose columns"
+        check(level == "all", whole, repr(level))
+        loss_func, bank = self.loss_funcs.get("metric_loss"), self.models.get("code_bank")
         of_loss = loss_func.code_bank if isinstance(loss_func, DiscreteLoss) else None
-        if self.models.get("code_bank") is not of_loss:
-            raise ValueError(
-                'Expected models["code_bank"] to be the `code_bank` of the loss, so that it is '
-                f"saved with the models, got {self.models.get('code_bank')} and {of_loss}."
-            )
+        own = 'models["code_bank"] to be the `code_bank` of the loss, so that it is saved'
+        check(bank is of_loss, own, f"{bank} and {of_loss}")
+        if "subset_batch_miner" in self.mining_funcs:
+            beside = "beside a code bank, which has to know the samples of a batch"
+            check(bank is None, f"no `subset_batch_miner` {beside}", "one")
+            check(not is_distributed(), "no `subset_batch_miner` in several processes", "one")
 
     def modify_schema(self) -> None:
         """Tell PML which models there may be, and which need an optimizer."""
-        trained = [name for name, model in self.models.items() if list(model.parameters())]
         checker = type(self.schema["models"])
-        optimizers = self.schema["optimizers"]
-        self.schema["models"] = checker(
-            list(MODELS), important=["trunk", "embedder"], essential=["trunk"]
-        )
-        self.schema["optimizers"] = checker(
-            optimizers.keys, important=[f"{name}_optimizer" for name in trained]
-        )
+        trained = [f"{k}_optimizer" for k, model in self.models.items() if [*model.parameters()]]
+        self.schema["models"] = checker([*MODELS], important=MODELS[:2], essential=MODELS[:1])
+        self.schema["optimizers"] = checker(self.schema["optimizers"].keys, important=trained)
 
     def initialize_models(self) -> None:
         super().initialize_models()
         if "database_trunk" in self.models:
             self.models.setdefault("database_embedder", nn.Identity())
-
-    def initialize_data_device(self) -> None:
-        super().initialize_data_device()
-        self.data_device = torch.device(self.data_device)
 
     def train(self, start_epoch: int = 1, num_epochs: int = 1) -> None:
         """Train from round `start_epoch` to round `num_epochs`, both included.
@@ -175,12 +135,16 @@ class AsymmetricTrainer(BaseTrainer):
             num_epochs: Number of the last round, as in PML. It is not a count.
         """
         check_agreement(start_epoch=start_epoch, num_epochs=num_epochs)
-        self.engine.fit(
-            num_epochs,
-            start_round=start_epoch,
-            on_step=EveryRank(lambda _: call_after_step(self.end_of_iteration_hook, self)),
-            on_round=EveryRank(lambda _: call_after_round(self.end_of_epoch_hook, self)),
-        )
+        on_step = EveryRank(lambda _: call_after_step(self.end_of_iteration_hook, self))
+        on_round = EveryRank(self._end_round)
+        self.engine.fit(num_epochs, start_round=start_epoch, on_step=on_step, on_round=on_round)
+
+    def _end_round(self, _: Engine) -> bool:
+        if self.code_update is not None:
+            message = "ROUND %d: the discrete step took the objective from %f to %f"
+            common_functions.LOGGER.info(message, self.epoch, *self.code_update)
+        self.zero_losses()
+        return call_after_round(self.end_of_epoch_hook, self)
 
     def resume(self, folder: str | os.PathLike[str] | None = None) -> int:
         """Put the latest checkpoint back, and return the round to go on with: `train` from there.
@@ -204,30 +168,6 @@ class AsymmetricTrainer(BaseTrainer):
 
     def calculate_loss(self, curr_batch: Batch) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         self.losses["metric_loss"] = self.engine.batch_loss(curr_batch)
-
-    @property
-    def epoch(self) -> int:
-        return self.engine.round
-
-    @property
-    def iteration(self) -> int:
-        return self.engine.step
-
-    @property
-    def sample_indices(self) -> Tensor:
-        return self.engine.sample_indices
-
-    @property
-    def code_update(self) -> CodeUpdate | None:
-        return self.engine.code_update
-
-    @property
-    def precision(self) -> Precision:
-        return self.engine.precision
-
-    @property
-    def checkpoints(self) -> CheckpointFolder | None:
-        return self.engine.checkpoints
 
 
 class _TrainerEngine(Engine):
@@ -290,19 +230,5 @@ class _TrainerEngine(Engine):
             self.unscale_gradients()
             self.trainer.clip_gradients()
 
-    def trained_optimizers(self) -> list[torch.optim.Optimizer]:
-        frozen = {f"{name}_optimizer" for name in self.trainer.freeze_these}
-        return [v for name, v in self.trainer.optimizers.items() if name not in frozen]
-
-    def end_step(self) -> None:
-        self.trainer.step_lr_schedulers(end_of_epoch=False)
-
-    def update_codes(self) -> None:
-        super().update_codes()
-        if self.code_update is not None:
-            message = "ROUND %d: the discrete step took the objective from %f to %f"
-            common_functions.LOGGER.info(message, self.round, *self.code_update)
-
-    def end_round(self) -> None:
-        self.trainer.step_lr_schedulers(end_of_epoch=True)
-        self.trainer.zero_losses()
+    def step_schedulers(self, moment: Moment) -> None:
+        self.trainer.step_lr_schedulers(end_of_epoch=moment == "round")

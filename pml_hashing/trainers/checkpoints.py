@@ -11,11 +11,13 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any
 
 import torch
 
+from pml_hashing._checks import check
 from pml_hashing._files import write_atomically
 from pml_hashing.distributed import from_first_rank
 
@@ -42,16 +44,12 @@ def write_checkpoint(path: str | os.PathLike[str], state: dict[str, Any]) -> Non
         OSError: If the file cannot be written: the disk is full, the folder may not be written.
         TypeError: If the state holds objects that `torch.load` would have to unpickle.
     """
-    path = Path(path)
     try:
         write_atomically(path, lambda temporary: _write(temporary, state))
     except OSError as error:
-        raise OSError(  # of the subclass that the number means
-            error.errno,
-            "Expected to write a checkpoint (the training and earlier checkpoints are whole), "
-            f"got: {error.strerror or error}",
-            os.fspath(path),
-        ) from error
+        expected = "Expected to write a checkpoint (the training and earlier checkpoints are whole)"
+        problem = f"{expected}, got: {error.strerror or error}"
+        raise OSError(error.errno, problem, os.fspath(path)) from error  # of the number's subclass
 
 
 def _write(path: Path, state: dict[str, Any]) -> None:
@@ -82,34 +80,27 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():  # a pipe may never end
         raise FileNotFoundError(f"Expected a checkpoint, got no file at {path}.")
-    with path.open("rb") as file:
-        problem = _problem(file)
-    if problem:
-        raise ValueError(f"Expected a whole checkpoint at {path}, got {problem}.")
+    problem = _problem(path)
+    check(problem is None, f"a whole checkpoint at {path}", problem)
     try:
         return torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # a file that somebody made up: torch raises errors of all kinds
         raise ValueError(f"Expected a checkpoint at {path}, got another file: {error}") from error
 
 
-def _problem(file: BinaryIO) -> str | None:
+def _problem(path: Path) -> str | None:
     """Return what is wrong with a file, `None` if nothing is."""
-    size = file.seek(0, os.SEEK_END) - FOOTER.size
+    size = path.stat().st_size - FOOTER.size
     if size < 0:
         return "a file that is too short"
-    file.seek(size)
-    magic, version, expected, digest = FOOTER.unpack(file.read(FOOTER.size))
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        magic, version, expected, digest = FOOTER.unpack_from(content, size)
+        checksum = hashlib.sha256(memoryview(content)[:size]).digest()
     if magic != MAGIC:
         return "a file that is cut, or another one"
     if (version, expected) != (VERSION, size):
         return f"version {version} with {size} bytes instead of version {VERSION}, {expected} bytes"
-    file.seek(0)
-    checksum, left = hashlib.sha256(), size
-    while left:
-        block = file.read(min(left, 1 << 20))
-        checksum.update(block)
-        left -= len(block)
-    return None if checksum.digest() == digest else "content that does not have its checksum"
+    return None if checksum == digest else "content that does not have its checksum"
 
 
 class CheckpointFolder:
@@ -143,20 +134,15 @@ class CheckpointFolder:
                 training's, which it would remove.
         """
         with ExitStack() as stack:
-            from_first_rank(lambda: stack.enter_context(self._taken()))
+            from_first_rank(lambda: self._take(stack))
             yield
 
-    @contextmanager
-    def _taken(self) -> Iterator[None]:
+    def _take(self, stack: ExitStack) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        with _locked(self.folder):
-            others = set(self.paths()) - self._known
-            if others:
-                raise ValueError(
-                    "Expected a `checkpoint_folder` without checkpoints, or `resume` before "
-                    f"`train`, got {max(others)}."
-                )
-            yield
+        stack.enter_context(_locked(self.folder))
+        others = set(self.paths()) - self._known
+        expected = "a `checkpoint_folder` without checkpoints, or `resume` before `train`"
+        check(not others, expected, max(others, default=None))
 
     def save(self, state: dict[str, Any], round_: int, step: int) -> Path:
         """Write a checkpoint in the first process, then remove all but it and the one before.
@@ -195,19 +181,20 @@ class CheckpointFolder:
         Raises:
             ValueError: If all are damaged.
         """
-        damaged: ValueError | None = None
-        self._known = set(self.paths())
-        for path in reversed(self.paths()):
+        error: ValueError | None = None
+        paths = self.paths()
+        self._known = set(paths)
+        for path in reversed(paths):
             try:
                 state = read_checkpoint(path)
-            except ValueError as error:
+            except ValueError as damaged:
+                error = damaged
                 warnings.warn(f"{error} The one before is taken.", stacklevel=3)
-                damaged = error
             else:
                 self.newest = path
                 return state
-        if damaged is not None:
-            raise damaged
+        if error is not None:
+            raise error
         return None
 
 
@@ -220,13 +207,16 @@ def _locked(folder: Path) -> Iterator[None]:
     Raises:
         ValueError: If another process has locked it.
     """
-    if sys.platform == "win32":
-        yield
-        return
     path = folder / ".lock"
-    while True:
+    while sys.platform != "win32":
         with path.open("w") as file:
-            _lock(file, folder)
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in (errno.EACCES, errno.EAGAIN):  # others: no locks there
+                    expected = f"a `checkpoint_folder` of one training, got {folder}"
+                    message = f"Expected {expected}, into which another process trains."
+                    raise ValueError(message) from error
             if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 try:
                     yield
@@ -234,14 +224,4 @@ def _locked(folder: Path) -> Iterator[None]:
                     path.unlink(missing_ok=True)
                 return
         # Else the training that had the lock has just ended, and removed the file.
-
-
-def _lock(file: TextIO, folder: Path) -> None:
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EAGAIN):  # others: a file system without locks
-            raise ValueError(
-                f"Expected a `checkpoint_folder` of one training, got {folder}, "
-                "into which another process trains."
-            ) from error
+    yield

@@ -3,8 +3,9 @@
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -12,28 +13,19 @@ from torch.optim import Optimizer
 from torch.utils.data import RandomSampler
 from tqdm import tqdm
 
-from pml_hashing._checks import check_at_least, check_choice
+from pml_hashing._checks import check, check_at_least, check_choice
 from pml_hashing.datasets import IndexedDataset
+from pml_hashing.datasets._batches import EvenBatches, IndexedCollate
 from pml_hashing.distributed import from_first_rank, of_all_ranks, rank, world_size
 from pml_hashing.losses import CodeUpdate
-from pml_hashing.trainers._batch_loss import Batch
 from pml_hashing.trainers._hooks import Hook, call_after_round, call_after_step
 from pml_hashing.trainers._loading import RoundLoader, SeededSampler, check_sizes
 from pml_hashing.trainers._parts import Parts, Scheduler, by_name
-from pml_hashing.trainers._precision import Amp
+from pml_hashing.trainers._precision import Amp, Precision
 from pml_hashing.trainers._processes import check_agreement, share_state
-from pml_hashing.trainers._random import random_state, seed_all, seed_of, set_random_state
-from pml_hashing.trainers._steps import STEPS_BETWEEN_READS, Moment, Stepper
+from pml_hashing.trainers._random import random_state, seed_cpu, seed_of, set_random_state
+from pml_hashing.trainers._steps import STEPS_BETWEEN_READS, Batch, Moment, Stepper
 from pml_hashing.trainers.checkpoints import CheckpointFolder
-
-
-class Place(NamedTuple):
-    """Where a training goes on: after so many steps of a round; `None` after its discrete step."""
-
-    round: int
-    step: int | None
-    random: list[dict[str, Any]]
-    """States of the random numbers of every process."""
 
 
 class Engine(Stepper):
@@ -142,41 +134,43 @@ class Engine(Stepper):
         checkpoint_every: int | None = 1000,
     ) -> None:
         parts = Parts(
-            by_name(networks, ("network", "database_network")),
-            by_name(loss_func, ("metric_loss",)),
-            by_name(optimizers, ("optimizer_{}",)),
-            by_name(lr_schedulers, ("scheduler_{}",)),
-            by_name(() if miner is None else miner, ("tuple_miner",)),
+            by_name(networks, "network", "database_network"),
+            by_name(loss_func, "metric_loss"),
+            by_name(optimizers, "optimizer_{}"),
+            by_name(lr_schedulers, "scheduler_{}"),
+            by_name(() if miner is None else miner, "tuple_miner"),
         )
-        super().__init__(
-            parts,
-            device=parts.device if device is None else torch.device(device),
-            dtype=dtype,
-            seed=seed,
-            amp=amp,
-            channels_last=channels_last,
-            compile=compile,
-        )
+        device = parts.device if device is None else torch.device(device)
+        super().__init__(parts, Precision(amp, channels_last, device), dtype, seed)
+        for network in parts.networks.values():
+            self.precision.prepare(network, compile)
         check_at_least(passes_per_round, 1, "passes_per_round")
         check_at_least(steps_per_round or 1, 1, "steps_per_round")
         check_at_least(checkpoint_every or 1, 1, "checkpoint_every")
         check_choice(schedule_by, ("step", "round"), "schedule_by")
-        self.batch_size, self.accumulate_steps = batch_size, accumulate_steps
-        self.checkpoint_every, self.schedule_by = checkpoint_every, schedule_by
-        self.dataset = IndexedDataset(dataset)
-        self._order = SeededSampler(
-            RandomSampler(self.dataset) if sampler is None else sampler,
-            is_replayed=sampler is not None,
+        self.dataset, self.batch_size = IndexedDataset(dataset), batch_size
+        self.schedule_by: Moment = schedule_by
+        self.accumulate_steps, self.checkpoint_every = accumulate_steps, checkpoint_every
+        order = RandomSampler(self.dataset) if sampler is None else sampler
+        self._order = SeededSampler(order, is_replayed=sampler is not None)
+        check_sizes(self.dataset, self._order, parts.code_bank, batch_size, accumulate_steps)
+        self._loader = RoundLoader(
+            self.dataset,
+            self._order,
+            EvenBatches(self._order, batch_size * world_size(), parts=accumulate_steps),
+            seed,
+            num_workers=num_workers,
+            collate_fn=IndexedCollate(collate_fn),
+            pin_memory=device.type == "cuda",
         )
-        check_sizes(self.dataset, self._order, batch_size, accumulate_steps)
-        self._check_code_bank()
+        steps_per_pass = len(self._loader.batches) // accumulate_steps
+        self.steps_per_round = steps_per_round or steps_per_pass * passes_per_round
         self.checkpoints = CheckpointFolder(checkpoint_folder) if checkpoint_folder else None
-        self._num_workers, self._collate_fn = num_workers, collate_fn
-        self._loader = self._make_loader()
-        self.steps_per_round = steps_per_round or self._loader.steps_per_pass * passes_per_round
         self.code_update: CodeUpdate | None = None
         self._next_round = 1
-        self._place: Place | None = None  # where to go on, by `resume`
+        # Where `resume` goes on: a step of a round, `None` after its discrete step, and the states
+        # of the random numbers of all processes.
+        self._places: dict[int, tuple[int | None, list[dict[str, Any]] | None]] = {}
 
     def fit(
         self,
@@ -209,13 +203,13 @@ class Engine(Stepper):
         first = self._next_round if start_round is None else start_round
         with self._started(first, num_rounds):
             for self.round in range(first, num_rounds + 1):
-                place, self._place = self._place, None
-                if place is not None and place.round != self.round:
-                    place = None
-                if place is None or place.step is not None:
-                    self._train_round(place, on_step)
+                start, random = self._places.pop(self.round, (0, None))
+                self._places.clear()
+                if start is not None:
+                    self._train_round(start, random, on_step)
                 goes_on = call_after_round(on_round, self)
-                self._share_learning_rates()
+                rates = self.parts.learning_rates  # which a hook in the first process may change
+                self.parts.set_learning_rates(from_first_rank(rates))
                 self._next_round = self.round + 1
                 if not goes_on:
                     break
@@ -238,10 +232,7 @@ class Engine(Stepper):
         if checkpoints is None:
             raise ValueError("Expected a `folder` or a `checkpoint_folder`, got neither.")
         state = checkpoints.load()
-        if state is None:
-            return 1
-        self._load(state)
-        return self.round
+        return 1 if state is None else self._load(state)
 
     def update_codes(self) -> None:
         """Make the discrete step of the loss, where it has a code bank, alike in all processes."""
@@ -253,9 +244,8 @@ class Engine(Stepper):
     def _started(self, start_round: int, num_rounds: int) -> Iterator[None]:
         """Make several processes one training, from the state of the first, and end it."""
         with nullcontext() if self.checkpoints is None else self.checkpoints.in_use():
-            self._loader = self._make_loader()
             check_agreement(start_round=start_round, num_rounds=num_rounds, **self._setup())
-            self._check_learning_rates()
+            check_agreement(**{"learning rates": self.parts.learning_rates()})
             self.set_to_train()  # which freezes what is to be frozen
             share_state(self.parts.modules())
             try:
@@ -267,53 +257,34 @@ class Engine(Stepper):
                 where = f"Stopped in round {self.round}, step {self.step}."
                 raise KeyboardInterrupt(f"{where} {self._how_to_go_on()}") from error
 
-    def _train_round(self, place: Place | None, on_step: Hook[Self] | None) -> None:
-        """Make the steps of a round, all or from `place` on, and the discrete step."""
-        seed_all(seed_of(self.seed, self.round, rank()))  # other dropout in every process
+    def _train_round(
+        self, start: int, random: list[dict[str, Any]] | None, on_step: Hook[Self] | None
+    ) -> None:
+        """Make the steps of a round from `start` on, and the discrete step."""
+        seed = seed_of(self.seed, self.round, rank())  # other dropout in every process
+        torch.manual_seed(seed)
+        seed_cpu(seed)
         self.set_to_train()
-        start, stop = self._start_batches(place), self.steps_per_round
-        steps = range(start, stop)
-        with tqdm(steps, f"round {self.round}", stop, initial=start, disable=rank() > 0) as bar:
+        if random is not None:
+            set_random_state(random[rank()], self.device)
+        stop, parts = self.steps_per_round, self.accumulate_steps
+        loaded = self._loader.load(self.round, start * parts, stop * parts)
+        hidden: dict[str, Any] = {"disable": True} if rank() > 0 else {}  # or as TQDM_DISABLE says
+        with tqdm(range(start, stop), f"round {self.round}", stop, initial=start, **hidden) as bar:
             for self.step in bar:
                 self.start_step()
-                self.make_step([self._next_batch() for _ in range(self.accumulate_steps)])
+                self.make_step([Batch(*self.unpack(b), at) for b, at in islice(loaded, parts)])
                 call_after_step(on_step, self)
-                self.end_step()
+                self.step_schedulers("step")
                 if self.step % STEPS_BETWEEN_READS == 0:
                     bar.set_postfix(loss=f"{self.loss.item():.4f}")
                 made = self.step + 1
                 if self.checkpoint_every and made % self.checkpoint_every == 0 and made < stop:
                     self._save(made)
         self.update_codes()
-        self.end_round()
-        self._check_learning_rates()
+        self.step_schedulers("round")
+        check_agreement(**{"learning rates": self.parts.learning_rates()})
         self._save(None)
-
-    def _start_batches(self, place: Place | None) -> int:
-        """Start the batches of a round, and return how many steps of it were made before."""
-        start = 0
-        if place is not None and place.step is not None:
-            start = place.step
-            set_random_state(place.random[rank()], self.device)
-        parts = self.accumulate_steps
-        self._loader.start(self.round, start * parts, self.steps_per_round * parts)
-        return start
-
-    def _next_batch(self) -> Batch:
-        batch, sample_indices = next(self._loader)
-        return Batch(*self.unpack(batch), sample_indices)
-
-    def _make_loader(self) -> RoundLoader:
-        return RoundLoader(
-            self.dataset,
-            self._order,
-            batch_size=self.batch_size * world_size(),
-            parts=self.accumulate_steps,
-            seed=self.seed,
-            num_workers=self._num_workers,
-            collate_fn=self._collate_fn,
-            device=self.device,
-        )
 
     def _setup(self) -> dict[str, int]:
         """Return what the place within a round means nothing without."""
@@ -334,11 +305,11 @@ class Engine(Stepper):
         Raises:
             FloatingPointError: If a weight is not finite. Checkpoints of finite states stay.
         """
-        if (folder := self.checkpoints) is None:
+        if self.checkpoints is None:
             return
         if not self.parts.are_finite():
             self.stop("finite weights, got others")
-        position = step if step is None else step * self.accumulate_steps
+        position = None if step is None else step * self.accumulate_steps
         state = {
             "setup": self._setup(),
             "round": self.round,
@@ -347,24 +318,20 @@ class Engine(Stepper):
             "sample_indices": self.sample_indices,
             "code_update": None if self.code_update is None else tuple(self.code_update),
             "precision": self.precision.state_dict(),
-            "sampler": self._loader.batches.sampler_state(position),
+            "sampler": self._loader.sampler_state(position),
             "random": of_all_ranks(random_state(self.device)),
         } | self.parts.states()
-        made = self.steps_per_round if step is None else step
-        folder.save(state, self.round, made)
+        self.checkpoints.save(state, self.round, self.steps_per_round if step is None else step)
 
-    def _load(self, state: dict[str, Any]) -> None:
-        """Put a state back, as it was after the latest step that it has.
+    def _load(self, state: dict[str, Any]) -> int:
+        """Put a state back, as it was after the latest step that it has, and return its round.
 
         Raises:
             ValueError: If it is the state of another training.
         """
-        step = state["step"]
-        if step is not None and state["setup"] != self._setup():
-            raise ValueError(
-                "Expected the trainer as it was, since the checkpoint stands within a round: "
-                f"{state['setup']}, got {self._setup()}."
-            )
+        step, mine = state["step"], self._setup()
+        expected = "the trainer as it was, since the checkpoint stands within a round: "
+        check(step is None or state["setup"] == mine, f"{expected}{state['setup']}", mine)
         self.parts.load_states(state)
         self.precision.load_state_dict(state["precision"])
         self._order.load_state(state["sampler"])
@@ -372,28 +339,14 @@ class Engine(Stepper):
         self.round = self._next_round = state["round"]
         self.step = (self.steps_per_round if step is None else step) - 1
         self.loss, self.sample_indices = state["loss"].to(self.device), state["sample_indices"]
-        self._place = Place(self.round, step, state["random"])
-
-    def _check_code_bank(self) -> None:
-        bank = self.parts.code_bank
-        if bank is not None and len(bank) != len(self.dataset):
-            raise ValueError(
-                f"Expected a `dataset` of {len(bank)} samples, as the code bank has, "
-                f"got {len(self.dataset)}."
-            )
-
-    def _check_learning_rates(self) -> None:
-        check_agreement(**{"learning rates": self.parts.learning_rates()})
-
-    def _share_learning_rates(self) -> None:
-        """Take over those of the first process, where a hook may have changed them."""
-        self.parts.set_learning_rates(from_first_rank(self.parts.learning_rates))
+        self._places = {self.round: (step, state["random"])}
+        return self.round
 
     def _how_to_go_on(self) -> str:
         """Return the end of the message of an error that stopped the training."""
-        if self.checkpoints is None:
+        folder = self.checkpoints
+        if folder is None:
             return "There is no `checkpoint_folder` to resume from."
-        newest = self.checkpoints.newest
-        if newest is None:
-            return f"There is no checkpoint in {self.checkpoints.folder} yet."
-        return f"The latest checkpoint, of a finite state, is {newest}: `resume` goes on from it."
+        if folder.newest is None:
+            return f"There is no checkpoint in {folder.folder} yet."
+        return f"The latest checkpoint, of a finite state, is {folder.newest}: `resume` goes on."
