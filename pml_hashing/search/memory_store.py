@@ -1,19 +1,20 @@
 """Codes in main memory, or mapped from a file into it."""
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import reduce
 from itertools import islice
+from threading import Condition, get_ident
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pml_hashing.code_file import COLUMN
 from pml_hashing.codes import packed_length
 from pml_hashing.search import exact
-from pml_hashing.search._ids import Ids
-from pml_hashing.search._lock import ReadWriteLock
-from pml_hashing.search._table import Table
-from pml_hashing.search.approximate import ApproximateIndex
+from pml_hashing.search._ids import Ids, to_array
 from pml_hashing.search.store import (
     CodeStore,
     Fetched,
@@ -25,14 +26,255 @@ from pml_hashing.search.store import (
     id_held,
     id_missing,
     other_kind,
+    type_of,
 )
 
+KEPT = "is_kept"  # the tensor that marks rows, beside those of a file
+CPU = torch.device("cpu")
 
-def empty_table(code_length: int | None, *, with_vectors: bool, room: int = 0) -> Table:
-    """Return a table for codes of this length, with room for so many."""
-    codes = torch.empty(room, packed_length(code_length or 0), dtype=torch.uint8)
-    vectors = torch.empty(room, code_length or 0) if with_vectors else None
-    return Table(codes, Ids(), vectors, count=0)
+
+class ReadWriteLock:
+    """Lets any number of threads read, or one write. Who waits to write goes before new readers.
+
+    As a context it is locked for reading, which a thread may do again while it does. It must not
+    write then. Who writes must not read through it. A copy is a lock of its own.
+    """
+
+    def __init__(self) -> None:
+        self._changed = Condition()
+        self._readers: list[int] = []
+        self._num_writers = 0  # the one that writes and those that wait
+
+    def __reduce__(self) -> tuple[type["ReadWriteLock"], tuple[()]]:
+        return ReadWriteLock, ()
+
+    def __enter__(self) -> None:
+        thread = get_ident()
+        with self._changed:
+            while self._num_writers and thread not in self._readers:
+                self._changed.wait()
+            self._readers.append(thread)
+
+    def __exit__(self, *error: object) -> None:
+        with self._changed:
+            self._readers.remove(get_ident())
+            self._changed.notify_all()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Lock for writing."""
+        with self._changed:
+            self._num_writers += 1
+            try:
+                self._changed.wait_for(lambda: not self._readers)
+                yield
+            finally:
+                self._num_writers -= 1
+                self._changed.notify_all()
+
+
+class Column:
+    """The distinct values of a column of metadata and their numbers. Number 0 is `None`."""
+
+    def __init__(self, values: Iterable[Value] = ()) -> None:
+        self.values = [None, *values]
+        self._number_of = {value: number for number, value in enumerate(self.values)}
+
+    @property
+    def type(self) -> type | None:
+        """The type of the values."""
+        return type_of(self.values[:2])
+
+    def to_numbers(self, values: Sequence[Value]) -> Tensor:
+        """Return the numbers of values, new ones where they are new."""
+        for value in values:
+            if value not in self._number_of:
+                self._number_of[value] = len(self.values)
+                self.values.append(value)
+        return torch.tensor([self._number_of[value] for value in values], dtype=torch.int32)
+
+    def matches(self, wanted: Sequence[Value], numbers: np.ndarray) -> np.ndarray:
+        """Return for each number whether it is that of one of the values."""
+        found = [self._number_of[value] for value in wanted if value in self._number_of]
+        if len(found) == 1:
+            return numbers == found[0]
+        is_wanted = np.zeros(len(self.values), dtype=bool)
+        is_wanted[found] = True
+        return is_wanted[numbers]
+
+
+class Table:
+    """Codes, ids, vectors and columns, row by row. A removed row stays, marked, until `compacted`.
+
+    Args:
+        code_length: Number of bits, if known.
+        tensors: As in a file, from which they may be mapped: `packed_codes`, `vectors` if they are
+            kept, and the numbers of each column. They may have more rows, as room for more.
+        ids: One for each row.
+        columns: The values of each column.
+
+    Attributes:
+        replaced: Rows that were changed, in the order of the changes.
+        num_rows: Number of rows, the removed ones among them.
+    """
+
+    def __init__(
+        self,
+        code_length: int | None,
+        tensors: dict[str, Tensor],
+        ids: Ids,
+        columns: dict[str, Column] | None = None,
+    ) -> None:
+        self.code_length, self._room, self.ids = code_length, dict(tensors), ids
+        self.columns = {} if columns is None else columns
+        self.num_rows, self._num_removed, self.replaced = len(ids), 0, list[int]()
+        self._searched: tuple[Tensor, np.ndarray | None] | None = None
+
+    @classmethod
+    def empty(cls, code_length: int | None, *, with_vectors: bool, room: int = 0) -> "Table":
+        """Return a table without rows, with room for so many."""
+        codes = torch.empty(room, packed_length(code_length or 0), dtype=torch.uint8)
+        vectors = {"vectors": torch.empty(room, code_length or 0)} if with_vectors else {}
+        return cls(code_length, {"packed_codes": codes} | vectors, Ids())
+
+    def __len__(self) -> int:
+        return self.num_rows - self._num_removed
+
+    @property
+    def with_vectors(self) -> bool:
+        """Whether there are vectors."""
+        return "vectors" in self._room
+
+    @property
+    def types(self) -> dict[str, type | None]:
+        """The type of each column."""
+        return {name: column.type for name, column in self.columns.items()}
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors of rows, for reading."""
+        return {name: tensor[: self.num_rows] for name, tensor in self._room.items()}
+
+    def append(self, records: Records) -> None:
+        """Append all of the records but their ids."""
+        rows, stop = self._to_rows(records), self.num_rows + len(records.packed_codes)
+        for name, tensor in self._room.items():
+            self._room[name] = with_room(tensor, stop)
+            self._room[name][self.num_rows : stop] = rows.get(name, 1 if name == KEPT else 0)
+        self.num_rows, self._searched = stop, None
+
+    def replace(self, rows: np.ndarray, records: Records) -> None:
+        """Put codes and vectors into rows, and values into the columns that are named."""
+        for name, tensor in self._to_rows(records).items():
+            self._room[name][torch.from_numpy(rows)] = tensor.cpu()
+        self.replaced.extend(rows.tolist())
+        self._searched = None
+
+    def remove(self, rows: np.ndarray) -> None:
+        """Mark rows as removed."""
+        if KEPT not in self._room:
+            self._room[KEPT] = torch.ones(len(self._room["packed_codes"]), dtype=torch.bool)
+        self._room[KEPT][torch.from_numpy(rows)] = False
+        self._num_removed += len(rows)
+        self._searched = None
+
+    def compacted(self) -> "Table":
+        """Return this table, or a new one without its marks if these are more than what is kept.
+
+        What changes takes constant time for each row, as a table is made anew no more often than
+        there were as many changes as it has rows.
+        """
+        if max(self._num_removed, len(self.replaced)) * 2 <= self.num_rows:
+            return self
+        records = self.records(self.rows())
+        table = Table.empty(self.code_length, with_vectors=self.with_vectors, room=len(self))
+        table.append(records)
+        table.ids = Ids(to_array(records.ids))
+        table.ids.skip_to(self.ids.next_id)
+        return table
+
+    def find(self, ids: Sequence[Hashable]) -> np.ndarray:
+        """Return the rows of `ids`, and -1 for an id that is not held."""
+        return self.without_removed(self.ids.find(ids))
+
+    def without_removed(self, rows: np.ndarray) -> np.ndarray:
+        """Put -1 in the place of rows that are removed, and return them."""
+        if self._num_removed:
+            rows[~self._room[KEPT].numpy()[rows]] = -1
+        return rows
+
+    def rows(
+        self, where: Where | None = None, start: int = 0, stop: int | None = None
+    ) -> np.ndarray:
+        """Return the rows from `start` that are not removed and match, in order."""
+        part = slice(start, min(self.num_rows, stop or self.num_rows))
+        masks = [self._matches(name, wanted, part) for name, wanted in (where or {}).items()]
+        if KEPT in self._room:
+            masks.append(self._room[KEPT][part].numpy())
+        if not masks:
+            return np.arange(part.start, part.stop)
+        return start + np.flatnonzero(reduce(np.logical_and, masks))
+
+    def _matches(self, name: str, wanted: Sequence[Value], part: slice) -> np.ndarray:
+        if name not in self.columns:  # any more, since the condition was checked
+            return np.full(part.stop - part.start, None in wanted)
+        return self.columns[name].matches(wanted, self._room[COLUMN + name][part].numpy())
+
+    def to_positions(self, rows: Tensor) -> Tensor:
+        """Return the places of rows among those that are not removed."""
+        if KEPT not in self._room:
+            return rows
+        removed = (~self.tensors[KEPT]).nonzero().flatten().to(rows.device)
+        return rows - torch.searchsorted(removed, rows)
+
+    def take(self, name: Fetched, rows: Tensor) -> Tensor:
+        """Return packed codes or vectors of rows, in their shape and on their device."""
+        if name not in self._room:
+            raise ValueError("Expected a `store` with vectors, got one without.")
+        tensor = self._room[name]
+        return tensor[rows.to(tensor.device)].to(rows.device)
+
+    def searched(self, device: torch.device, where: Where) -> tuple[Tensor, np.ndarray | None]:
+        """Return the codes that match, on a device, and their rows if these are not all.
+
+        What is made for all codes, elsewhere or without removed ones, is kept until they change.
+        """
+        if self._searched is not None and not where and self._searched[0].device == device:
+            return self._searched
+        rows = self.rows(where) if where or self._num_removed else None
+        codes = self._room["packed_codes"][: self.num_rows]
+        if rows is not None:
+            codes = torch.from_numpy(np.take(codes.cpu().numpy(), rows, axis=0))
+        found = codes.to(device), rows
+        if not where:
+            self._searched = found
+        return found
+
+    def records(self, rows: np.ndarray) -> Records:
+        """Return all that is in `rows`."""
+        taken = {name: tensor[torch.from_numpy(rows)] for name, tensor in self._room.items()}
+        metadata = {
+            name: [column.values[number] for number in taken[COLUMN + name].tolist()]
+            for name, column in self.columns.items()
+        }
+        return Records(self.ids.take(rows), taken["packed_codes"], taken.get("vectors"), metadata)
+
+    def _to_rows(self, records: Records) -> dict[str, Tensor]:
+        """Return records as rows of the tensors, after making the columns that are new."""
+        rows = {"packed_codes": records.packed_codes}
+        if self.with_vectors and records.vectors is not None:
+            rows["vectors"] = records.vectors
+        for name, values in records.metadata.items():
+            if name not in self.columns:
+                self.columns[name] = Column()
+                room = len(self._room["packed_codes"])
+                self._room[COLUMN + name] = torch.zeros(room, dtype=torch.int32)
+            rows[COLUMN + name] = self.columns[name].to_numbers(values)
+        return rows
+
+
+RowSearch: TypeAlias = Callable[[Tensor, int, Table], tuple[Tensor, Tensor]]
+"""Of packed queries, `k` and a table the distances and rows of `k` neighbours each."""
 
 
 class MemoryStore(CodeStore):
@@ -40,54 +282,52 @@ class MemoryStore(CodeStore):
 
     A change takes amortized constant time for a code. Any number of threads search at once, and a
     change waits for them: a search sees what was there before it or after it.
+
+    Args:
+        table: What to hold at first, as it is: nothing if `None`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, table: Table | None = None) -> None:
         self._lock = ReadWriteLock()
-        self._code_length: int | None = None
-        self._next_id = 0
-        self._table = empty_table(None, with_vectors=False)
+        self._table = Table.empty(None, with_vectors=False) if table is None else table
 
     @property
     def code_length(self) -> int | None:
-        return self._code_length
+        return self._table.code_length
 
     @property
     def with_vectors(self) -> bool:
-        return self._table.vectors is not None
+        return self._table.with_vectors
 
     @property
     def next_id(self) -> int:
-        return self._next_id
+        return self._table.ids.next_id
 
     @property
     def columns(self) -> dict[str, type | None]:
         with self._lock:
-            return {name: column.type for name, column in self._table.columns.items()}
+            return self._table.types
 
     @property
     def ids(self) -> list[Hashable]:
         """The ids of all codes, in database order."""
         with self._lock:
-            return self._table.ids.take(self._table.kept_rows())
+            return self._table.ids.take(self._table.rows())
 
     def __len__(self) -> int:
         return len(self._table)
 
     def count(self, where: Where) -> int:
         with self._lock:
-            return self._table.count(where)
+            return len(self._table.rows(where)) if where else len(self._table)
 
     def prepare(self, code_length: int, *, with_vectors: bool, next_id: int = 0) -> None:
         with self._lock.writing():
-            if (self._code_length, self.with_vectors) != (code_length, with_vectors):
-                if len(self._table):
-                    raise other_kind(code_length, self._code_length, with_vectors)
-                self._table = empty_table(code_length, with_vectors=with_vectors)
-            self._code_length = code_length
-            self._next_id = max(self._next_id, next_id)
+            if (self.code_length, self.with_vectors) != (code_length, with_vectors):
+                self.adopt(Table.empty(code_length, with_vectors=with_vectors))
+            self._table.ids.skip_to(next_id)
 
-    def adopt(self, code_length: int, table: Table, next_id: int) -> None:
+    def adopt(self, table: Table) -> None:
         """Keep a table as it is, in an empty store. It may be mapped from a file.
 
         Raises:
@@ -95,40 +335,27 @@ class MemoryStore(CodeStore):
         """
         with self._lock.writing():
             if len(self._table):
-                raise other_kind(code_length, self._code_length, table.vectors is not None)
-            self._code_length, self._table, self._next_id = code_length, table, next_id
+                raise other_kind(table.code_length, self.code_length, table.with_vectors)
+            self._table = table
 
-    def append(
-        self,
-        packed_codes: Tensor,
-        ids: Sequence[Hashable] | None,
-        *,
-        vectors: Tensor | None,
-        metadata: Mapping[str, Sequence[Value]],
-    ) -> None:
+    def append(self, records: Records) -> None:
         with self._lock.writing():
-            if ids is not None:
-                held = np.flatnonzero(self._table.find(ids) >= 0)
-                if len(held):
-                    raise id_held(ids[held[0]])
-            check_types({name: x.type for name, x in self._table.columns.items()}, metadata)
-            self._table.append(packed_codes, ids, self._next_id, vectors, metadata)
-            last = self._next_id + len(packed_codes) - 1
-            integers = [last] if ids is None else (id_ for id_ in ids if isinstance(id_, int))
-            self._next_id = max(self._next_id, 1 + max(integers, default=-1))
+            table, ids = self._table, records.ids
+            held = np.flatnonzero(table.find(ids) >= 0) if ids else ()
+            if len(held):
+                raise id_held(ids[held[0]])
+            check_types(table.types, records.metadata)
+            table.append(records)
+            if ids:
+                table.ids.extend(ids)
+            else:
+                table.ids.count_on(len(records.packed_codes))
 
-    def replace(
-        self,
-        ids: Sequence[Hashable],
-        packed_codes: Tensor,
-        *,
-        vectors: Tensor | None,
-        metadata: Mapping[str, Sequence[Value]],
-    ) -> None:
+    def replace(self, records: Records) -> None:
         with self._lock.writing():
-            rows = self._rows(ids)
-            check_types({name: x.type for name, x in self._table.columns.items()}, metadata)
-            self._table.replace(rows, packed_codes, vectors, metadata)
+            rows = self._rows(records.ids)
+            check_types(self._table.types, records.metadata)
+            self._table.replace(rows, records)
             self._table = self._table.compacted()
 
     def remove(self, ids: Sequence[Hashable]) -> None:
@@ -138,8 +365,7 @@ class MemoryStore(CodeStore):
 
     def clear(self) -> None:
         with self._lock.writing():
-            self._code_length, self._next_id = None, 0
-            self._table = empty_table(None, with_vectors=False)
+            self._table = Table.empty(None, with_vectors=False)
 
     def get(self, ids: Sequence[Hashable]) -> Records:
         with self._lock:
@@ -152,20 +378,17 @@ class MemoryStore(CodeStore):
     def batches(self, size: int) -> Iterator[Records]:
         table = self._table  # the rows of one that is replaced meanwhile stay as they were
         start = 0
-        while True:
+        while start < table.num_rows:
             with self._lock:
-                if start >= len(table.codes):
-                    return
-                rows = table.kept_rows_from(start, size)
-                start += size
-                records = table.records(rows)
-            if len(rows):
+                records = table.records(table.rows(start=start, stop=start + size))
+            start += size
+            if records.ids:
                 yield records
 
-    def first_codes(self, count: int) -> Tensor:
+    def first_codes(self, count: int, device: torch.device) -> Tensor:
         """Return the packed codes of the first `count` positions."""
         with self._lock:
-            return self._table.searched(torch.device("cpu"), {})[0][:count]
+            return self._table.searched(device, {})[0][:count]
 
     def nearest(
         self,
@@ -174,7 +397,7 @@ class MemoryStore(CodeStore):
         where: Where,
         *,
         fetch: Fetched | None = None,
-        index: ApproximateIndex | None = None,
+        search: RowSearch | None = None,
         with_ids: bool = True,
     ) -> Neighbors:
         """Return the `k` nearest codes that match, or all that match if these are fewer.
@@ -184,25 +407,23 @@ class MemoryStore(CodeStore):
             k: Number of neighbours, at least 1.
             where: A condition on columns that there are.
             fetch: What of the neighbours is wanted with them.
-            index: Searches approximately if there is no condition, for under one it cannot.
+            search: Finds them if there is no condition. Exact search if `None`.
             with_ids: Whether ids are wanted, else positions: as `order`.
         """
         with self._lock:
-            table = self._table
-            if index is not None and not where:
-                distances, rows = index.nearest(packed_query, min(k, len(table)), table)
+            table, device = self._table, packed_query.device
+            if search is not None and not where:
+                distances, rows = search(packed_query, min(k, len(table)), table)
             else:
-                codes, rows_of = table.searched(packed_query.device, where)
+                codes, rows_of = table.searched(device, where)
                 distances, rows = exact.nearest(packed_query, codes, min(k, len(codes)))
-                rows = rows if rows_of is None else torch.from_numpy(rows_of[rows.cpu().numpy()])
-            ids = table.ids.take(rows.flatten().cpu().numpy()) if with_ids else []
-            width = max(1, rows.shape[1])
-            return Neighbors(
-                distances,
-                [ids[start : start + width] for start in range(0, len(ids), width)],
-                (rows if with_ids else table.to_positions(rows)).to(packed_query.device),
-                None if fetch is None else table.fetched(rows, fetch).to(packed_query.device),
-            )
+                if rows_of is not None:
+                    rows = torch.from_numpy(rows_of[rows.cpu().numpy()]).to(device)
+            values = None if fetch is None else table.take(fetch, rows)
+            if not with_ids:
+                return Neighbors(distances, [], table.to_positions(rows), values)
+            ids = table.ids.take(rows.flatten().cpu().numpy())
+            return Neighbors(distances, split(ids, [rows.shape[1]] * len(rows)), rows, values)
 
     def within(
         self, packed_query: Tensor, radius: int, where: Where
@@ -211,14 +432,14 @@ class MemoryStore(CodeStore):
             codes, rows_of = self._table.searched(packed_query.device, where)
             counts, distances, rows = exact.within(packed_query, codes, radius)
             found = rows.cpu().numpy()
-            ids = iter(self._table.ids.take(found if rows_of is None else rows_of[found]))
+            ids = self._table.ids.take(found if rows_of is None else rows_of[found])
         sizes = counts.tolist()
-        return list(distances.split(sizes)), [list(islice(ids, size)) for size in sizes]
+        return list(distances.split(sizes)), split(ids, sizes)
 
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""
 
-    def frozen(self) -> AbstractContextManager[object]:
+    def frozen(self) -> ReadWriteLock:
         return self._lock
 
     def _rows(self, ids: Sequence[Hashable]) -> np.ndarray:
@@ -227,3 +448,18 @@ class MemoryStore(CodeStore):
         if len(missing):
             raise id_missing(ids[missing[0]])
         return rows
+
+
+def split(ids: list[Hashable], sizes: Iterable[int]) -> list[list[Hashable]]:
+    """Return lists of the given sizes, one after the other."""
+    rest = iter(ids)
+    return [list(islice(rest, size)) for size in sizes]
+
+
+def with_room(tensor: Tensor, needed: int) -> Tensor:
+    """Return a tensor of rows, or a copy twice as long, or more, if it has less than are needed."""
+    if needed <= len(tensor):
+        return tensor
+    room = tensor.new_empty(max(needed, 2 * len(tensor)), *tensor.shape[1:])
+    room[: len(tensor)] = tensor
+    return room
