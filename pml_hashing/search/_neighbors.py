@@ -1,5 +1,6 @@
 """The way of a query: to candidates in a store, by an index if there is one, and re-ranked."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -66,26 +67,27 @@ class NeighborSearch:
         code_length = filled(store)
         packed_query, _ = to_packed(query, "query", code_length)
         vectors = query if self.rerank is None else to_vectors(query, "query")
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"fetch": FETCHED.get(self.rerank)}
         if isinstance(store, MemoryStore):
-            options = {"search": index and index.nearest, "with_ids": with_ids}
-        with store.frozen():
+            options |= {"search": index and index.nearest, "with_ids": with_ids}
+        wanted, size = k + own, len(query)
+        if self.rerank is not None:
+            wanted = max(k, self.num_candidates) + own
+            size = max(1, BLOCK_ELEMENTS // (min(wanted, len(store)) * code_length))
+        blocks, is_whole, start, parts = [(packed_query, vectors)], len(query) <= size, 0, []
+        if not is_whole:
+            blocks = zip(packed_query.split(size), vectors.split(size), strict=True)
+        with nullcontext() if is_whole and k > 0 and not own else store.frozen():
             if k < 1 or own:
                 _check_k(k, store.count(where), where, own)
             if own:
                 _check_own(in_memory(store), packed_query)
-            wanted, size = k + own, len(query)
-            if self.rerank is not None:
-                wanted = max(k, self.num_candidates) + own
-                size = max(1, BLOCK_ELEMENTS // (min(wanted, len(store)) * code_length))
-            parts = []
-            for start in range(0, len(query), size):
-                block = slice(start, start + size)
-                fetch = FETCHED.get(self.rerank)
-                found = store.nearest(packed_query[block], wanted, where, fetch=fetch, **options)
+            for block, values in blocks:
+                found = store.nearest(block, wanted, where, **options)
                 _check_k(k, found.distances.shape[1], where, own)
                 found = _without_query(found, start) if own else found
-                parts.append(self._reranked(found, vectors[block], k))
+                parts.append(self._reranked(found, values, k))
+                start += len(block)
         return parts[0] if len(parts) == 1 else _joined(parts)
 
     def _reranked(self, found: Neighbors, vectors: Tensor, k: int) -> Neighbors:

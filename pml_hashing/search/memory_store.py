@@ -58,7 +58,8 @@ class ReadWriteLock:
     def __exit__(self, *error: object) -> None:
         with self._changed:
             self._readers.remove(get_ident())
-            self._changed.notify_all()
+            if self._num_writers:
+                self._changed.notify_all()
 
     @contextmanager
     def writing(self) -> Iterator[None]:
