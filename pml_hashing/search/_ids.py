@@ -202,7 +202,7 @@ def check_distinct(ids: Sequence[Hashable]) -> None:
         raise ValueError(f"Expected `ids` without duplicates, got {twice!r} twice.")
 
 
-def is_int64(id_: Hashable) -> bool:
+def is_int64(id_: Hashable) -> TypeGuard[int]:
     """Return whether this is an integer of 64 bits."""
     return isinstance(id_, int) and INT64.min <= id_ <= INT64.max
 

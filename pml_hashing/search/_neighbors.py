@@ -1,6 +1,5 @@
 """The way of a query: to candidates in a store, by an index if there is one, and re-ranked."""
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -64,31 +63,30 @@ class NeighborSearch:
             ValueError: If fewer than `k` codes match, `own` does not hold, a shape or the code
                 length is wrong, or a code is NaN or infinite.
         """
-        code_length = filled(store)
-        packed_query, _ = to_packed(query, "query", code_length)
-        vectors = query if self.rerank is None else to_vectors(query, "query")
         options: dict[str, Any] = {"fetch": FETCHED.get(self.rerank)}
         if isinstance(store, MemoryStore):
             options |= {"search": index and index.nearest, "with_ids": with_ids}
-        wanted, size = k + own, len(query)
-        if self.rerank is not None:
-            wanted = max(k, self.num_candidates) + own
-            size = max(1, BLOCK_ELEMENTS // (min(wanted, len(store)) * code_length))
-        blocks, is_whole, start, parts = [(packed_query, vectors)], len(query) <= size, 0, []
-        if not is_whole:
-            blocks = zip(packed_query.split(size), vectors.split(size), strict=True)
-        with nullcontext() if is_whole and k > 0 and not own else store.frozen():
+        with store.frozen():
+            code_length = filled(store)
+            packed_query, _ = to_packed(query, "query", code_length)
             if k < 1 or own:
                 _check_k(k, store.count(where), where, own)
             if own:
                 _check_own(in_memory(store), packed_query)
-            for block, values in blocks:
-                found = store.nearest(block, wanted, where, **options)
+            if self.rerank is None:
+                found = store.nearest(packed_query, k + own, where, **options)
+                _check_k(k, found.distances.shape[1], where, own)
+                return _without_query(found, 0) if own else found
+            vectors, parts = to_vectors(query, "query"), []
+            wanted = max(k, self.num_candidates) + own
+            size = max(1, BLOCK_ELEMENTS // (min(wanted, len(store)) * code_length))
+            for start in range(0, len(query), size):
+                block = slice(start, start + size)
+                found = store.nearest(packed_query[block], wanted, where, **options)
                 _check_k(k, found.distances.shape[1], where, own)
                 found = _without_query(found, start) if own else found
-                parts.append(self._reranked(found, values, k))
-                start += len(block)
-        return parts[0] if len(parts) == 1 else _joined(parts)
+                parts.append(self._reranked(found, vectors[block], k))
+        return _joined(parts)
 
     def _reranked(self, found: Neighbors, vectors: Tensor, k: int) -> Neighbors:
         """Return the `k` candidates with the nearest values, ties in database order."""
@@ -119,12 +117,13 @@ def in_memory(store: CodeStore) -> MemoryStore:
 
 def filled(store: CodeStore) -> int:
     """Return the code length, or raise if there are no codes."""
-    if not len(store) or store.code_length is None:
+    code_length = store.code_length
+    if code_length is None or not len(store):
         raise ValueError(
             "Expected codes in the index (from `train`, `add` or `load`) or `reference`, "
             "got an empty index."
         )
-    return store.code_length
+    return code_length
 
 
 def _check_k(k: int, count: int, where: Where, own: int) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from pml_hashing._checks import check_at_least
 from pml_hashing.codes import BITS_OF_A_BYTE
 from pml_hashing.search import exact
-from pml_hashing.search.memory_store import CPU, Table, with_room
+from pml_hashing.search._table import CPU, Table, with_room
 
 MAX_GROWTH = 4  # centroids learned from a quarter of the codes still serve
 NO_KEY = np.iinfo(np.int64).max

@@ -45,11 +45,11 @@ def nearest(query: Tensor, database: Tensor, k: int) -> tuple[Tensor, Tensor]:
         return torch.from_numpy(distances), torch.from_numpy(rows)
     distances, rows = np.empty((len(query), k), np.int32), np.empty((len(query), k), np.int64)
     for start in range(0, len(query), COUNTED_QUERIES):
-        part = slice(start, start + COUNTED_QUERIES)
-        first, *found = map(faiss.swig_ptr, (queries[part], distances[part], rows[part]))
-        count = len(queries[part])
+        stop = min(start + COUNTED_QUERIES, len(query))
+        parts = (array[start:stop] for array in (queries, distances, rows))
+        first, *found = map(faiss.swig_ptr, parts)
         faiss.hammings_knn_mc(  # pyright: ignore[reportAttributeAccessIssue]
-            first, faiss.swig_ptr(codes), count, num_codes, k, width, *found
+            first, faiss.swig_ptr(codes), stop - start, num_codes, k, width, *found
         )
     return torch.from_numpy(distances), torch.from_numpy(rows)
 
@@ -90,10 +90,10 @@ def within(query: Tensor, database: Tensor, radius: int) -> tuple[Tensor, Tensor
     faiss.hamming_range_search(  # pyright: ignore[reportAttributeAccessIssue]
         *codes, len(query), num_codes, radius + 1, width, found
     )
-    limits = torch.from_numpy(faiss.rev_swig_ptr(found.lims, len(query) + 1).astype(np.int64))
-    total = int(limits[-1])
+    limits = faiss.rev_swig_ptr(found.lims, len(query) + 1).astype(np.int64)
+    counts, total = torch.from_numpy(np.diff(limits)), int(limits[-1])
     if not total:  # then faiss may have no arrays at all
-        return limits.diff(), limits[:0].int(), limits[:0]
+        return counts, counts[:0].int(), counts[:0]
     distances = faiss.rev_swig_ptr(found.distances, total).astype(np.int32)
     rows = faiss.rev_swig_ptr(found.labels, total).copy()
     for start, end in pairwise(limits.tolist()):
@@ -101,7 +101,7 @@ def within(query: Tensor, database: Tensor, radius: int) -> tuple[Tensor, Tensor
         order = distances[start:end].astype(np.uint16).argsort(kind="stable")
         distances[start:end] = distances[start:end][order]
         rows[start:end] = rows[start:end][order]
-    return limits.diff(), torch.from_numpy(distances), torch.from_numpy(rows)
+    return counts, torch.from_numpy(distances), torch.from_numpy(rows)
 
 
 def _faiss_has(device: torch.device) -> bool:

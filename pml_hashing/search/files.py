@@ -20,7 +20,8 @@ from pml_hashing.code_file import (
 )
 from pml_hashing.search._arguments import to_ids, to_metadata, to_packed
 from pml_hashing.search._ids import IdArray, Ids, joined, to_array
-from pml_hashing.search.memory_store import Column, MemoryStore, Table
+from pml_hashing.search._table import Column, Table
+from pml_hashing.search.memory_store import MemoryStore
 from pml_hashing.search.store import CodeStore
 
 BATCH = 2**16  # codes that are read from a store, or appended to it, at a time
@@ -67,7 +68,22 @@ def read_table(
     if not memory_map:
         tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     try:
-        return _to_table(tensors, metadata, with_vectors=with_vectors)
+        code_length, count = int(metadata["code_length"]), int(metadata["count"])
+        to_packed(tensors["packed_codes"], "packed_codes", code_length)
+        if "vectors" in tensors:
+            check_finite(tensors["vectors"], "vectors")
+        ids = Ids(_to_ids(tensors, count))
+        next_id = int(metadata.get("next_id", ids.next_id))
+        if next_id < ids.next_id:
+            raise ValueError(f"`next_id` is {next_id}, and an id is {ids.next_id - 1}.")
+        ids.skip_to(next_id)
+        columns = {
+            name: _to_column(name, tensors[COLUMN + name], tensors[VALUES + name])
+            for name in sorted(column_names(tensors))
+        }
+        names = ["packed_codes", *(COLUMN + name for name in columns)]
+        names += ["vectors"] if with_vectors and "vectors" in tensors else []
+        return Table(code_length, {name: tensors[name] for name in names}, ids, columns)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"Expected a whole file that HammingKNN.save wrote, got `{path}`: {error}"
@@ -84,25 +100,6 @@ def fill_store(store: CodeStore, table: Table) -> None:
     )
     for start in range(0, len(table), BATCH):
         store.append(table.records(table.rows(start=start, stop=start + BATCH)))
-
-
-def _to_table(tensors: dict[str, Tensor], metadata: dict[str, str], *, with_vectors: bool) -> Table:
-    code_length, count = int(metadata["code_length"]), int(metadata["count"])
-    to_packed(tensors["packed_codes"], "packed_codes", code_length)
-    if "vectors" in tensors:
-        check_finite(tensors["vectors"], "vectors")
-    ids = Ids(_to_ids(tensors, count))
-    next_id = int(metadata.get("next_id", ids.next_id))
-    if next_id < ids.next_id:
-        raise ValueError(f"`next_id` is {next_id}, and an id is {ids.next_id - 1}.")
-    ids.skip_to(next_id)
-    columns = {
-        name: _to_column(name, tensors[COLUMN + name], tensors[VALUES + name])
-        for name in sorted(column_names(tensors))
-    }
-    names = ["packed_codes", *(COLUMN + name for name in columns)]
-    names += ["vectors"] if with_vectors and "vectors" in tensors else []
-    return Table(code_length, {name: tensors[name] for name in names}, ids, columns)
 
 
 def _to_column(name: str, numbers: Tensor, values: Tensor) -> Column:

@@ -7,19 +7,13 @@ import numpy as np
 from torch import Tensor
 
 from pml_hashing._checks import check_at_least, check_choice
-from pml_hashing.search._arguments import (
-    is_id,
-    to_ids,
-    to_packed,
-    to_records,
-    to_vectors,
-    to_where,
-)
+from pml_hashing.search._arguments import is_id, to_ids, to_packed, to_records, to_vectors, to_where
 from pml_hashing.search._ids import Ids
 from pml_hashing.search._neighbors import NeighborSearch, Rerank, filled, in_memory
+from pml_hashing.search._table import Table
 from pml_hashing.search.approximate import HNSW, IVF, ApproximateIndex
 from pml_hashing.search.files import fill_store, read_table, save_store
-from pml_hashing.search.memory_store import MemoryStore, Table
+from pml_hashing.search.memory_store import MemoryStore
 from pml_hashing.search.store import CodeStore, Records
 
 
@@ -239,10 +233,12 @@ class HammingKNN:
                 wrong, a code is NaN or infinite, or `radius` is negative.
         """
         store = self._store
-        code_length = filled(store)
-        packed_query, _ = to_packed(query, "query", code_length)
-        check_at_least(radius, 0, "radius")
-        return store.within(packed_query, int(min(radius, code_length)), to_where(where, store))
+        with store.frozen():
+            code_length = filled(store)
+            packed_query, _ = to_packed(query, "query", code_length)
+            check_at_least(radius, 0, "radius")
+            limit = int(min(radius, code_length))
+            return store.within(packed_query, limit, to_where(where, store))
 
     def train(
         self, codes: Tensor, ids: Iterable[Hashable] | None = None, **metadata: object

@@ -1,36 +1,28 @@
 """Codes in main memory, or mapped from a file into it."""
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import reduce
 from itertools import islice
-from threading import Condition, get_ident
+from threading import Condition, RLock, get_ident
 from typing import TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pml_hashing.code_file import COLUMN
-from pml_hashing.codes import packed_length
 from pml_hashing.search import exact
-from pml_hashing.search._ids import Ids, to_array
+from pml_hashing.search._table import Table
 from pml_hashing.search.store import (
     CodeStore,
     Fetched,
     Neighbors,
     Records,
-    Value,
     Where,
     check_types,
     id_held,
     id_missing,
     other_kind,
-    type_of,
 )
-
-KEPT = "is_kept"  # the tensor that marks rows, beside those of a file
-CPU = torch.device("cpu")
 
 
 class ReadWriteLock:
@@ -41,7 +33,8 @@ class ReadWriteLock:
     """
 
     def __init__(self) -> None:
-        self._changed = Condition()
+        self._mutex = RLock()
+        self._changed = Condition(self._mutex)
         self._readers: list[int] = []
         self._num_writers = 0  # the one that writes and those that wait
 
@@ -50,13 +43,13 @@ class ReadWriteLock:
 
     def __enter__(self) -> None:
         thread = get_ident()
-        with self._changed:
+        with self._mutex:
             while self._num_writers and thread not in self._readers:
                 self._changed.wait()
             self._readers.append(thread)
 
     def __exit__(self, *error: object) -> None:
-        with self._changed:
+        with self._mutex:
             self._readers.remove(get_ident())
             if self._num_writers:
                 self._changed.notify_all()
@@ -64,7 +57,7 @@ class ReadWriteLock:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Lock for writing."""
-        with self._changed:
+        with self._mutex:
             self._num_writers += 1
             try:
                 self._changed.wait_for(lambda: not self._readers)
@@ -72,206 +65,6 @@ class ReadWriteLock:
             finally:
                 self._num_writers -= 1
                 self._changed.notify_all()
-
-
-class Column:
-    """The distinct values of a column of metadata and their numbers. Number 0 is `None`."""
-
-    def __init__(self, values: Iterable[Value] = ()) -> None:
-        self.values = [None, *values]
-        self._number_of = {value: number for number, value in enumerate(self.values)}
-
-    @property
-    def type(self) -> type | None:
-        """The type of the values."""
-        return type_of(self.values[:2])
-
-    def to_numbers(self, values: Sequence[Value]) -> Tensor:
-        """Return the numbers of values, new ones where they are new."""
-        for value in values:
-            if value not in self._number_of:
-                self._number_of[value] = len(self.values)
-                self.values.append(value)
-        return torch.tensor([self._number_of[value] for value in values], dtype=torch.int32)
-
-    def matches(self, wanted: Sequence[Value], numbers: np.ndarray) -> np.ndarray:
-        """Return for each number whether it is that of one of the values."""
-        found = [self._number_of[value] for value in wanted if value in self._number_of]
-        if len(found) == 1:
-            return numbers == found[0]
-        is_wanted = np.zeros(len(self.values), dtype=bool)
-        is_wanted[found] = True
-        return is_wanted[numbers]
-
-
-class Table:
-    """Codes, ids, vectors and columns, row by row. A removed row stays, marked, until `compacted`.
-
-    Args:
-        code_length: Number of bits, if known.
-        tensors: As in a file, from which they may be mapped: `packed_codes`, `vectors` if they are
-            kept, and the numbers of each column. They may have more rows, as room for more.
-        ids: One for each row.
-        columns: The values of each column.
-
-    Attributes:
-        replaced: Rows that were changed, in the order of the changes.
-        num_rows: Number of rows, the removed ones among them.
-    """
-
-    def __init__(
-        self,
-        code_length: int | None,
-        tensors: dict[str, Tensor],
-        ids: Ids,
-        columns: dict[str, Column] | None = None,
-    ) -> None:
-        self.code_length, self._room, self.ids = code_length, dict(tensors), ids
-        self.columns = {} if columns is None else columns
-        self.num_rows, self._num_removed, self.replaced = len(ids), 0, list[int]()
-        self._searched: tuple[Tensor, np.ndarray | None] | None = None
-
-    @classmethod
-    def empty(cls, code_length: int | None, *, with_vectors: bool, room: int = 0) -> "Table":
-        """Return a table without rows, with room for so many."""
-        codes = torch.empty(room, packed_length(code_length or 0), dtype=torch.uint8)
-        vectors = {"vectors": torch.empty(room, code_length or 0)} if with_vectors else {}
-        return cls(code_length, {"packed_codes": codes} | vectors, Ids())
-
-    def __len__(self) -> int:
-        return self.num_rows - self._num_removed
-
-    @property
-    def with_vectors(self) -> bool:
-        """Whether there are vectors."""
-        return "vectors" in self._room
-
-    @property
-    def types(self) -> dict[str, type | None]:
-        """The type of each column."""
-        return {name: column.type for name, column in self.columns.items()}
-
-    @property
-    def tensors(self) -> dict[str, Tensor]:
-        """All tensors of rows, for reading."""
-        return {name: tensor[: self.num_rows] for name, tensor in self._room.items()}
-
-    def append(self, records: Records) -> None:
-        """Append all of the records but their ids."""
-        rows, stop = self._to_rows(records), self.num_rows + len(records.packed_codes)
-        for name, tensor in self._room.items():
-            self._room[name] = with_room(tensor, stop)
-            self._room[name][self.num_rows : stop] = rows.get(name, 1 if name == KEPT else 0)
-        self.num_rows, self._searched = stop, None
-
-    def replace(self, rows: np.ndarray, records: Records) -> None:
-        """Put codes and vectors into rows, and values into the columns that are named."""
-        for name, tensor in self._to_rows(records).items():
-            self._room[name][torch.from_numpy(rows)] = tensor.cpu()
-        self.replaced.extend(rows.tolist())
-        self._searched = None
-
-    def remove(self, rows: np.ndarray) -> None:
-        """Mark rows as removed."""
-        if KEPT not in self._room:
-            self._room[KEPT] = torch.ones(len(self._room["packed_codes"]), dtype=torch.bool)
-        self._room[KEPT][torch.from_numpy(rows)] = False
-        self._num_removed += len(rows)
-        self._searched = None
-
-    def compacted(self) -> "Table":
-        """Return this table, or a new one without its marks if these are more than what is kept.
-
-        What changes takes constant time for each row, as a table is made anew no more often than
-        there were as many changes as it has rows.
-        """
-        if max(self._num_removed, len(self.replaced)) * 2 <= self.num_rows:
-            return self
-        records = self.records(self.rows())
-        table = Table.empty(self.code_length, with_vectors=self.with_vectors, room=len(self))
-        table.append(records)
-        table.ids = Ids(to_array(records.ids))
-        table.ids.skip_to(self.ids.next_id)
-        return table
-
-    def find(self, ids: Sequence[Hashable]) -> np.ndarray:
-        """Return the rows of `ids`, and -1 for an id that is not held."""
-        return self.without_removed(self.ids.find(ids))
-
-    def without_removed(self, rows: np.ndarray) -> np.ndarray:
-        """Put -1 in the place of rows that are removed, and return them."""
-        if self._num_removed:
-            rows[~self._room[KEPT].numpy()[rows]] = -1
-        return rows
-
-    def rows(
-        self, where: Where | None = None, start: int = 0, stop: int | None = None
-    ) -> np.ndarray:
-        """Return the rows from `start` that are not removed and match, in order."""
-        part = slice(start, min(self.num_rows, stop or self.num_rows))
-        masks = [self._matches(name, wanted, part) for name, wanted in (where or {}).items()]
-        if KEPT in self._room:
-            masks.append(self._room[KEPT][part].numpy())
-        if not masks:
-            return np.arange(part.start, part.stop)
-        return start + np.flatnonzero(reduce(np.logical_and, masks))
-
-    def _matches(self, name: str, wanted: Sequence[Value], part: slice) -> np.ndarray:
-        if name not in self.columns:  # any more, since the condition was checked
-            return np.full(part.stop - part.start, None in wanted)
-        return self.columns[name].matches(wanted, self._room[COLUMN + name][part].numpy())
-
-    def to_positions(self, rows: Tensor) -> Tensor:
-        """Return the places of rows among those that are not removed."""
-        if KEPT not in self._room:
-            return rows
-        removed = (~self.tensors[KEPT]).nonzero().flatten().to(rows.device)
-        return rows - torch.searchsorted(removed, rows)
-
-    def take(self, name: Fetched, rows: Tensor) -> Tensor:
-        """Return packed codes or vectors of rows, in their shape and on their device."""
-        if name not in self._room:
-            raise ValueError("Expected a `store` with vectors, got one without.")
-        tensor = self._room[name]
-        return tensor[rows.to(tensor.device)].to(rows.device)
-
-    def searched(self, device: torch.device, where: Where) -> tuple[Tensor, np.ndarray | None]:
-        """Return the codes that match, on a device, and their rows if these are not all.
-
-        What is made for all codes, elsewhere or without removed ones, is kept until they change.
-        """
-        if self._searched is not None and not where and self._searched[0].device == device:
-            return self._searched
-        rows = self.rows(where) if where or self._num_removed else None
-        codes = self._room["packed_codes"][: self.num_rows]
-        if rows is not None:
-            codes = torch.from_numpy(np.take(codes.cpu().numpy(), rows, axis=0))
-        found = codes.to(device), rows
-        if not where:
-            self._searched = found
-        return found
-
-    def records(self, rows: np.ndarray) -> Records:
-        """Return all that is in `rows`."""
-        taken = {name: tensor[torch.from_numpy(rows)] for name, tensor in self._room.items()}
-        metadata = {
-            name: [column.values[number] for number in taken[COLUMN + name].tolist()]
-            for name, column in self.columns.items()
-        }
-        return Records(self.ids.take(rows), taken["packed_codes"], taken.get("vectors"), metadata)
-
-    def _to_rows(self, records: Records) -> dict[str, Tensor]:
-        """Return records as rows of the tensors, after making the columns that are new."""
-        rows = {"packed_codes": records.packed_codes}
-        if self.with_vectors and records.vectors is not None:
-            rows["vectors"] = records.vectors
-        for name, values in records.metadata.items():
-            if name not in self.columns:
-                self.columns[name] = Column()
-                room = len(self._room["packed_codes"])
-                self._room[COLUMN + name] = torch.zeros(room, dtype=torch.int32)
-            rows[COLUMN + name] = self.columns[name].to_numbers(values)
-        return rows
 
 
 RowSearch: TypeAlias = Callable[[Tensor, int, Table], tuple[Tensor, Tensor]]
@@ -342,7 +135,7 @@ class MemoryStore(CodeStore):
     def append(self, records: Records) -> None:
         with self._lock.writing():
             table, ids = self._table, records.ids
-            held = np.flatnonzero(table.find(ids) >= 0) if ids else ()
+            held = np.flatnonzero(table.find(ids) >= 0)
             if len(held):
                 raise id_held(ids[held[0]])
             check_types(table.types, records.metadata)
@@ -423,8 +216,9 @@ class MemoryStore(CodeStore):
             values = None if fetch is None else table.take(fetch, rows)
             if not with_ids:
                 return Neighbors(distances, [], table.to_positions(rows), values)
-            ids = table.ids.take(rows.flatten().cpu().numpy())
-            return Neighbors(distances, split(ids, [rows.shape[1]] * len(rows)), rows, values)
+            ids, width = table.ids.take(rows.cpu().numpy().ravel()), max(1, rows.shape[1])
+            ids_of = [ids[start : start + width] for start in range(0, len(ids), width)]
+            return Neighbors(distances, ids_of, rows, values)
 
     def within(
         self, packed_query: Tensor, radius: int, where: Where
@@ -433,9 +227,9 @@ class MemoryStore(CodeStore):
             codes, rows_of = self._table.searched(packed_query.device, where)
             counts, distances, rows = exact.within(packed_query, codes, radius)
             found = rows.cpu().numpy()
-            ids = self._table.ids.take(found if rows_of is None else rows_of[found])
+            ids = iter(self._table.ids.take(found if rows_of is None else rows_of[found]))
         sizes = counts.tolist()
-        return list(distances.split(sizes)), split(ids, sizes)
+        return list(distances.split(sizes)), [list(islice(ids, size)) for size in sizes]
 
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""
@@ -449,18 +243,3 @@ class MemoryStore(CodeStore):
         if len(missing):
             raise id_missing(ids[missing[0]])
         return rows
-
-
-def split(ids: list[Hashable], sizes: Iterable[int]) -> list[list[Hashable]]:
-    """Return lists of the given sizes, one after the other."""
-    rest = iter(ids)
-    return [list(islice(rest, size)) for size in sizes]
-
-
-def with_room(tensor: Tensor, needed: int) -> Tensor:
-    """Return a tensor of rows, or a copy twice as long, or more, if it has less than are needed."""
-    if needed <= len(tensor):
-        return tensor
-    room = tensor.new_empty(max(needed, 2 * len(tensor)), *tensor.shape[1:])
-    room[: len(tensor)] = tensor
-    return room

@@ -196,7 +196,7 @@ def id_missing(id_: Hashable) -> ValueError:
     return ValueError(f"Expected `ids` that are held, got {id_!r}, which is not.")
 
 
-def other_kind(code_length: int, held: int | None, with_vectors: bool) -> ValueError:
+def other_kind(code_length: int | None, held: int | None, with_vectors: bool) -> ValueError:
     """Return the error of a store that cannot be prepared, for the codes that it holds."""
     return ValueError(
         f"Expected a `store` that is empty or holds codes of {code_length} bits "

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from pml_hashing.codes import hamming_distance, pack
 from pml_hashing.search import HammingKNN, exact
 from pml_hashing.search._ids import Ids
-from pml_hashing.search.memory_store import Table
+from pml_hashing.search._table import Table
 from pml_hashing.search.store import Records
 
 
