@@ -25,6 +25,13 @@ def to_tensor(blobs, dtype):
     return torch.from_numpy(np.stack([np.frombuffer(blob, dtype) for blob in blobs]))
 
 
+def to_rows(records):
+    """Yield code and vector of each record as bytes, and its metadata."""
+    for row, code in enumerate(records.packed_codes.cpu().numpy()):
+        vector = None if records.vectors is None else records.vectors[row].cpu().numpy().tobytes()
+        yield code.tobytes(), vector, {name: v[row] for name, v in records.metadata.items()}
+
+
 def from_json(text):
     id_ = json.loads(text)
     return to_tuple(id_) if isinstance(id_, list) else id_
@@ -69,50 +76,35 @@ class SQLiteStore(CodeStore):
             next_id = max(next_id, self.next_id)
             self._set(code_length=code_length, with_vectors=with_vectors, next_id=next_id)
 
-    def append(self, packed_codes, ids, *, vectors, metadata):
+    def append(self, records):
         with self._lock, self._db:
-            check_types(self.columns, metadata)
+            check_types(self.columns, records.metadata)
             first = self.next_id
-            ids = list(range(first, first + len(packed_codes))) if ids is None else ids
+            ids = records.ids or list(range(first, first + len(records.packed_codes)))
             for id_ in ids:
                 if self.contains(id_):
                     raise id_held(id_)
-            columns = [
-                dict(zip(metadata, row, strict=True))
-                for row in zip(*metadata.values(), strict=True)
-            ]
             self._db.executemany(
                 "insert into codes (id, code, vector, metadata) values (?, ?, ?, ?)",
                 [
-                    (
-                        json.dumps(id_),
-                        code.numpy().tobytes(),
-                        None if vectors is None else vectors[row].cpu().numpy().tobytes(),
-                        json.dumps(columns[row] if columns else {}),
-                    )
-                    for row, (id_, code) in enumerate(zip(ids, packed_codes.cpu(), strict=True))
+                    (json.dumps(id_), code, vector, json.dumps(metadata))
+                    for id_, (code, vector, metadata) in zip(ids, to_rows(records), strict=True)
                 ],
             )
-            self._note_columns(metadata)
+            self._note_columns(records.metadata)
             integers = (id_ for id_ in ids if isinstance(id_, int))
             self._set(next_id=max(first, 1 + max(integers, default=-1)))
 
-    def replace(self, ids, packed_codes, *, vectors, metadata):
+    def replace(self, records):
         with self._lock, self._db:
-            check_types(self.columns, metadata)
-            for row, record in enumerate(self._get(ids)):
-                changed = json.loads(record[4]) | {name: v[row] for name, v in metadata.items()}
-                vector = None if vectors is None else vectors[row].cpu().numpy().tobytes()
+            check_types(self.columns, records.metadata)
+            held = self._get(records.ids)
+            for old, (code, vector, metadata) in zip(held, to_rows(records), strict=True):
                 self._db.execute(
                     "update codes set code = ?, vector = ?, metadata = ? where place = ?",
-                    (
-                        packed_codes[row].cpu().numpy().tobytes(),
-                        vector,
-                        json.dumps(changed),
-                        record[0],
-                    ),
+                    (code, vector, json.dumps(json.loads(old[4]) | metadata), old[0]),
                 )
-            self._note_columns(metadata)
+            self._note_columns(records.metadata)
 
     def remove(self, ids):
         with self._lock, self._db:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from pml_hashing._checks import check_codes, check_finite
 from pml_hashing.codes import BITS_OF_A_BYTE, check_packed_codes, pack_unchecked
-from pml_hashing.search._ids import INT64, duplicate
-from pml_hashing.search.store import CodeStore, Value, Where, check_types, is_of_type, type_of
+from pml_hashing.search._ids import check_distinct, is_int64
+from pml_hashing.search.store import CodeStore, Records, Value, Where, check_types, is_of_type
 
 
 def to_packed(codes: Tensor, name: str, code_length: int | None) -> tuple[Tensor, int]:
@@ -51,6 +51,29 @@ def to_vectors(codes: Tensor, name: str) -> Tensor:
     return codes.detach().float()
 
 
+def to_records(
+    codes: Tensor,
+    ids: Iterable[Hashable] | None,
+    metadata: Mapping[str, object],
+    code_length: int | None,
+    *,
+    with_vectors: bool,
+) -> tuple[Records, int]:
+    """Return checked `codes` with their checked ids and metadata, and their length.
+
+    Args:
+        codes: Real, binary or packed codes.
+        ids: As of `to_ids`. None, for automatic ones, if `None`.
+        metadata: As of `to_metadata`.
+        code_length: Number of bits there must be, if known.
+        with_vectors: Whether the real-valued codes are kept.
+    """
+    packed_codes, code_length = to_packed(codes, "codes", code_length)
+    vectors = to_vectors(codes, "codes") if with_vectors else None
+    checked = [] if ids is None else to_ids(ids, len(codes))
+    return Records(checked, packed_codes, vectors, to_metadata(metadata, len(codes))), code_length
+
+
 def to_ids(ids: Iterable[Hashable], count: int | None = None) -> list[Hashable]:
     """Return checked ids as a list, integers of numpy and torch as Python's.
 
@@ -63,9 +86,7 @@ def to_ids(ids: Iterable[Hashable], count: int | None = None) -> list[Hashable]:
             Python, and would be one id here and three in a file.
         ValueError: If their number is wrong or one of them comes twice.
     """
-    if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
-        raise TypeError(f"Expected `ids` to be a list of ids, got {type(ids).__name__}.")
-    checked = _to_list(ids)
+    checked = _to_list(ids, "ids", "ids")
     for id_ in checked:
         if not is_id(id_):
             raise TypeError(
@@ -74,19 +95,13 @@ def to_ids(ids: Iterable[Hashable], count: int | None = None) -> list[Hashable]:
             )
     if count not in (None, len(checked)):
         raise ValueError(f"Expected {count} `ids`, one for each code, got {len(checked)}.")
-    seen = set()
-    for id_ in checked if len(set(checked)) < len(checked) else ():
-        if id_ in seen:
-            raise duplicate(id_)
-        seen.add(id_)
+    check_distinct(checked)
     return checked
 
 
 def is_id(id_: object) -> bool:
     """Return whether this can be an id."""
-    return type(id_) in (str, int) or (
-        isinstance(id_, tuple) and type(id_) is tuple and all(map(is_id, id_))
-    )
+    return type(id_) in (str, int) or (type(id_) is tuple and all(map(is_id, id_)))
 
 
 def to_metadata(metadata: Mapping[str, object], count: int) -> dict[str, list[Value]]:
@@ -110,12 +125,8 @@ def to_metadata(metadata: Mapping[str, object], count: int) -> dict[str, list[Va
 def _to_column(name: str, values: object, count: int) -> list[Value]:
     if not name.isidentifier():
         raise ValueError(f"Expected names of columns that are identifiers, got {name!r}.")
-    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
-        raise TypeError(
-            f"Expected `{name}` to be a list of {count} values, one for each code, "
-            f"got {type(values).__name__}."
-        )
-    column = [_to_value(name, value) for value in _to_list(values)]
+    found = _to_list(values, name, f"{count} values, one for each code")
+    column = [_to_value(name, value) for value in found]
     if len(column) != count:
         raise ValueError(
             f"Expected {count} values of `{name}`, one for each code, got {len(column)}."
@@ -146,32 +157,34 @@ def to_where(where: Mapping[str, object] | None, store: CodeStore) -> Where:
             known = ", ".join(map(repr, columns)) or "none"
             raise ValueError(f"Expected columns in `where` that are held ({known}), got {name!r}.")
         many = isinstance(wanted, (list, tuple, set, frozenset, range, Tensor, np.ndarray))
-        values = [_to_value(name, value) for value in (_to_list(wanted) if many else [wanted])]
-        for value in values:
+        found = _to_list(wanted, name, "values") if many else [wanted]
+        checked[name] = tuple(_to_value(name, value) for value in found)
+        for value in checked[name]:
             if not is_of_type(value, columns[name]):
                 raise TypeError(
                     f"Expected `where` to compare `{name}` with values of type "
                     f"{getattr(columns[name], '__name__', None)}, got {value!r}."
                 )
-        checked[name] = tuple(values)
     return checked
 
 
 def _to_value(name: str, value: object) -> Value:
     value = value.item() if isinstance(value, (np.generic, Tensor)) and value.ndim == 0 else value
-    if value is not None and type_of(value) is None:
+    if value is not None and type(value) not in (str, int, float, bool):
         raise TypeError(
             f"Expected `{name}` to hold strings, integers, floats, booleans or None, "
             f"got {value!r} of type {type(value).__name__}."
         )
     if isinstance(value, float) and math.isnan(value):
         raise ValueError(f"Expected `{name}` without NaN, which equals nothing: None is no value.")
-    if isinstance(value, int) and not INT64.min <= value <= INT64.max:
+    if isinstance(value, int) and not is_int64(value):
         raise ValueError(f"Expected `{name}` to hold integers of 64 bits, got {value}.")
     return value  # pyright: ignore[reportReturnType] - its type was checked
 
 
-def _to_list(values: Iterable[object]) -> list:
+def _to_list(values: object, name: str, what: str) -> list:
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+        raise TypeError(f"Expected `{name}` to be a list of {what}, got {type(values).__name__}.")
     if isinstance(values, (Tensor, np.ndarray)):
         return values.tolist() if values.ndim else [values.item()]
     return [value.item() if isinstance(value, np.generic) else value for value in values]

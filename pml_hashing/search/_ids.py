@@ -1,8 +1,10 @@
-"""The ids of codes: numbers and strings as arrays, which may be mapped from a file."""
+"""The ids of codes: integers and strings as arrays, which may be mapped from a file."""
 
+from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
+from functools import cached_property
 from itertools import pairwise
-from typing import Protocol
+from typing import TypeGuard
 from zlib import crc32
 
 import numpy as np
@@ -12,144 +14,67 @@ BLOCK = 2**16  # strings that are Python objects at a time
 ENCODING = ("utf-8", "surrogatepass")  # any Python string, as some names of files are
 
 
-class IdArray(Protocol):
-    """Ids that do not change. Ids are unique, and a row is the place of one."""
+class IdArray:
+    """Integers of 64 bits, or strings, which do not change. A row is the place of an id.
 
-    def __len__(self) -> int: ...
+    An id is found by sorted keys: integers themselves, which take no memory if they are sorted, or
+    hashes of strings, 8 bytes for each.
+
+    Args:
+        values: Integers, int64, or the bytes of all strings, one after the other, UTF-8, uint8.
+        offsets: int64, where each string begins, and at last where the last one ends.
+    """
+
+    def __init__(self, values: np.ndarray, offsets: np.ndarray | None = None) -> None:
+        self.values, self.offsets = values, offsets
+
+    def __len__(self) -> int:
+        return len(self.values) if self.offsets is None else len(self.offsets) - 1
+
+    @property
+    def next_id(self) -> int:
+        """One more than the largest integer."""
+        return int(self.values.max(initial=-1)) + 1 if self.offsets is None else 0
+
+    def __iter__(self) -> Iterator[Hashable]:
+        return iter(self.take(np.arange(len(self))))
 
     def take(self, rows: np.ndarray) -> list[Hashable]:
         """Return the ids in `rows`."""
-        ...
-
-    def find(self, ids: Sequence[Hashable]) -> np.ndarray:
-        """Return the rows of `ids`, and -1 for an id that is not here."""
-        ...
-
-
-class CountedIds:
-    """The integers from `start` to `stop - 1`."""
-
-    def __init__(self, start: int = 0, stop: int = 0) -> None:
-        self.start, self.stop = start, stop
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-    def take(self, rows: np.ndarray) -> list[Hashable]:
-        return (rows + self.start if self.start else rows).tolist()
-
-    def find(self, ids: Sequence[Hashable]) -> np.ndarray:
-        return np.array(
-            [
-                id_ - self.start if isinstance(id_, int) and self.start <= id_ < self.stop else -1
-                for id_ in ids
-            ],
-            dtype=np.int64,
-        )
-
-
-class IntegerIds:
-    """Integers of 64 bits.
-
-    Args:
-        values: int64.
-
-    Raises:
-        ValueError: If one comes twice.
-    """
-
-    def __init__(self, values: np.ndarray) -> None:
-        self.values = values
-        is_sorted = bool((values[1:] > values[:-1]).all())
-        self._order = None if is_sorted else values.argsort(kind="stable")
-        if self._order is not None:
-            in_order = values[self._order]
-            twice = in_order[1:][in_order[1:] == in_order[:-1]]
-            if len(twice):
-                raise duplicate(int(twice[0]))
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def take(self, rows: np.ndarray) -> list[Hashable]:
-        return self.values[rows].tolist()
-
-    def find(self, ids: Sequence[Hashable]) -> np.ndarray:
-        found = np.full(len(ids), -1)
-        places = [place for place, id_ in enumerate(ids) if _is_int64(id_)]
-        if not places or not len(self):
-            return found
-        wanted = np.array([ids[place] for place in places], dtype=np.int64)
-        at = np.searchsorted(self.values, wanted, sorter=self._order).clip(max=len(self) - 1)
-        rows = at if self._order is None else self._order[at]
-        found[places] = np.where(self.values[rows] == wanted, rows, -1)
-        return found
-
-
-class StringIds:
-    """Strings as bytes, one after the other, found by their sorted hashes: 8 bytes for each.
-
-    Args:
-        offsets: int64, where each string begins, and at last where the last one ends.
-        text: uint8, UTF-8.
-
-    Raises:
-        ValueError: If they are not whole strings, or one comes twice.
-    """
-
-    def __init__(self, offsets: np.ndarray, text: np.ndarray) -> None:
-        self.offsets, self.text = offsets, text
-        self._check_whole()
-        hashes = np.fromiter(map(crc32, self._encoded()), np.uint64, len(self))
-        # The hash above, the row below: one sorted array tells the rows of a hash.
-        self._keys = np.sort(hashes << np.uint64(32) | np.arange(len(self), dtype=np.uint64))
-        self._check_distinct()
-
-    @classmethod
-    def of(cls, ids: Sequence[str]) -> "StringIds":
-        """Return the same ids as bytes."""
-        encoded = [id_.encode(*ENCODING) for id_ in ids]
-        offsets = np.zeros(len(ids) + 1, dtype=np.int64)
-        np.cumsum([len(part) for part in encoded], out=offsets[1:])
-        return cls(offsets, np.frombuffer(b"".join(encoded), dtype=np.uint8))
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def take(self, rows: np.ndarray) -> list[Hashable]:
-        text = self.text.data
-        places = zip(self.offsets[rows].tolist(), self.offsets[rows + 1].tolist(), strict=True)
+        if self.offsets is None:
+            return self.values[rows].tolist()
+        text, starts, stops = self.values.data, self.offsets[rows], self.offsets[rows + 1]
+        places = zip(starts.tolist(), stops.tolist(), strict=True)
         return [str(text[start:stop], *ENCODING) for start, stop in places]
 
     def find(self, ids: Sequence[Hashable]) -> np.ndarray:
+        """Return the rows of `ids`, and -1 for an id that is not here."""
         found = np.full(len(ids), -1)
-        encoded = [id_.encode(*ENCODING) if isinstance(id_, str) else None for id_ in ids]
-        hashes = [0 if part is None else crc32(part) for part in encoded]
-        wanted = np.array(hashes, dtype=np.uint64) << np.uint64(32)
-        places = np.searchsorted(self._keys, wanted).tolist()
-        for number, (part, hash_, place) in enumerate(zip(encoded, hashes, places, strict=True)):
-            if part is not None:
-                found[number] = self._row(part, hash_, place)
+        fits = is_int64 if self.offsets is None else is_string
+        places = np.flatnonzero([fits(id_) for id_ in ids])
+        wanted = self._keys_of([ids[place] for place in places.tolist()])
+        keys, order = self._sorted
+        at, stop = (np.searchsorted(keys, wanted, side) for side in ("left", "right"))
+        while (left := at < stop).any():  # more than once where strings share a hash
+            places, at, stop = places[left], at[left], stop[left]
+            rows = at if order is None else order[at].astype(np.int64)
+            taken = zip(places.tolist(), self.take(rows), strict=True)
+            same = [ids[place] == id_ for place, id_ in taken]
+            found[places[same]] = rows[same]
+            at = at + 1
         return found
 
-    def _row(self, encoded: bytes, hash_: int, place: int) -> int:
-        while place < len(self):
-            found, row = divmod(int(self._keys[place]), 2**32)
-            if found != hash_:
-                break
-            if self.text.data[self.offsets[row] : self.offsets[row + 1]] == encoded:
-                return row
-            place += 1
-        return -1
+    def check(self) -> None:
+        """Raise a `ValueError` unless these are whole strings, and no id comes twice."""
+        if self.offsets is not None:
+            self._check_whole(self.offsets)
+        keys, order = self._sorted
+        same = np.flatnonzero(keys[1:] == keys[:-1])
+        alike = np.union1d(same, same + 1)
+        check_distinct(self.take(alike if order is None else order[alike].astype(np.int64)))
 
-    def _encoded(self) -> Iterator[memoryview]:
-        text = self.text.data
-        for start in range(0, len(self), BLOCK):
-            for first, last in pairwise(self.offsets[start : start + BLOCK + 1].tolist()):
-                yield text[first:last]
-
-    def _check_whole(self) -> None:
-        offsets, text = self.offsets, self.text
+    def _check_whole(self, offsets: np.ndarray) -> None:
+        text = self.values
         if offsets[0] or offsets[-1] != len(text) or (offsets[1:] < offsets[:-1]).any():
             raise ValueError("`id_offsets` do not part the bytes of `ids`.")
         begun = text[offsets[:-1][offsets[:-1] < offsets[1:]]]
@@ -159,89 +84,129 @@ class StringIds:
             stop = min(start + BLOCK, len(self))
             str(text.data[offsets[start] : offsets[stop]], *ENCODING)
 
-    def _check_distinct(self) -> None:
-        """Compare the strings of equal hashes, few as these are."""
-        hashes = self._keys >> np.uint64(32)
-        same = hashes[1:] == hashes[:-1]
-        alike = np.append(same, False) | np.append(False, same)
-        seen = set()
-        for id_ in self.take((self._keys[alike] & np.uint64(2**32 - 1)).astype(np.int64)):
-            if id_ in seen:
-                raise duplicate(id_)
-            seen.add(id_)
+    @cached_property
+    def _sorted(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Keys in order, and their rows if that is another order."""
+        keys = self.values
+        if self.offsets is not None:
+            bounds, text = self.offsets, self.values.data
+            blocks = (bounds[at : at + BLOCK + 1].tolist() for at in range(0, len(self), BLOCK))
+            hashes = (crc32(text[start:stop]) for at in blocks for start, stop in pairwise(at))
+            keys = np.fromiter(hashes, np.uint32, len(self))
+        if (keys[1:] >= keys[:-1]).all():
+            return keys, None
+        order = keys.argsort(kind="stable").astype(np.uint32)
+        return keys[order], order
+
+    def _keys_of(self, ids: list) -> np.ndarray:
+        if self.offsets is None:
+            return np.array(ids, dtype=np.int64)
+        return np.array([crc32(id_.encode(*ENCODING)) for id_ in ids], dtype=np.uint32)
 
 
 class Ids:
-    """Ids that grow: an array that does not, and behind it a list with a dictionary.
+    """Ids that grow: those that count, or an array, and behind it a list with a dictionary.
 
     Args:
-        ids: The first ids.
+        first: The first ids.
+
+    Attributes:
+        next_id: One more than the largest integer that there ever was.
     """
 
-    def __init__(self, ids: IdArray | list[Hashable] | None = None) -> None:
-        self._array: IdArray = CountedIds()
-        self._more: list[Hashable] = []
+    def __init__(self, first: range | IdArray | list[Hashable] = range(0)) -> None:
+        self._first, self._more = (range(0), []) if isinstance(first, list) else (first, [])
         self._row_of: dict[Hashable, int] = {}
-        if isinstance(ids, list):
-            self.extend(ids)
-        elif ids is not None:
-            self._array = ids
+        self.next_id = self._first.stop if isinstance(self._first, range) else self._first.next_id
+        if isinstance(first, list):
+            self.extend(first)
 
     def __len__(self) -> int:
-        return len(self._array) + len(self._more)
+        return len(self._first) + len(self._more)
 
-    def count_on(self, start: int, count: int) -> None:
-        """Append the integers from `start`."""
-        array, stop = self._array, start + count
-        if not len(self) and stop <= INT64.max:
-            self._array = CountedIds(start, stop)
-        elif isinstance(array, CountedIds) and array.stop == start and not self._more:
-            array.stop = stop
-        else:
-            self.extend(range(start, stop))
+    def skip_to(self, next_id: int) -> None:
+        """Count from here on at least."""
+        self.next_id = max(self.next_id, next_id)
+
+    def count_on(self, count: int) -> None:
+        """Append the next integers."""
+        first, next_id = self._first, self.next_id
+        if isinstance(first, range) and not self._more and next_id + count <= INT64.max:
+            start = first.start if first else next_id
+            if start + len(first) == next_id:
+                self._first, self.next_id = range(start, next_id + count), next_id + count
+                return
+        self.extend(range(next_id, next_id + count))
 
     def extend(self, ids: Sequence[Hashable]) -> None:
         """Append ids. One that stands here already is found at its new place from now on."""
         self._row_of.update(zip(ids, range(len(self), len(self) + len(ids)), strict=True))
         self._more.extend(ids)
+        self.skip_to(1 + max((id_ for id_ in ids if isinstance(id_, int)), default=-1))
 
     def take(self, rows: np.ndarray) -> list[Hashable]:
         """Return the ids in `rows`."""
-        if not self._more:
-            return self._array.take(rows)
-        first = len(self._array)
-        if not first:
-            return [self._more[row] for row in rows.tolist()]
-        is_first = rows < first
-        early = iter(self._array.take(rows[is_first]))
-        return [self._more[row - first] if row >= first else next(early) for row in rows.tolist()]
+        more, num_first = self._more, len(self._first)
+        if not more:
+            return self._take_first(rows)
+        if not num_first:
+            return [more[row] for row in rows.tolist()]
+        early = iter(self._take_first(rows[rows < num_first]))
+        return [more[row - num_first] if row >= num_first else next(early) for row in rows.tolist()]
 
     def find(self, ids: Sequence[Hashable]) -> np.ndarray:
         """Return the rows of `ids`, and -1 for an id that is not here."""
         rows = np.array([self._row_of.get(id_, -1) for id_ in ids], dtype=np.int64)
         missing = np.flatnonzero(rows < 0)
-        if len(missing) and len(self._array):
-            rows[missing] = self._array.find([ids[place] for place in missing.tolist()])
+        if len(missing) and len(self._first):
+            rows[missing] = self._find_first([ids[place] for place in missing.tolist()])
         return rows
 
-    def kept(self, rows: np.ndarray) -> "Ids":
-        """Return the ids in `rows` alone, as new ones."""
-        return Ids(pack_ids(self.take(rows)))
+    def _take_first(self, rows: np.ndarray) -> list[Hashable]:
+        if isinstance(self._first, range):
+            return (rows + self._first.start).tolist()
+        return self._first.take(rows)
+
+    def _find_first(self, ids: Sequence[Hashable]) -> np.ndarray | list[int]:
+        first = self._first
+        if not isinstance(first, range):
+            return first.find(ids)
+        return [first.index(id_) if is_int64(id_) and id_ in first else -1 for id_ in ids]
 
 
-def pack_ids(ids: list[Hashable]) -> IntegerIds | StringIds | list[Hashable]:
+def to_array(ids: list[Hashable]) -> IdArray | list[Hashable]:
     """Return the same ids as an array, if they are all of the kind."""
-    if all(_is_int64(id_) for id_ in ids):
-        return IntegerIds(np.array(ids, dtype=np.int64))
-    if all(isinstance(id_, str) for id_ in ids):
-        return StringIds.of(ids)  # pyright: ignore[reportArgumentType] - checked above
-    return ids
+    if all(map(is_int64, ids)):
+        return IdArray(np.array(ids, dtype=np.int64))
+    if not all(map(is_string, ids)):
+        return ids
+    encoded = [id_.encode(*ENCODING) for id_ in ids if isinstance(id_, str)]
+    offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+    return IdArray(np.frombuffer(b"".join(encoded), dtype=np.uint8), offsets)
 
 
-def duplicate(id_: Hashable) -> ValueError:
-    """Return the error of an id that comes twice."""
-    return ValueError(f"Expected `ids` without duplicates, got {id_!r} twice.")
+def joined(parts: Sequence[IdArray | list[Hashable]]) -> IdArray | list[Hashable]:
+    """Return the ids of all parts, as an array if all are one of the same kind."""
+    arrays = [part for part in parts if isinstance(part, IdArray)]
+    if len(arrays) < len(parts) or len({part.offsets is None for part in arrays}) > 1:
+        return [id_ for part in parts for id_ in (part if isinstance(part, list) else list(part))]
+    values = np.concatenate([part.values for part in arrays])
+    sizes = [np.diff(part.offsets) for part in arrays if part.offsets is not None]
+    return IdArray(values, np.cumsum(np.concatenate([[0], *sizes])) if sizes else None)
 
 
-def _is_int64(id_: Hashable) -> bool:
+def check_distinct(ids: Sequence[Hashable]) -> None:
+    """Raise a `ValueError` if an id comes twice."""
+    if len(set(ids)) < len(ids):
+        twice = next(id_ for id_, count in Counter(ids).items() if count > 1)
+        raise ValueError(f"Expected `ids` without duplicates, got {twice!r} twice.")
+
+
+def is_int64(id_: Hashable) -> TypeGuard[int]:
+    """Return whether this is an integer of 64 bits."""
     return isinstance(id_, int) and INT64.min <= id_ <= INT64.max
+
+
+def is_string(id_: Hashable) -> TypeGuard[str]:
+    """Return whether this is a string."""
+    return isinstance(id_, str)

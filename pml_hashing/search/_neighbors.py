@@ -1,16 +1,14 @@
 """The way of a query: to candidates in a store, by an index if there is one, and re-ranked."""
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from pml_hashing.codes import unpack
 from pml_hashing.search._arguments import to_packed, to_vectors
-from pml_hashing.search._ids import CountedIds, Ids
-from pml_hashing.search._table import Table
-from pml_hashing.search.approximate import HNSW, IVF, ApproximateIndex
+from pml_hashing.search.approximate import ApproximateIndex
 from pml_hashing.search.memory_store import MemoryStore
 from pml_hashing.search.store import CodeStore, Fetched, Neighbors, Where
 
@@ -19,23 +17,6 @@ FETCHED: dict[Rerank | None, Fetched] = {"asymmetric": "packed_codes", "vectors"
 
 # Elements of candidates' vectors held at a time: 64 MiB.
 BLOCK_ELEMENTS = 2**24
-
-
-class Held(NamedTuple):
-    """A store, and the approximate index over it, which only go together."""
-
-    store: CodeStore
-    approximate: ApproximateIndex | None
-
-
-def of_reference(
-    packed_codes: Tensor, code_length: int, vectors: Tensor | None, recipe: IVF | HNSW | None
-) -> Held:
-    """Return codes that are passed for one call, without copying them, as a store of their own."""
-    count, store = len(packed_codes), MemoryStore()
-    codes = packed_codes if recipe is None else packed_codes.cpu()
-    store.adopt(code_length, Table(codes, Ids(CountedIds(0, count)), vectors), count)
-    return Held(store, None if recipe is None else ApproximateIndex(recipe))
 
 
 @dataclass(frozen=True)
@@ -50,34 +31,30 @@ class NeighborSearch:
     rerank: Rerank | None
     num_candidates: int
 
-    def check_fits(
-        self, code_length: int, expected: int | None, *, has_vectors: bool, where: object
-    ) -> None:
-        """Raise unless codes are of the length that is expected, with vectors if it takes them."""
-        if expected not in (None, code_length):
-            raise ValueError(
-                f"Expected codes of {expected} bits in `{where}`, got {code_length} bits."
-            )
-        if self.rerank == "vectors" and not has_vectors:
-            raise ValueError(f"Expected vectors to re-rank by in `{where}`, got codes only.")
+    @property
+    def with_vectors(self) -> bool:
+        """Whether real-valued codes are to be kept beside the bits."""
+        return self.rerank == "vectors"
 
     def find(
         self,
-        held: Held,
+        store: CodeStore,
         query: Tensor,
         k: int,
         where: Where,
         *,
+        index: ApproximateIndex | None,
         own: int = 0,
         with_ids: bool = True,
     ) -> Neighbors:
         """Return the nearest codes, re-ranked if they are to be, in one state of the store.
 
         Args:
-            held: What to search in.
+            store: What to search in.
             query: Codes to search for, as they came.
             k: Number of neighbours.
             where: A checked condition.
+            index: Finds them if there is no condition. Exact search if `None`.
             own: 1 if query `i` is item `i`, which is then left out, else 0.
             with_ids: Whether ids are wanted, else positions, as `order`.
 
@@ -86,54 +63,45 @@ class NeighborSearch:
             ValueError: If fewer than `k` codes match, `own` does not hold, a shape or the code
                 length is wrong, or a code is NaN or infinite.
         """
-        store = held.store
-        code_length = filled(store)
-        packed_query, _ = to_packed(query, "query", code_length)
-        vectors = query if self.rerank is None else to_vectors(query, "query")
+        options: dict[str, Any] = {"fetch": FETCHED.get(self.rerank)}
+        if isinstance(store, MemoryStore):
+            options |= {"search": index and index.nearest, "with_ids": with_ids}
         with store.frozen():
+            code_length = filled(store)
+            packed_query, _ = to_packed(query, "query", code_length)
             if k < 1 or own:
                 _check_k(k, store.count(where), where, own)
             if own:
                 _check_own(in_memory(store), packed_query)
-            wanted = (k if self.rerank is None else max(k, self.num_candidates)) + own
-            size = len(query)
-            if self.rerank is not None:
-                size = max(1, BLOCK_ELEMENTS // (min(wanted, len(store)) * code_length))
-            parts = []
+            if self.rerank is None:
+                found = store.nearest(packed_query, k + own, where, **options)
+                _check_k(k, found.distances.shape[1], where, own)
+                return _without_query(found, 0) if own else found
+            vectors, parts = to_vectors(query, "query"), []
+            wanted = max(k, self.num_candidates) + own
+            size = max(1, BLOCK_ELEMENTS // (min(wanted, len(store)) * code_length))
             for start in range(0, len(query), size):
-                block = packed_query[start : start + size]
-                found = self._nearest(held, block, wanted, where, with_ids=with_ids)
+                block = slice(start, start + size)
+                found = store.nearest(packed_query[block], wanted, where, **options)
                 _check_k(k, found.distances.shape[1], where, own)
                 found = _without_query(found, start) if own else found
-                parts.append(self._reranked(found, vectors[start : start + size], k))
-        return parts[0] if len(parts) == 1 else _joined(parts)
-
-    def _nearest(
-        self, held: Held, query: Tensor, k: int, where: Where, *, with_ids: bool
-    ) -> Neighbors:
-        store, fetch = held.store, FETCHED.get(self.rerank)
-        if isinstance(store, MemoryStore):
-            return store.nearest(
-                query, k, where, fetch=fetch, index=held.approximate, with_ids=with_ids
-            )
-        return store.nearest(query, k, where, fetch=fetch)
+                parts.append(self._reranked(found, vectors[block], k))
+        return _joined(parts)
 
     def _reranked(self, found: Neighbors, vectors: Tensor, k: int) -> Neighbors:
         """Return the `k` candidates with the nearest values, ties in database order."""
-        if found.values is None:
-            return found
         items = found.values
+        if items is None:
+            return found
         if self.rerank == "asymmetric":
-            shape = (*found.order.shape, -1)
-            items = unpack(items.flatten(0, 1)).view(shape)[..., : vectors.shape[1]]
+            signs = unpack(items.flatten(0, 1), vectors.shape[1])
+            items = signs.view(*found.order.shape, -1)
         by_order = found.order.argsort(dim=1)
         distances = (items - vectors[:, None]).square_().sum(dim=2) / 4
         distances, ranked = distances.gather(1, by_order).sort(dim=1, stable=True)
         places = by_order.gather(1, ranked)[:, :k]
-        ids = [
-            [row[place] for place in chosen]
-            for row, chosen in zip(found.ids, places.tolist() if found.ids else [], strict=True)
-        ]
+        chosen = zip(found.ids, places.tolist() if found.ids else [], strict=True)
+        ids = [[row[place] for place in row_places] for row, row_places in chosen]
         return Neighbors(distances[:, :k], ids, found.order.gather(1, places), None)
 
 
@@ -149,12 +117,13 @@ def in_memory(store: CodeStore) -> MemoryStore:
 
 def filled(store: CodeStore) -> int:
     """Return the code length, or raise if there are no codes."""
-    if not len(store) or store.code_length is None:
+    code_length = store.code_length
+    if code_length is None or not len(store):
         raise ValueError(
             "Expected codes in the index (from `train`, `add` or `load`) or `reference`, "
             "got an empty index."
         )
-    return store.code_length
+    return code_length
 
 
 def _check_k(k: int, count: int, where: Where, own: int) -> None:
@@ -174,7 +143,7 @@ def _check_own(store: MemoryStore, packed_query: Tensor) -> None:
             f"Expected at most {len(store)} rows of `query`, as `ref_includes_query` says that "
             f"they are the first codes of what is searched, got {len(packed_query)}."
         )
-    items = store.first_codes(len(packed_query)).to(packed_query.device)
+    items = store.first_codes(len(packed_query), packed_query.device)
     differ = (items != packed_query).any(dim=1)
     if differ.any():
         raise ValueError(

@@ -14,7 +14,7 @@ from torch import Tensor
 from pml_hashing._checks import check_at_least
 from pml_hashing.codes import BITS_OF_A_BYTE
 from pml_hashing.search import exact
-from pml_hashing.search._table import Rows, Table
+from pml_hashing.search._table import CPU, Table, with_room
 
 MAX_GROWTH = 4  # centroids learned from a quarter of the codes still serve
 NO_KEY = np.iinfo(np.int64).max
@@ -137,51 +137,43 @@ class ApproximateIndex:
         """
         with self._mutex:
             self._follow(table)
-        queries = query.cpu().numpy()
-        distances, rows = self._found(queries, k, table)
-        missing = rows[:, -1] < 0
-        if missing.any():
-            codes, rows_of = table.searched(torch.device("cpu"), {})
-            distances[missing], near = exact.nearest_arrays(queries[missing], codes.numpy(), k)
-            rows[missing] = near if rows_of is None else rows_of[near]
-        return torch.from_numpy(distances).to(query.device), torch.from_numpy(rows).to(query.device)
-
-    def _found(self, queries: np.ndarray, k: int, table: Table) -> tuple[np.ndarray, np.ndarray]:
-        """Return what faiss finds, in order, with rows of -1 at the end where it finds less."""
-        num_rows, share_gone = len(table.codes), self._index.ntotal / len(table)
-        distances, numbers = self._index.search(queries, math.ceil(k * share_gone))
-        rows = np.where(numbers >= 0, self._row_of.values.numpy()[numbers], -1)
-        if table.is_kept is not None:
-            rows[~table.is_kept.values.numpy()[rows]] = -1
-        keys = np.where(rows >= 0, distances.astype(np.int64) * num_rows + rows, NO_KEY)
+            index, row_of = self._index, self._row_of.numpy()  # another thread may build anew
+        found, numbers = index.search(query.cpu().numpy(), math.ceil(k * index.ntotal / len(table)))
+        rows = table.without_removed(np.where(numbers >= 0, row_of[numbers], -1))
+        keys = np.where(rows >= 0, found.astype(np.int64) * table.num_rows + rows, NO_KEY)
         keys.sort(axis=1)
-        keys = keys[:, :k]
-        distances, rows = np.divmod(keys, num_rows)
-        return distances.astype(np.int32), np.where(keys == NO_KEY, -1, rows)
+        keys = torch.from_numpy(keys[:, :k])
+        distances, rows = (keys // table.num_rows).int(), keys % table.num_rows
+        missing = keys[:, -1] == NO_KEY
+        if missing.any():
+            codes, rows_of = table.searched(CPU, {})
+            distances[missing], near = exact.nearest(query.cpu()[missing], codes, k)
+            rows[missing] = near if rows_of is None else torch.from_numpy(rows_of)[near]
+        return distances.to(query.device), rows.to(query.device)
 
     def _follow(self, table: Table) -> None:
         """Add what is new in the table, and what was changed, or build anew."""
         grown = isinstance(self._recipe, IVF) and len(table) > MAX_GROWTH * self._num_built
         if self._table is not table or grown or self._index.ntotal > 2 * len(table):
-            self._build(table)
-            return
-        num_rows, replaced = len(self._number_of), table.replaced[self._num_replaced :]
-        changed = np.unique(np.array([row for row in replaced if row < num_rows], dtype=np.int64))
-        self._row_of.values[self._number_of.values[torch.from_numpy(changed)]] = -1
-        rows = torch.from_numpy(np.append(changed, np.arange(num_rows, len(table.codes))))
-        if len(rows):
-            numbers = torch.arange(len(rows)) + self._index.ntotal
-            self._index.add(table.codes.values[rows].numpy())
-            self._row_of.append(rows)
-            self._number_of.append(numbers[len(changed) :])
-            self._number_of.values[rows] = numbers
-        self._num_replaced = len(table.replaced)
+            codes, rows_of = table.searched(CPU, {})
+            self._index = self._recipe.build(codes.numpy())
+            self._table, self._num_built = table, len(codes)
+            self._row_of = self._number_of = torch.empty(0, dtype=torch.int64)
+            self._number(np.arange(len(codes)) if rows_of is None else rows_of, 0)
+        else:
+            changed = [row for row in table.replaced[self._num_replaced :] if row < self._num_rows]
+            changed = np.unique(np.array(changed, dtype=np.int64))
+            self._row_of[self._number_of[torch.from_numpy(changed)]] = -1
+            rows = np.append(changed, np.arange(self._num_rows, table.num_rows))
+            if len(rows):
+                self._number(rows, self._index.ntotal)
+                self._index.add(table.tensors["packed_codes"].numpy()[rows])
+        self._num_rows, self._num_replaced = table.num_rows, len(table.replaced)
 
-    def _build(self, table: Table) -> None:
-        codes, rows_of = table.searched(torch.device("cpu"), {})
-        self._index, self._num_built = self._recipe.build(codes.numpy()), len(codes)
-        rows = torch.arange(len(codes)) if rows_of is None else torch.from_numpy(rows_of)
-        numbers = torch.full((len(table.codes),), -1)
-        numbers[rows] = torch.arange(len(rows))
-        self._row_of, self._number_of = Rows(rows), Rows(numbers)
-        self._table, self._num_replaced = table, len(table.replaced)
+    def _number(self, rows: np.ndarray, first: int) -> None:
+        """Note that the index numbers these rows from `first`."""
+        places, stop = torch.from_numpy(rows), first + len(rows)
+        self._row_of = with_room(self._row_of, stop)
+        self._row_of[first:stop] = places
+        self._number_of = with_room(self._number_of, 1 + int(rows.max()))
+        self._number_of[places] = torch.arange(first, stop)

@@ -33,37 +33,25 @@ def nearest(query: Tensor, database: Tensor, k: int) -> tuple[Tensor, Tensor]:
         k: Number of neighbours.
     """
     if not k:
-        shape = (len(query), 0)
-        return query.new_empty(shape, dtype=torch.int32), query.new_empty(shape, dtype=torch.int64)
+        none = query.new_empty(len(query), 0, dtype=torch.int64)
+        return none.int(), none
     database = database.to(query.device)
     if not _faiss_has(query.device):
         return nearest_by_product(query, database, k)
-    distances, rows = nearest_arrays(query.numpy(), database.numpy(), k)
-    return torch.from_numpy(distances), torch.from_numpy(rows)
-
-
-def nearest_arrays(query: np.ndarray, database: np.ndarray, k: int) -> tuple[np.ndarray, ...]:
-    """Return `nearest` of arrays in main memory, by the functions under faiss' flat index.
-
-    They read the codes where they are; an `IndexBinaryFlat` would hold a second copy.
-    """
-    if not _is_counted(k, *database.shape):
-        return faiss.knn_hamming(query, database, k, variant="hc")
-    distances = np.empty((len(query), k), dtype=np.int32)
-    rows = np.empty((len(query), k), dtype=np.int64)
+    # The functions under faiss' flat index read the codes where they are: it would hold a copy.
+    queries, codes, (num_codes, width) = query.numpy(), database.numpy(), database.shape
+    if not _is_counted(k, num_codes, width):
+        distances, rows = faiss.knn_hamming(queries, codes, k, variant="hc")
+        return torch.from_numpy(distances), torch.from_numpy(rows)
+    distances, rows = np.empty((len(query), k), np.int32), np.empty((len(query), k), np.int64)
     for start in range(0, len(query), COUNTED_QUERIES):
-        batch = slice(start, start + COUNTED_QUERIES)
+        stop = min(start + COUNTED_QUERIES, len(query))
+        parts = (array[start:stop] for array in (queries, distances, rows))
+        first, *found = map(faiss.swig_ptr, parts)
         faiss.hammings_knn_mc(  # pyright: ignore[reportAttributeAccessIssue]
-            faiss.swig_ptr(query[batch]),
-            faiss.swig_ptr(database),
-            len(query[batch]),
-            len(database),
-            k,
-            query.shape[1],
-            faiss.swig_ptr(distances[batch]),
-            faiss.swig_ptr(rows[batch]),
+            first, faiss.swig_ptr(codes), stop - start, num_codes, k, width, *found
         )
-    return distances, rows
+    return torch.from_numpy(distances), torch.from_numpy(rows)
 
 
 def _is_counted(k: int, num_codes: int, num_bytes: int) -> bool:
@@ -96,31 +84,16 @@ def within(query: Tensor, database: Tensor, radius: int) -> tuple[Tensor, Tensor
     database = database.to(query.device)
     if not _faiss_has(query.device):
         return within_by_product(query, database, radius)
-    arrays = _within_arrays(query.numpy(), database.numpy(), radius)
-    counts, distances, rows = (torch.from_numpy(array) for array in arrays)
-    return counts, distances, rows
-
-
-def _faiss_has(device: torch.device) -> bool:
-    """Return whether faiss searches binary codes on this device: its CPU package has no other."""
-    return device.type == "cpu"
-
-
-def _within_arrays(query: np.ndarray, database: np.ndarray, radius: int) -> tuple[np.ndarray, ...]:
-    found = faiss.RangeSearchResult(len(query))
+    found, (num_codes, width) = faiss.RangeSearchResult(len(query)), database.shape
+    codes = (faiss.swig_ptr(tensor.numpy()) for tensor in (query, database))
+    # Its radius is strict.
     faiss.hamming_range_search(  # pyright: ignore[reportAttributeAccessIssue]
-        faiss.swig_ptr(query),
-        faiss.swig_ptr(database),
-        len(query),
-        len(database),
-        radius + 1,  # faiss' radius is strict
-        query.shape[1],
-        found,
+        *codes, len(query), num_codes, radius + 1, width, found
     )
     limits = faiss.rev_swig_ptr(found.lims, len(query) + 1).astype(np.int64)
-    total = int(limits[-1])
+    counts, total = torch.from_numpy(np.diff(limits)), int(limits[-1])
     if not total:  # then faiss may have no arrays at all
-        return np.diff(limits), np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int64)
+        return counts, counts[:0].int(), counts[:0]
     distances = faiss.rev_swig_ptr(found.distances, total).astype(np.int32)
     rows = faiss.rev_swig_ptr(found.labels, total).copy()
     for start, end in pairwise(limits.tolist()):
@@ -128,7 +101,12 @@ def _within_arrays(query: np.ndarray, database: np.ndarray, radius: int) -> tupl
         order = distances[start:end].astype(np.uint16).argsort(kind="stable")
         distances[start:end] = distances[start:end][order]
         rows[start:end] = rows[start:end][order]
-    return np.diff(limits), distances, rows
+    return counts, torch.from_numpy(distances), torch.from_numpy(rows)
+
+
+def _faiss_has(device: torch.device) -> bool:
+    """Return whether faiss searches binary codes on this device: its CPU package has no other."""
+    return device.type == "cpu"
 
 
 def nearest_by_product(query: Tensor, database: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -7,26 +7,14 @@ import numpy as np
 from torch import Tensor
 
 from pml_hashing._checks import check_at_least, check_choice
-from pml_hashing.search._arguments import (
-    is_id,
-    to_ids,
-    to_metadata,
-    to_packed,
-    to_vectors,
-    to_where,
-)
-from pml_hashing.search._neighbors import (
-    Held,
-    NeighborSearch,
-    Rerank,
-    filled,
-    in_memory,
-    of_reference,
-)
+from pml_hashing.search._arguments import is_id, to_ids, to_packed, to_records, to_vectors, to_where
+from pml_hashing.search._ids import Ids
+from pml_hashing.search._neighbors import NeighborSearch, Rerank, filled, in_memory
+from pml_hashing.search._table import Table
 from pml_hashing.search.approximate import HNSW, IVF, ApproximateIndex
-from pml_hashing.search.files import fill_store, read_content, save_store
+from pml_hashing.search.files import fill_store, read_table, save_store
 from pml_hashing.search.memory_store import MemoryStore
-from pml_hashing.search.store import CodeStore, Records, check_empty
+from pml_hashing.search.store import CodeStore, Records
 
 
 class HammingKNN:
@@ -102,23 +90,18 @@ class HammingKNN:
             )
         self._code_length, self._recipe = code_length, index
         self._search = NeighborSearch(rerank, num_candidates)
+        self._index = None if index is None else ApproximateIndex(index)
         self._own_store = store is None
-        self._held = self._hold(MemoryStore() if store is None else store)
-
-    def _hold(self, store: CodeStore) -> Held:
-        """Return a store that fits, and an index for it."""
-        if store.code_length is None and self._code_length is not None:
-            store.prepare(self._code_length, with_vectors=self._search.rerank == "vectors")
-        elif store.code_length is not None:
-            self._search.check_fits(
-                store.code_length, self._code_length, has_vectors=store.with_vectors, where="store"
-            )
-        return Held(store, None if self._recipe is None else ApproximateIndex(self._recipe))
+        self._store = MemoryStore() if store is None else store
+        if self._store.code_length is not None:
+            self._check_fits(self._store, code_length, "store")
+        elif code_length is not None:
+            self._store.prepare(code_length, with_vectors=self._search.with_vectors)
 
     @property
     def code_length(self) -> int | None:
         """Number of bits of the codes held, or `None` as long as it is not known."""
-        return self._held.store.code_length
+        return self._store.code_length
 
     @property
     def ids(self) -> list[Hashable]:
@@ -126,19 +109,19 @@ class HammingKNN:
 
         They become a list. Only for codes in memory.
         """
-        return in_memory(self._held.store).ids
+        return in_memory(self._store).ids
 
     @property
     def columns(self) -> dict[str, type | None]:
         """The columns of metadata and the types of their values, `None` while they hold none."""
-        return self._held.store.columns
+        return self._store.columns
 
     def __len__(self) -> int:
-        return len(self._held.store)
+        return len(self._store)
 
     def __contains__(self, id_: object) -> bool:
         (id_,) = [id_.item()] if isinstance(id_, np.generic) else [id_]
-        return is_id(id_) and self._held.store.contains(id_)
+        return is_id(id_) and self._store.contains(id_)
 
     def count(self, where: Mapping[str, object] | None = None) -> int:
         """Return the number of codes that match a condition, as of `search`.
@@ -147,8 +130,7 @@ class HammingKNN:
             TypeError: If a value cannot be in its column.
             ValueError: If there is no such column.
         """
-        store = self._held.store
-        return store.count(to_where(where, store))
+        return self._store.count(to_where(where, self._store))
 
     def get(self, ids: Iterable[Hashable]) -> Records:
         """Return the codes held under `ids`, with all that is kept of them, in this order.
@@ -157,7 +139,7 @@ class HammingKNN:
             TypeError: If they are no list of ids.
             ValueError: If an id is not held or comes twice.
         """
-        return self._held.store.get(to_ids(ids))
+        return self._store.get(to_ids(ids))
 
     def batches(self, size: int = 65536) -> Iterator[Records]:
         """Yield all codes in database order, at most `size` at a time.
@@ -168,7 +150,7 @@ class HammingKNN:
             ValueError: If `size` is less than 1.
         """
         check_at_least(size, 1, "size")
-        return self._held.store.batches(size)
+        return self._store.batches(size)
 
     def __call__(
         self,
@@ -197,9 +179,12 @@ class HammingKNN:
             ValueError: If there is nothing to search in, fewer than `k` codes, a shape or code
                 length is wrong, a code is NaN or infinite, or `ref_includes_query` is not true.
         """
-        held = self._held if reference is None else self._passed(reference)
-        in_memory(held.store)
-        found = self._search.find(held, query, k, {}, own=int(ref_includes_query), with_ids=False)
+        store, index = self._store, self._index
+        if reference is not None:
+            store = self._passed(reference)
+            index = None if self._recipe is None else ApproximateIndex(self._recipe)
+        own, store = int(ref_includes_query), in_memory(store)
+        found = self._search.find(store, query, k, {}, index=index, own=own, with_ids=False)
         return found.distances, found.order
 
     def search(
@@ -224,8 +209,8 @@ class HammingKNN:
             ValueError: If fewer than `k` codes match, there is no such column, a shape or the code
                 length is wrong, or a code is NaN or infinite.
         """
-        held = self._held
-        found = self._search.find(held, query, k, to_where(where, held.store))
+        store = self._store
+        found = self._search.find(store, query, k, to_where(where, store), index=self._index)
         return found.distances, found.ids
 
     def range_search(
@@ -247,12 +232,13 @@ class HammingKNN:
             ValueError: If no codes are held, there is no such column, a shape or the code length is
                 wrong, a code is NaN or infinite, or `radius` is negative.
         """
-        store = self._held.store
-        code_length = filled(store)
-        packed_query, _ = to_packed(query, "query", code_length)
-        check_at_least(radius, 0, "radius")
-        checked = to_where(where, store)
-        return store.within(packed_query, int(min(radius, code_length)), checked)
+        store = self._store
+        with store.frozen():
+            code_length = filled(store)
+            packed_query, _ = to_packed(query, "query", code_length)
+            check_at_least(radius, 0, "radius")
+            limit = int(min(radius, code_length))
+            return store.within(packed_query, limit, to_where(where, store))
 
     def train(
         self, codes: Tensor, ids: Iterable[Hashable] | None = None, **metadata: object
@@ -271,13 +257,9 @@ class HammingKNN:
             TypeError: As `add`.
             ValueError: As `add`, or if the store that was passed is not empty.
         """
-        held = self._held
-        if self._own_store:
-            held = self._hold(MemoryStore())
-        else:
-            check_empty(held.store)
-        self._append(held.store, codes, ids, metadata, expected=self._code_length)
-        self._held = held
+        store = self._emptied()
+        self._append(store, codes, ids, metadata, expected=self._code_length)
+        self._store = store
 
     def add(self, codes: Tensor, ids: Iterable[Hashable] | None = None, **metadata: object) -> None:
         """Hold `codes` after those held so far, in constant time for a code.
@@ -297,7 +279,7 @@ class HammingKNN:
                 infinite, a name of a column is no identifier, or an id comes twice or is held
                 already.
         """
-        store = self._held.store
+        store = self._store
         self._append(store, codes, ids, metadata, expected=store.code_length)
 
     def update(self, ids: Iterable[Hashable], codes: Tensor, **metadata: object) -> None:
@@ -312,12 +294,9 @@ class HammingKNN:
             TypeError: As `add`.
             ValueError: As `add`, or if an id is not held.
         """
-        store = self._held.store
-        packed_codes, _ = to_packed(codes, "codes", filled(store))
-        vectors = to_vectors(codes, "codes") if store.with_vectors else None
-        count = len(codes)
-        columns = to_metadata(metadata, count)
-        store.replace(to_ids(ids, count), packed_codes, vectors=vectors, metadata=columns)
+        store = self._store
+        expected, with_vectors = filled(store), store.with_vectors
+        store.replace(to_records(codes, ids, metadata, expected, with_vectors=with_vectors)[0])
 
     def remove(self, ids: Iterable[Hashable]) -> None:
         """Forget the codes held under `ids`. The indices of those behind them move up.
@@ -326,7 +305,7 @@ class HammingKNN:
             TypeError: If they are no list of ids.
             ValueError: If an id is not held or comes twice.
         """
-        self._held.store.remove(to_ids(ids))
+        self._store.remove(to_ids(ids))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write codes, ids, metadata and vectors to a safetensors file, atomically.
@@ -334,7 +313,7 @@ class HammingKNN:
         Raises:
             ValueError: If no codes are held.
         """
-        store = self._held.store
+        store = self._store
         filled(store)
         save_store(store, path)
 
@@ -355,24 +334,16 @@ class HammingKNN:
             ValueError: If it is no such file, is not whole, holds codes of another length, or no
                 vectors where they are wanted, or the store that was passed is not empty.
         """
-        held = self._held
-        content = read_content(path, memory_map=memory_map)
-        table, expected = content.table, held.store.code_length
-        self._search.check_fits(
-            content.code_length, expected, has_vectors=table.vectors is not None, where=path
-        )
-        if self._search.rerank != "vectors":
-            table.vectors = None
-        if self._own_store:
-            held = self._hold(MemoryStore())
-        else:
-            check_empty(held.store)
-        fill_store(held.store, content)
-        self._held = held
+        with_vectors = self._search.with_vectors
+        table = read_table(path, memory_map=memory_map, with_vectors=with_vectors)
+        self._check_fits(table, self._store.code_length, path)
+        store = self._emptied()
+        fill_store(store, table)
+        self._store = store
 
     def close(self) -> None:
         """Close the store."""
-        self._held.store.close()
+        self._store.close()
 
     def _append(
         self,
@@ -383,18 +354,37 @@ class HammingKNN:
         *,
         expected: int | None,
     ) -> None:
-        packed_codes, code_length = to_packed(codes, "codes", expected)
         is_new = store.code_length is None
-        with_vectors = self._search.rerank == "vectors" if is_new else store.with_vectors
-        vectors = to_vectors(codes, "codes") if with_vectors else None
-        count = len(codes)
-        checked = None if ids is None else to_ids(ids, count)
-        columns = to_metadata(metadata, count)
+        with_vectors = self._search.with_vectors if is_new else store.with_vectors
+        records, code_length = to_records(codes, ids, metadata, expected, with_vectors=with_vectors)
         store.prepare(code_length, with_vectors=with_vectors)
-        store.append(packed_codes, checked, vectors=vectors, metadata=columns)
+        store.append(records)
 
-    def _passed(self, reference: Tensor) -> Held:
+    def _emptied(self) -> CodeStore:
+        """Return the store that was passed, if it is empty, or else a new one."""
+        if self._own_store:
+            return MemoryStore()
+        if len(self._store):
+            raise ValueError(
+                "Expected an empty `store`, as it may be in use elsewhere, got "
+                f"{len(self._store)} codes in it: `add` appends to them, `store.clear()` forgets "
+                "them."
+            )
+        return self._store
+
+    def _check_fits(self, held: CodeStore | Table, expected: int | None, where: object) -> None:
+        """Raise unless codes are of the length that is expected, with vectors if it takes them."""
+        if expected not in (None, held.code_length):
+            raise ValueError(
+                f"Expected codes of {expected} bits in `{where}`, got {held.code_length} bits."
+            )
+        if self._search.with_vectors and not held.with_vectors:
+            raise ValueError(f"Expected vectors to re-rank by in `{where}`, got codes only.")
+
+    def _passed(self, reference: Tensor) -> MemoryStore:
         """Return a reference, which no copy is made of, as a store for one call."""
         packed_codes, code_length = to_packed(reference, "reference", self._code_length)
-        vectors = to_vectors(reference, "reference") if self._search.rerank == "vectors" else None
-        return of_reference(packed_codes, code_length, vectors, self._recipe)
+        tensors = {"packed_codes": packed_codes if self._index is None else packed_codes.cpu()}
+        if self._search.with_vectors:
+            tensors["vectors"] = to_vectors(reference, "reference")
+        return MemoryStore(Table(code_length, tensors, Ids(range(len(packed_codes)))))

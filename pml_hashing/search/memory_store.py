@@ -1,25 +1,22 @@
 """Codes in main memory, or mapped from a file into it."""
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
+from threading import Condition, RLock, get_ident
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pml_hashing.codes import packed_length
 from pml_hashing.search import exact
-from pml_hashing.search._ids import Ids
-from pml_hashing.search._lock import ReadWriteLock
 from pml_hashing.search._table import Table
-from pml_hashing.search.approximate import ApproximateIndex
 from pml_hashing.search.store import (
     CodeStore,
     Fetched,
     Neighbors,
     Records,
-    Value,
     Where,
     check_types,
     id_held,
@@ -28,11 +25,50 @@ from pml_hashing.search.store import (
 )
 
 
-def empty_table(code_length: int | None, *, with_vectors: bool, room: int = 0) -> Table:
-    """Return a table for codes of this length, with room for so many."""
-    codes = torch.empty(room, packed_length(code_length or 0), dtype=torch.uint8)
-    vectors = torch.empty(room, code_length or 0) if with_vectors else None
-    return Table(codes, Ids(), vectors, count=0)
+class ReadWriteLock:
+    """Lets any number of threads read, or one write. Who waits to write goes before new readers.
+
+    As a context it is locked for reading, which a thread may do again while it does. It must not
+    write then. Who writes must not read through it. A copy is a lock of its own.
+    """
+
+    def __init__(self) -> None:
+        self._mutex = RLock()
+        self._changed = Condition(self._mutex)
+        self._readers: list[int] = []
+        self._num_writers = 0  # the one that writes and those that wait
+
+    def __reduce__(self) -> tuple[type["ReadWriteLock"], tuple[()]]:
+        return ReadWriteLock, ()
+
+    def __enter__(self) -> None:
+        thread = get_ident()
+        with self._mutex:
+            while self._num_writers and thread not in self._readers:
+                self._changed.wait()
+            self._readers.append(thread)
+
+    def __exit__(self, *error: object) -> None:
+        with self._mutex:
+            self._readers.remove(get_ident())
+            if self._num_writers:
+                self._changed.notify_all()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Lock for writing."""
+        with self._mutex:
+            self._num_writers += 1
+            try:
+                self._changed.wait_for(lambda: not self._readers)
+                yield
+            finally:
+                self._num_writers -= 1
+                self._changed.notify_all()
+
+
+RowSearch: TypeAlias = Callable[[Tensor, int, Table], tuple[Tensor, Tensor]]
+"""Of packed queries, `k` and a table the distances and rows of `k` neighbours each."""
 
 
 class MemoryStore(CodeStore):
@@ -40,54 +76,52 @@ class MemoryStore(CodeStore):
 
     A change takes amortized constant time for a code. Any number of threads search at once, and a
     change waits for them: a search sees what was there before it or after it.
+
+    Args:
+        table: What to hold at first, as it is: nothing if `None`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, table: Table | None = None) -> None:
         self._lock = ReadWriteLock()
-        self._code_length: int | None = None
-        self._next_id = 0
-        self._table = empty_table(None, with_vectors=False)
+        self._table = Table.empty(None, with_vectors=False) if table is None else table
 
     @property
     def code_length(self) -> int | None:
-        return self._code_length
+        return self._table.code_length
 
     @property
     def with_vectors(self) -> bool:
-        return self._table.vectors is not None
+        return self._table.with_vectors
 
     @property
     def next_id(self) -> int:
-        return self._next_id
+        return self._table.ids.next_id
 
     @property
     def columns(self) -> dict[str, type | None]:
         with self._lock:
-            return {name: column.type for name, column in self._table.columns.items()}
+            return self._table.types
 
     @property
     def ids(self) -> list[Hashable]:
         """The ids of all codes, in database order."""
         with self._lock:
-            return self._table.ids.take(self._table.kept_rows())
+            return self._table.ids.take(self._table.rows())
 
     def __len__(self) -> int:
         return len(self._table)
 
     def count(self, where: Where) -> int:
         with self._lock:
-            return self._table.count(where)
+            return len(self._table.rows(where)) if where else len(self._table)
 
     def prepare(self, code_length: int, *, with_vectors: bool, next_id: int = 0) -> None:
         with self._lock.writing():
-            if (self._code_length, self.with_vectors) != (code_length, with_vectors):
-                if len(self._table):
-                    raise other_kind(code_length, self._code_length, with_vectors)
-                self._table = empty_table(code_length, with_vectors=with_vectors)
-            self._code_length = code_length
-            self._next_id = max(self._next_id, next_id)
+            if (self.code_length, self.with_vectors) != (code_length, with_vectors):
+                self.adopt(Table.empty(code_length, with_vectors=with_vectors))
+            self._table.ids.skip_to(next_id)
 
-    def adopt(self, code_length: int, table: Table, next_id: int) -> None:
+    def adopt(self, table: Table) -> None:
         """Keep a table as it is, in an empty store. It may be mapped from a file.
 
         Raises:
@@ -95,40 +129,27 @@ class MemoryStore(CodeStore):
         """
         with self._lock.writing():
             if len(self._table):
-                raise other_kind(code_length, self._code_length, table.vectors is not None)
-            self._code_length, self._table, self._next_id = code_length, table, next_id
+                raise other_kind(table.code_length, self.code_length, table.with_vectors)
+            self._table = table
 
-    def append(
-        self,
-        packed_codes: Tensor,
-        ids: Sequence[Hashable] | None,
-        *,
-        vectors: Tensor | None,
-        metadata: Mapping[str, Sequence[Value]],
-    ) -> None:
+    def append(self, records: Records) -> None:
         with self._lock.writing():
-            if ids is not None:
-                held = np.flatnonzero(self._table.find(ids) >= 0)
-                if len(held):
-                    raise id_held(ids[held[0]])
-            check_types({name: x.type for name, x in self._table.columns.items()}, metadata)
-            self._table.append(packed_codes, ids, self._next_id, vectors, metadata)
-            last = self._next_id + len(packed_codes) - 1
-            integers = [last] if ids is None else (id_ for id_ in ids if isinstance(id_, int))
-            self._next_id = max(self._next_id, 1 + max(integers, default=-1))
+            table, ids = self._table, records.ids
+            held = np.flatnonzero(table.find(ids) >= 0)
+            if len(held):
+                raise id_held(ids[held[0]])
+            check_types(table.types, records.metadata)
+            table.append(records)
+            if ids:
+                table.ids.extend(ids)
+            else:
+                table.ids.count_on(len(records.packed_codes))
 
-    def replace(
-        self,
-        ids: Sequence[Hashable],
-        packed_codes: Tensor,
-        *,
-        vectors: Tensor | None,
-        metadata: Mapping[str, Sequence[Value]],
-    ) -> None:
+    def replace(self, records: Records) -> None:
         with self._lock.writing():
-            rows = self._rows(ids)
-            check_types({name: x.type for name, x in self._table.columns.items()}, metadata)
-            self._table.replace(rows, packed_codes, vectors, metadata)
+            rows = self._rows(records.ids)
+            check_types(self._table.types, records.metadata)
+            self._table.replace(rows, records)
             self._table = self._table.compacted()
 
     def remove(self, ids: Sequence[Hashable]) -> None:
@@ -138,8 +159,7 @@ class MemoryStore(CodeStore):
 
     def clear(self) -> None:
         with self._lock.writing():
-            self._code_length, self._next_id = None, 0
-            self._table = empty_table(None, with_vectors=False)
+            self._table = Table.empty(None, with_vectors=False)
 
     def get(self, ids: Sequence[Hashable]) -> Records:
         with self._lock:
@@ -152,20 +172,17 @@ class MemoryStore(CodeStore):
     def batches(self, size: int) -> Iterator[Records]:
         table = self._table  # the rows of one that is replaced meanwhile stay as they were
         start = 0
-        while True:
+        while start < table.num_rows:
             with self._lock:
-                if start >= len(table.codes):
-                    return
-                rows = table.kept_rows_from(start, size)
-                start += size
-                records = table.records(rows)
-            if len(rows):
+                records = table.records(table.rows(start=start, stop=start + size))
+            start += size
+            if records.ids:
                 yield records
 
-    def first_codes(self, count: int) -> Tensor:
+    def first_codes(self, count: int, device: torch.device) -> Tensor:
         """Return the packed codes of the first `count` positions."""
         with self._lock:
-            return self._table.searched(torch.device("cpu"), {})[0][:count]
+            return self._table.searched(device, {})[0][:count]
 
     def nearest(
         self,
@@ -174,7 +191,7 @@ class MemoryStore(CodeStore):
         where: Where,
         *,
         fetch: Fetched | None = None,
-        index: ApproximateIndex | None = None,
+        search: RowSearch | None = None,
         with_ids: bool = True,
     ) -> Neighbors:
         """Return the `k` nearest codes that match, or all that match if these are fewer.
@@ -184,25 +201,24 @@ class MemoryStore(CodeStore):
             k: Number of neighbours, at least 1.
             where: A condition on columns that there are.
             fetch: What of the neighbours is wanted with them.
-            index: Searches approximately if there is no condition, for under one it cannot.
+            search: Finds them if there is no condition. Exact search if `None`.
             with_ids: Whether ids are wanted, else positions: as `order`.
         """
         with self._lock:
-            table = self._table
-            if index is not None and not where:
-                distances, rows = index.nearest(packed_query, min(k, len(table)), table)
+            table, device = self._table, packed_query.device
+            if search is not None and not where:
+                distances, rows = search(packed_query, min(k, len(table)), table)
             else:
-                codes, rows_of = table.searched(packed_query.device, where)
+                codes, rows_of = table.searched(device, where)
                 distances, rows = exact.nearest(packed_query, codes, min(k, len(codes)))
-                rows = rows if rows_of is None else torch.from_numpy(rows_of[rows.cpu().numpy()])
-            ids = table.ids.take(rows.flatten().cpu().numpy()) if with_ids else []
-            width = max(1, rows.shape[1])
-            return Neighbors(
-                distances,
-                [ids[start : start + width] for start in range(0, len(ids), width)],
-                (rows if with_ids else table.to_positions(rows)).to(packed_query.device),
-                None if fetch is None else table.fetched(rows, fetch).to(packed_query.device),
-            )
+                if rows_of is not None:
+                    rows = torch.from_numpy(rows_of[rows.cpu().numpy()]).to(device)
+            values = None if fetch is None else table.take(fetch, rows)
+            if not with_ids:
+                return Neighbors(distances, [], table.to_positions(rows), values)
+            ids, width = table.ids.take(rows.cpu().numpy().ravel()), max(1, rows.shape[1])
+            ids_of = [ids[start : start + width] for start in range(0, len(ids), width)]
+            return Neighbors(distances, ids_of, rows, values)
 
     def within(
         self, packed_query: Tensor, radius: int, where: Where
@@ -218,7 +234,7 @@ class MemoryStore(CodeStore):
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""
 
-    def frozen(self) -> AbstractContextManager[object]:
+    def frozen(self) -> ReadWriteLock:
         return self._lock
 
     def _rows(self, ids: Sequence[Hashable]) -> np.ndarray:

@@ -1,7 +1,7 @@
 """What a place for codes has to do: a small interface in ids, and the errors that belong to it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -20,7 +20,7 @@ class Records(NamedTuple):
     """Codes with all that is kept of them.
 
     Attributes:
-        ids: One for each code.
+        ids: One for each code: strings, integers and tuples of these.
         packed_codes: uint8, `(n, ceil(code_length / 8))`, on the CPU.
         vectors: float32, `(n, code_length)`, on the CPU, or `None` where none are kept.
         metadata: For each column one value per code.
@@ -98,22 +98,12 @@ class CodeStore(ABC):
         """
 
     @abstractmethod
-    def append(
-        self,
-        packed_codes: Tensor,
-        ids: Sequence[Hashable] | None,
-        *,
-        vectors: Tensor | None,
-        metadata: Mapping[str, Sequence[Value]],
-    ) -> None:
-        """Keep codes after those kept so far.
+    def append(self, records: Records) -> None:
+        """Keep codes after those kept so far. A new column holds `None` for all codes before.
 
         Args:
-            packed_codes: uint8, `(n, ceil(code_length / 8))`, on any device, to be copied.
-            ids: Strings, integers and tuples of these, distinct. If `None`, integers from
-                `next_id`.
-            vectors: float32, `(n, code_length)`, if the store keeps them.
-            metadata: One value per code. A new column holds `None` for all codes before.
+            records: What to copy, from any device. With no ids at all, they are the integers from
+                `next_id`. A column that is not named holds `None`.
 
         Raises:
             TypeError: If a value is not of the type of its column.
@@ -121,15 +111,8 @@ class CodeStore(ABC):
         """
 
     @abstractmethod
-    def replace(
-        self,
-        ids: Sequence[Hashable],
-        packed_codes: Tensor,
-        *,
-        vectors: Tensor | None,
-        metadata: Mapping[str, Sequence[Value]],
-    ) -> None:
-        """Put other codes in the place of those of `ids`. Columns that are not named stay.
+    def replace(self, records: Records) -> None:
+        """Put other codes in the place of those of the same ids. Columns not named stay.
 
         Raises:
             TypeError: If a value is not of the type of its column.
@@ -213,7 +196,7 @@ def id_missing(id_: Hashable) -> ValueError:
     return ValueError(f"Expected `ids` that are held, got {id_!r}, which is not.")
 
 
-def other_kind(code_length: int, held: int | None, with_vectors: bool) -> ValueError:
+def other_kind(code_length: int | None, held: int | None, with_vectors: bool) -> ValueError:
     """Return the error of a store that cannot be prepared, for the codes that it holds."""
     return ValueError(
         f"Expected a `store` that is empty or holds codes of {code_length} bits "
@@ -221,25 +204,14 @@ def other_kind(code_length: int, held: int | None, with_vectors: bool) -> ValueE
     )
 
 
-def check_empty(store: CodeStore) -> None:
-    """Raise if codes are held that would have to go for others."""
-    if len(store):
-        raise ValueError(
-            f"Expected an empty `store`, as it may be in use elsewhere, got {len(store)} codes in "
-            "it: `add` appends to them, `store.clear()` forgets them."
-        )
+def type_of(values: Iterable[Value]) -> type | None:
+    """Return the type of the values of a column, `None` if it has none."""
+    return next((type(value) for value in values if value is not None), None)
 
 
-def type_of(value: object) -> type | None:
-    """Return the type of a value of a column, `None` if columns cannot hold it."""
-    return type(value) if type(value) in (str, int, float, bool) else None
-
-
-def is_of_type(value: Value, of_column: type | None) -> bool:
+def is_of_type(value: Value, kind: type | None) -> bool:
     """Return whether a column of this type can hold a value: integers count as floats."""
-    if value is None or of_column is None:
-        return True
-    return type_of(value) is of_column or (of_column is float and type(value) is int)
+    return None in (value, kind) or type(value) is kind or (kind, type(value)) == (float, int)
 
 
 def check_types(
@@ -247,11 +219,10 @@ def check_types(
 ) -> None:
     """Raise unless all values are of the type of their column, a new column of one type alone."""
     for name, values in metadata.items():
-        held = columns.get(name)
+        kind = columns.get(name) or type_of(values)
         for value in values:
-            if not is_of_type(value, held):
+            if not is_of_type(value, kind):
                 raise TypeError(
-                    f"Expected values of `{name}` of type {getattr(held, '__name__', None)}, "
+                    f"Expected values of `{name}` of type {getattr(kind, '__name__', None)}, "
                     f"as those before, got {value!r}."
                 )
-            held = type_of(value) if held is None else held

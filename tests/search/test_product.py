@@ -9,8 +9,9 @@ from torch.testing import assert_close
 
 from pml_hashing.codes import hamming_distance, pack
 from pml_hashing.search import HammingKNN, exact
-from pml_hashing.search._ids import CountedIds, Ids
+from pml_hashing.search._ids import Ids
 from pml_hashing.search._table import Table
+from pml_hashing.search.store import Records
 
 
 @given(
@@ -88,14 +89,18 @@ def test_what_changes_is_seen_on_every_device(device):
     assert_close(knn(codes, 6), HammingKNN()(codes, 6, expected))
 
 
+def codes():
+    return pack(torch.randn(4, 8))
+
+
 def test_a_copy_elsewhere_is_made_once_for_as_long_as_nothing_changes():
-    table, device = Table(pack(torch.randn(4, 8)), Ids(CountedIds(0, 4))), torch.device("meta")
+    table, device = Table(8, {"packed_codes": codes()}, Ids(range(4))), torch.device("meta")
     copy = table.searched(device, {})[0]
     assert (copy.shape, copy.device) == ((4, 1), device)
     assert table.searched(device, {})[0] is copy
     for change in (
-        lambda: table.replace(np.array([0]), pack(torch.randn(1, 8)), None, {}),
-        lambda: table.append(pack(torch.randn(1, 8)), None, 4, None, {}),
+        lambda: table.replace(np.arange(4), Records([], codes(), None, {})),
+        lambda: table.append(Records([], codes(), None, {})),
         lambda: table.remove(np.array([1])),
     ):
         change()
