@@ -272,9 +272,10 @@ class CodeBank(nn.Module):
 
     def row_blocks(self, progress: bool = False) -> Iterator[slice]:
         """Yield slices that cover all samples, with a progress bar if asked."""
-        starts, hidden = range(0, len(self), ROWS_OF_A_BLOCK), not progress
-        hidden = hidden or len(starts) == 1
-        with tqdm(starts, "updating codes", leave=False, disable=hidden) as bar:
+        starts = range(0, len(self), ROWS_OF_A_BLOCK)
+        # Given only where it is hidden: `disable` goes before the environment's TQDM_DISABLE.
+        hidden: dict[str, Any] = {} if progress and len(starts) > 1 else {"disable": True}
+        with tqdm(starts, "updating codes", leave=False, **hidden) as bar:
             for start in bar:
                 yield slice(start, start + ROWS_OF_A_BLOCK)
 
