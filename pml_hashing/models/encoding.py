@@ -99,7 +99,9 @@ class Encoder:
     def _fill(self, sink: InMemory | CodeWriter, inputs: Any) -> None:
         batches = self._to_batches(inputs, sink.num_done)
         with running(self.model, self.device, self.amp):
-            hidden = {} if self.progress else {"disable": True}  # or as TQDM_DISABLE says
+            hidden: dict[str, Any] = (
+                {} if self.progress else {"disable": True}
+            )  # or as TQDM_DISABLE says
             bar = tqdm(batches, desc="encode", unit="batch", **hidden)
             for codes in _one_behind(map(self._run, bar)):
                 batch = codes.batch
