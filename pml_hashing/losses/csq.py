@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pml_hashing._checks import check_at_least
-from pml_hashing.codes import binarize
+from pml_hashing.codes import binarize_unchecked
 from pml_hashing.losses._base import BaseHashingLoss, LossDict
 from pml_hashing.losses._classes import batch_of_classes, centers_of_classes
 from pml_hashing.pairs import IndicesTuple
@@ -67,6 +67,7 @@ class CSQLoss(BaseHashingLoss):
         [code](https://github.com/yuanli2333/Hadamard-Matrix-for-hashing).
     """
 
+    of_pairs = False
     hash_centers: Tensor
     tie_code: Tensor
 
@@ -98,11 +99,9 @@ class CSQLoss(BaseHashingLoss):
         ref_emb: Tensor,
         ref_labels: Tensor | None,
     ) -> LossDict:
-        codes, rows = batch_of_classes(
-            self.hash_centers, embeddings, ref_emb, labels, indices_tuple
-        )
+        codes, rows = batch_of_classes(self.hash_centers, embeddings, ref_emb, labels)
         # The sums are whole numbers: half a bit decides only those that are 0.
-        centers = binarize(rows @ self.hash_centers.to(codes) + self.tie_code.to(codes) / 2)
+        centers = binarize_unchecked(rows @ self.hash_centers.to(codes) + self.tie_code.to(codes) / 2)
         center_loss = _cross_entropy(centers * codes) * (rows.sum(dim=1) > 0)
         quantization = self.quantization_weight * (codes.abs() - 1).square().mean(dim=2)
         return {

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pml_hashing._checks import check_at_least, check_label_values, require_labels
 from pml_hashing.code_bank import CodeBank
-from pml_hashing.codes import at_least_float32, binarize
+from pml_hashing.codes import at_least_float32, binarize_unchecked
 from pml_hashing.losses._base import BaseHashingLoss, LossDict, codes_of_networks
 from pml_hashing.losses.terms import Batch, ClassStructureQuantization, DualRegression
 from pml_hashing.losses.terms.affinity_graph import graph_losses
@@ -51,6 +51,8 @@ class ClassStructureQuantizationLoss(BaseHashingLoss):
         (i) of the abstract. Equations: ours.
     """
 
+    of_pairs = False
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.term = ClassStructureQuantization()
@@ -68,7 +70,7 @@ class ClassStructureQuantizationLoss(BaseHashingLoss):
         with torch.no_grad():
             bank = CodeBank.of_batch(labels, num_classes, *(c.detach() for c in codes))
             pull = self.term.pull(bank)
-            bank.binary_codes.copy_(binarize(pull)[bank.groups])
+            bank.binary_codes.copy_(binarize_unchecked(pull)[bank.groups])
             bank.codes_changed()
         losses = self.term.losses(Batch(bank, slice(None), codes), {})
         return {"loss": self.element_loss(losses)}
@@ -172,6 +174,8 @@ class DualSemanticRegressionLoss(BaseHashingLoss):
         Quantization](https://arxiv.org/abs/2110.12478), Information Sciences 589, 2022: the term
         (ii) of the abstract. Equations: ours.
     """
+
+    of_pairs = False
 
     def __init__(
         self,

@@ -59,6 +59,7 @@ class OrthoHashLoss(BaseHashingLoss):
         [code](https://github.com/kamwoh/orthohash).
     """
 
+    of_pairs = False
     hash_centers: Tensor
 
     def __init__(
@@ -90,9 +91,7 @@ class OrthoHashLoss(BaseHashingLoss):
         ref_emb: Tensor,
         ref_labels: Tensor | None,
     ) -> LossDict:
-        codes, rows = batch_of_classes(
-            self.hash_centers, embeddings, ref_emb, labels, indices_tuple
-        )
+        codes, rows = batch_of_classes(self.hash_centers, embeddings, ref_emb, labels)
         cosines = unit(codes) @ unit(self.hash_centers.to(codes)).T
         logits = self.scale * (cosines - self.margin * rows)
         return {"loss": self.element_loss(cross_entropy(logits, rows))}

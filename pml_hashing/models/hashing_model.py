@@ -33,6 +33,7 @@ class HashingModel(nn.Module):
         bound: `"tanh"` for codes from -1 to 1, `"scaled_tanh"`, or `"none"`: see `HashLayer`.
         drop_rate: Dropout before the classifier in timm's terms, so before the hash layer, and in
             the hidden layer of the `"mlp"` head. A module of one's own has its own dropout.
+        batch_norm: Batch normalization of the bits before the bound: see `HashLayer`.
         in_chans: Channels of an image. timm adapts trained weights to other than 3.
         img_size: Height and width of an image, for `transform` and for backbones of a fixed size
             such as ViT and Swin. The backbone's own if `None`.
@@ -85,6 +86,7 @@ class HashingModel(nn.Module):
         head: Head = "linear",
         bound: Bound = "tanh",
         drop_rate: float = 0.0,
+        batch_norm: bool = False,
         in_chans: int = 3,
         img_size: int | None = None,
         num_features: int | None = None,
@@ -107,7 +109,12 @@ class HashingModel(nn.Module):
             input_size = (self.data_config or {}).get("input_size", (in_chans, size, size))
             num_features = feature_width(self.trunk, input_size)
         self.embedder = HashLayer(
-            num_features, code_length, head=head, bound=bound, drop_rate=drop_rate
+            num_features,
+            code_length,
+            head=head,
+            bound=bound,
+            drop_rate=drop_rate,
+            batch_norm=batch_norm,
         )
         self.code_length = code_length
         self._options = {
@@ -116,6 +123,7 @@ class HashingModel(nn.Module):
             "head": head,
             "bound": bound,
             "drop_rate": drop_rate,
+            "batch_norm": batch_norm,
             "in_chans": in_chans,
             "img_size": img_size,
             "num_features": num_features,

@@ -68,16 +68,16 @@ def test_default_distance_is_relaxed():
     ],
 )
 def test_wrong_shapes_are_named(codes_shape, labels_shape, message):
-    codes, labels = torch.zeros(codes_shape), torch.zeros(labels_shape)
+    codes, labels = torch.zeros(codes_shape), torch.zeros(labels_shape).long()
     with pytest.raises(ValueError, match=message):
         AllPairs()(codes, labels)
     message = message.replace("`labels`", "`ref_labels`").replace("`embeddings`", "`ref_emb`")
     with pytest.raises(ValueError, match=message.replace("batch_size, .*", "batch_size, 3")):
-        AllPairs()(torch.zeros(4, 3), torch.zeros(4), codes, labels)
+        AllPairs()(torch.zeros(4, 3), torch.zeros(4).long(), codes, labels)
 
 
 def test_reference_needs_labels_and_the_same_code_length():
-    codes, labels = torch.zeros(4, 3), torch.zeros(4)
+    codes, labels = torch.zeros(4, 3), torch.zeros(4).long()
     with pytest.raises(ValueError, match="`ref_labels` together with `ref_emb`"):
         AllPairs()(codes, labels, ref_emb=codes)
     with pytest.raises(ValueError, match=r"`ref_emb` of shape \(batch_size, 3\), .* got \(4, 2\)"):
