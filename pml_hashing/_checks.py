@@ -27,7 +27,11 @@ def check_finite(codes: Tensor, name: str) -> None:
 
     Reads the smallest and the largest value back from the device. Booleans and bytes are bits.
     """
-    if codes.dtype in (torch.bool, torch.uint8, *UNSIGNED) or codes.is_complex() or not codes.numel():
+    if (
+        codes.dtype in (torch.bool, torch.uint8, *UNSIGNED)
+        or codes.is_complex()
+        or not codes.numel()
+    ):
         return
     bounds = codes.new_empty(2)  # read back in one copy
     torch.aminmax(codes.detach(), out=(bounds[0], bounds[1]))

@@ -240,7 +240,8 @@ def hamming_distance(
     Computed as that matrix product, which is exact, over blocks of the database.
 
     Args:
-        query_codes: Real or binary codes or bits (bool) `(num_queries, code_length)`, or packed codes (uint8).
+        query_codes: Real or binary codes or bits (bool) `(num_queries, code_length)`, or packed
+            codes (uint8).
         database_codes: Codes of the same kind and length, `(num_database, code_length)`.
         block_size: Database items whose bits are held as floats at a time.
 
@@ -278,7 +279,8 @@ def paired_hamming_distance(query_codes: Tensor, database_codes: Tensor) -> Tens
     """Return the number of differing bits of each query and the database item in the same row.
 
     Args:
-        query_codes: Real or binary codes or bits (bool) `(n, code_length)`, or packed codes (uint8).
+        query_codes: Real or binary codes or bits (bool) `(n, code_length)`, or packed codes
+            (uint8).
         database_codes: Codes of the same kind and shape.
 
     Returns:

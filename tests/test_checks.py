@@ -72,7 +72,7 @@ def test_right_arguments_pass(check, arguments):
                 check_finite,
                 (torch.tensor([[1, 0], [1, 1]], dtype=dtype), "codes"),
                 ValueError,
-                r"`codes` whose signs are the bits, .* got 0 and 1 alone, .* `2 \* codes - 1`, or `co",
+                r"`codes` whose signs .* got 0 and 1 alone, .* `2 \* codes - 1`, or `codes\.bool",
             )
             for dtype in (torch.int8, torch.int64, torch.float16, torch.bfloat16, torch.float64)
         ),

@@ -242,3 +242,12 @@ def test_packed_codes_are_checked():
         unpack(packed_codes, 0)
     with pytest.raises(TypeError, match=r"`codes` to be a torch\.Tensor, got ndarray"):
         pack(np.ones((2, 8)))
+
+
+def test_bits_in_place_of_packed_codes_are_named():
+    bits = (torch.randn(2, 16) >= 0).to(torch.uint8)
+    for function in (lambda c: unpack(c, 16), lambda c: to_signs(c, 16)):
+        with pytest.raises(
+            ValueError, match=r"\(n, 2, for 16 bits\), .* Bits .* `packed_codes\.bo"
+        ):
+            function(bits)

@@ -12,7 +12,15 @@ from pml_hashing._checks import check_at_least
 from pml_hashing.baselines._base import BaseShallowHasher, check_count, check_positive
 from pml_hashing.baselines._kernel import AnchorKernel
 from pml_hashing.codes import binarize_unchecked
-from pml_hashing.solvers import check_sweeps, class_sums, dcc, dcc_objective, label_counts, label_sums, ridge
+from pml_hashing.solvers import (
+    check_sweeps,
+    class_sums,
+    dcc,
+    dcc_objective,
+    label_counts,
+    label_sums,
+    ridge,
+)
 
 
 class SDH(BaseShallowHasher):

@@ -148,12 +148,8 @@ class BaseHashingLoss(BaseMetricLossFunction):
                 embeddings, labels, indices_tuple, ref_emb, ref_labels, **extra
             )
         check_loss_dict(loss_dict, self._sub_loss_names(), type(self).__name__)
-        if indices_tuple is not None and not self.of_pairs:
-            dtype = torch.promote_types(embeddings.dtype, torch.float32)
-            weights = lmu.convert_to_weights(indices_tuple, embeddings, dtype)
-            for sub_loss in loss_dict.values():
-                if sub_loss["reduction_type"] == "element":
-                    sub_loss["losses"] = sub_loss["losses"] * weights
+        if not self.of_pairs:
+            weigh_samples(loss_dict, indices_tuple, embeddings)
         if self.collect_stats:
             for name, sub_loss in loss_dict.items():  # 0, an integer, where there is no pair
                 setattr(self, name, torch.as_tensor(sub_loss["losses"]).float().mean().item())
@@ -203,6 +199,17 @@ def codes_of_networks(embeddings: Tensor, ref_emb: Tensor) -> list[Tensor]:
     return [at_least_float32(embeddings), at_least_float32(ref_emb)]
 
 
+def weigh_samples(
+    loss_dict: LossDict, indices_tuple: IndicesTuple | None, embeddings: Tensor
+) -> None:
+    """Multiply the losses of each sample by how often a miner chose it, at most 1."""
+    dtype = torch.promote_types(embeddings.dtype, torch.float32)
+    for sub_loss in loss_dict.values() if indices_tuple is not None else ():
+        if sub_loss["reduction_type"] == "element":
+            weights = lmu.convert_to_weights(indices_tuple, embeddings, dtype)
+            sub_loss["losses"] = sub_loss["losses"] * weights
+
+
 def check_reducer(reducer: nn.Module, labels: Tensor | None) -> None:
     """Raise if a reducer, or one within it, would fail or weigh the losses by something else."""
     for module in reducer.modules():
@@ -214,7 +221,8 @@ def check_reducer(reducer: nn.Module, labels: Tensor | None) -> None:
         if isinstance(module, ClassWeightedReducer) and (labels is None or labels.ndim != 1):
             got = "none" if labels is None else f"multi-hot rows of shape {tuple(labels.shape)}"
             raise ValueError(
-                f"Expected `labels` with class ids, by which ClassWeightedReducer weighs, got {got}."
+                "Expected `labels` with class ids, by which ClassWeightedReducer weighs, "
+                f"got {got}."
             )
 
 

@@ -128,11 +128,13 @@ class CrossBatchMemory(losses.CrossBatchMemory):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         self.queue_idx, self.has_been_filled = state["queue_idx"], state["has_been_filled"]
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
         labels = state_dict.get(f"{prefix}label_memory")
         if isinstance(labels, Tensor):  # of the kind and dtype that were remembered
             self.label_memory = self.label_memory.new_zeros(labels.shape, dtype=labels.dtype)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 def check_loss_of_pairs(loss: nn.Module, wrapper: Any) -> None:

@@ -101,7 +101,9 @@ class CSQLoss(BaseHashingLoss):
     ) -> LossDict:
         codes, rows = batch_of_classes(self.hash_centers, embeddings, ref_emb, labels)
         # The sums are whole numbers: half a bit decides only those that are 0.
-        centers = binarize_unchecked(rows @ self.hash_centers.to(codes) + self.tie_code.to(codes) / 2)
+        centers = binarize_unchecked(
+            rows @ self.hash_centers.to(codes) + self.tie_code.to(codes) / 2
+        )
         center_loss = _cross_entropy(centers * codes) * (rows.sum(dim=1) > 0)
         quantization = self.quantization_weight * (codes.abs() - 1).square().mean(dim=2)
         return {

@@ -207,7 +207,7 @@ class DualSemanticRegressionLoss(BaseHashingLoss):
         ref_emb: Tensor,
         ref_labels: Tensor | None,
     ) -> LossDict:
-        codes, labels = at_least_float32(embeddings), require_labels(labels)
+        codes, labels = codes_of_networks(embeddings, ref_emb)[0], require_labels(labels)
         if not labels.is_cuda:  # reading values back from a GPU would stop it
             check_label_values(labels, self.num_classes, "labels")
         with torch.no_grad():

@@ -34,8 +34,8 @@ class HashNetLoss(BaseHashingLoss):
             `None`.
         label_overlap: Weigh similar pairs by $c_{ij} = |y_i \cap y_j| / |y_i \cup y_j|$ of their
             sets of labels, as in the paper; the authors' code does not.
-        **kwargs: Arguments of PML's losses: `distance` in place of $h_i^\top h_j$, or, where a small
-            one means similar, of its negative; `reducer`, `embedding_regularizer`, ...
+        **kwargs: Arguments of PML's losses: `distance` in place of $h_i^\top h_j$ (of one not
+            inverted, the negative); `reducer`, `embedding_regularizer`, ...
 
     Raises:
         ValueError: If `alpha` is not positive.

@@ -123,10 +123,10 @@ class HashingModel(nn.Module):
             "head": head,
             "bound": bound,
             "drop_rate": drop_rate,
-            "batch_norm": batch_norm,
             "in_chans": in_chans,
             "img_size": img_size,
             "num_features": num_features,
+            **({"batch_norm": True} if batch_norm else {}),
         }
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -352,7 +352,11 @@ MULTI_HOT = torch.zeros(4, 3)
         ({0: CODES / 0 - CODES / 0}, ValueError, "finite values in `query_codes`"),
         ({2: CODES / 0}, ValueError, "finite values in `database_codes`, .* 4 of 4 rows"),
         ({0: CODES.byte()}, TypeError, "both packed .* got torch.uint8 and torch.float32"),
-        ({2: CODES.to(torch.uint16)}, TypeError, "`database_codes` with real codes.* got torch.uint16"),
+        (
+            {2: CODES.to(torch.uint16)},
+            TypeError,
+            "`database_codes` with real codes.* got torch.uint16",
+        ),
         ({0: CODES.cfloat()}, TypeError, "`query_codes` with real codes.* got torch.complex64"),
         ({0: CODES.tolist()}, TypeError, "`query_codes` to be a torch.Tensor, got list"),
         ({1: LABELS[:3]}, ValueError, r"`query_labels` of shape \(4,\) .* got \(3,\)"),

@@ -21,7 +21,10 @@ WITH_DISTANCE = {"HashNetLoss"}
 OF_PAIRS = {"AffinityGraphLoss", "DHNLoss", "DNNHLoss", "DPSHLoss", "DTSHLoss", "HashNetLoss"}
 TERMS_OF_PAIRS = {"ADSQLoss", "DADHLoss", "DAPHLoss", "DFHLoss", "DSAHLoss", "DSDHLoss"}
 SIZES = {"num_classes": 4, "code_length": 16, "label_widths": (8,)}
-LABELS = {"class_ids": torch.arange(12) % 4, "multi_hot": torch.eye(4, dtype=torch.long)[[0, 1, 2] * 4]}
+LABELS = {
+    "class_ids": torch.arange(12) % 4,
+    "multi_hot": torch.eye(4, dtype=torch.long)[[0, 1, 2] * 4],
+}
 LABELS["multi_hot"][:5, 3] = 1
 
 
@@ -91,7 +94,9 @@ def test_class_weighted_reducer_weighs_class_ids(name, codes):
         expected = expected + (sub_loss["losses"] * weights[LABELS["class_ids"][anchors]]).mean()
     assert_close(weighted(codes, LABELS["class_ids"]), expected)
     for size in (12, 4):  # of as many samples as classes it went unnoticed
-        with pytest.raises(ValueError, match=r"class ids, by which ClassWeightedReducer .* multi-h"):
+        with pytest.raises(
+            ValueError, match=r"class ids, by which ClassWeightedReducer .* multi-h"
+        ):
             weighted(codes[:size], LABELS["multi_hot"][:size])
 
 
@@ -124,7 +129,7 @@ def test_a_miner_weighs_the_samples_of_a_loss_without_pairs(name, form, labels, 
         pytest.skip("takes the pairs")
     plain, mined = loss_func(codes, labels), loss_func(codes, labels, chosen)
     counts = [sum(place == i for part in chosen for place in part.tolist()) for i in range(12)]
-    weights = torch.tensor([count / max(max(counts), 1) for count in counts])
+    weights = torch.tensor([count / max(*counts, 1) for count in counts])
     weights = torch.ones(12) if form == "none" else weights
     assert_close(weights, lmu.convert_to_weights(chosen, torch.arange(12), torch.float32))
     for key, sub_loss in plain.items():
@@ -140,8 +145,8 @@ def test_a_miner_chooses_the_pairs_of_a_loss_of_pairs(name, labels, codes):
 
 
 def test_without_weight_a_term_of_pairs_takes_none():
-    assert losses.DSAHLoss(4, 16).of_pairs
-    assert not losses.DSDHLoss(4, 16, likelihood_weight=0).of_pairs
+    assert losses.DADHLoss(4, 16).of_pairs
+    assert not losses.DADHLoss(4, 16, likelihood_weight=0).of_pairs
 
 
 def test_torch_func_goes_through(name, codes):

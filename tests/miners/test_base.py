@@ -84,3 +84,19 @@ def test_reference_needs_labels_and_the_same_code_length():
         AllPairs()(codes, labels, torch.zeros(4, 2), labels)
     with pytest.raises(TypeError, match=r"`labels` to be a torch\.Tensor, got list"):
         AllPairs()(codes, [0, 0, 1, 1])
+
+
+@pytest.mark.parametrize("values", [[torch.nan, -1.0], [torch.inf, 0.5], [0.0, 1.0]])
+def test_codes_that_have_no_bits_are_named(values):
+    codes, labels = torch.tensor(values).expand(4, 2), torch.arange(4)
+    for given, name in (
+        ((codes, labels), "embeddings"),
+        ((-torch.ones(4, 2), labels, codes, labels), "ref_emb"),
+    ):
+        with pytest.raises(ValueError, match=rf"Expected .*`{name}`.* (NaN|0 and 1 alone)"):
+            AllPairs()(*given)
+
+
+def test_class_ids_are_integers():
+    with pytest.raises(TypeError, match=r"`labels` with integer class ids, got torch\.float32"):
+        AllPairs()(torch.randn(4, 2), torch.tensor([0.0, 1.0, torch.nan, 1.0]))
