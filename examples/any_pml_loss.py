@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from pml_hashing.distances import HammingDistance
 from pml_hashing.evaluation import mean_average_precision
+from pml_hashing.models import HashLayer
 from pml_hashing.regularizers import QuantizationRegularizer
 
 CODE_LENGTH = 32
@@ -26,9 +27,7 @@ train, database, queries = torch.randperm(len(labels), device=device).split([797
 model = nn.Sequential(
     nn.Linear(64, 128),
     nn.ReLU(),
-    nn.Linear(128, CODE_LENGTH),
-    nn.BatchNorm1d(CODE_LENGTH),  # else many bits end up the same for all images
-    nn.Tanh(),
+    HashLayer(128, CODE_LENGTH, batch_norm=True),  # else many bits are the same for all images
 ).to(device)
 loss_func = TripletMarginLoss(
     margin=CODE_LENGTH / 4,  # in bits

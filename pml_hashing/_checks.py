@@ -1,5 +1,6 @@
 """Checks of arguments. Every message says what was expected and what came."""
 
+import math
 from collections.abc import Sized
 from numbers import Integral
 
@@ -28,12 +29,31 @@ def check_codes(codes: Tensor, name: str, code_length: int | None = None) -> Non
 
 
 def check_finite(codes: Tensor, name: str) -> None:
-    """Raise if `codes` holds NaN or infinity. Reads the result back from the device."""
-    if codes.is_floating_point() and not codes.isfinite().all():
-        rows = (~codes.isfinite()).any(dim=1).nonzero().flatten()
+    """Raise if `codes` holds NaN or infinity, or 0 and 1 alone, which have the sign of ones.
+
+    Reads the smallest and the largest value back from the device. Booleans and bytes are bits.
+    """
+    if (
+        codes.dtype in (torch.bool, torch.uint8, *UNSIGNED)
+        or codes.is_complex()
+        or not codes.numel()
+    ):
+        return
+    bounds = codes.new_empty(2)  # read back in one copy
+    torch.aminmax(codes.detach(), out=(bounds[0], bounds[1]))
+    low, high = bounds.tolist()
+    if not math.isfinite(high - low):
+        rows = (~codes.isfinite()).view(len(codes), -1).any(dim=1).nonzero().flatten()
+        if len(rows) > 0:  # else the difference alone is too large
+            raise ValueError(
+                f"Expected finite values in `{name}`, got NaN or infinity in {len(rows)} of "
+                f"{len(codes)} rows, the first of them row {rows[0].item()}."
+            )
+    if (low, high) == (0, 1) and bool(((codes == 0) | (codes == 1)).all()):
         raise ValueError(
-            f"Expected finite values in `{name}`, got NaN or infinity in {len(rows)} of "
-            f"{len(codes)} rows, the first of them row {rows[0].item()}."
+            f"Expected `{name}` whose signs are the bits, such as -1 and 1, got 0 and 1 alone, "
+            f"which would all be set bits: pass `2 * {name} - 1`, or `{name}.bool()`, whose values "
+            "are the bits."
         )
 
 
@@ -67,6 +87,9 @@ def _check_kind_of_labels(labels: Tensor, name: str) -> None:
             f"Expected `{name}` of a signed integer dtype or uint8, such as `{name}.long()`, "
             f"got {labels.dtype}."
         )
+    is_integer = not (labels.is_floating_point() or labels.is_complex())
+    if labels.ndim == 1 and (labels.dtype == torch.bool or not is_integer):
+        raise TypeError(f"Expected `{name}` with integer class ids, got {labels.dtype}.")
 
 
 def check_label_values(labels: Tensor, num_classes: int, name: str) -> None:
@@ -83,8 +106,6 @@ def check_label_values(labels: Tensor, num_classes: int, name: str) -> None:
             )
         if not ((labels == 0) | (labels == 1)).all():
             raise ValueError(f"Expected multi-hot `{name}` of zeros and ones, got other values.")
-    elif labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise TypeError(f"Expected `{name}` with integer class ids, got {labels.dtype}.")
     elif len(labels) and (labels.min() < 0 or labels.max() >= num_classes):
         raise ValueError(
             f"Expected `{name}` with class ids from 0 to {num_classes - 1}, "

@@ -8,16 +8,29 @@ from torch import Tensor
 from pml_hashing._checks import check_at_least, check_codes, check_finite
 
 BITS_OF_A_BYTE = 8
-WITHOUT_SIGN = (torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
+WITHOUT_SIGN = (torch.uint8, torch.uint16, torch.uint32, torch.uint64)
 
 
 def binarize(codes: Tensor) -> Tensor:
     """Return -1 or 1 for every element of `codes`, in its dtype. Zero becomes 1.
 
+    Booleans are bits: -1 or 1 for them is float32. Values on the CPU are checked; those on a GPU,
+    which it would stop to read back, are not.
+
     Raises:
-        TypeError: If `codes` are booleans or unsigned integers, which have no sign.
+        TypeError: If `codes` are unsigned integers, which have no sign.
+        ValueError: If `codes` hold NaN or infinity, or 0 and 1 alone.
     """
-    return bits_to_signs(_is_set(codes), codes.dtype)
+    if codes.device.type == "cpu":
+        check_finite(codes, "codes")
+    return binarize_unchecked(codes)
+
+
+def binarize_unchecked(codes: Tensor) -> Tensor:
+    """Return what `binarize` does, without a look at the values: of NaN it is -1."""
+    return bits_to_signs(
+        _is_set(codes), torch.float32 if codes.dtype == torch.bool else codes.dtype
+    )
 
 
 def bits_to_signs(bits: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -36,7 +49,7 @@ def to_signs(
     """Return real, binary or packed codes (uint8) as -1 and 1. Their values are not checked.
 
     Args:
-        codes: Real or binary codes `(n, code_length)`, or packed codes.
+        codes: Real or binary codes or bits (bool) `(n, code_length)`, or packed codes.
         code_length: Number of bits of packed codes. All bits of the bytes if `None`.
         dtype: Of the result.
     """
@@ -46,8 +59,12 @@ def to_signs(
 
 
 def _is_set(codes: Tensor) -> Tensor:
+    if codes.dtype == torch.bool:
+        return codes
     if codes.dtype in WITHOUT_SIGN:
-        raise TypeError(f"Expected `codes` with a sign, real or -1 and 1, got {codes.dtype}.")
+        raise TypeError(
+            f"Expected `codes` with a sign, real or -1 and 1, or bits (bool), got {codes.dtype}."
+        )
     return codes >= 0
 
 
@@ -57,9 +74,15 @@ def at_least_float32(codes: Tensor) -> Tensor:
 
 
 class _StraightThroughSign(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, codes: Tensor) -> Tensor:
-        return binarize(codes)
+    def forward(codes: Tensor) -> Tensor:
+        return binarize_unchecked(codes)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        """Keep nothing: `torch.func` asks for this apart from `forward`."""
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -91,7 +114,7 @@ def packed_length(code_length: int) -> int:
 
 
 def pack(codes: Tensor) -> Tensor:
-    """Pack the bits of real or binary codes into bytes, eight to a byte.
+    """Pack the bits of real or binary codes, or of booleans, into bytes, eight to a byte.
 
     Bit `l` of a code is bit `l % 8`, the lowest first, of byte `l // 8`: the layout of
     `numpy.packbits(bitorder="little")` and of faiss. A code length that is not a multiple of 8 is
@@ -99,14 +122,15 @@ def pack(codes: Tensor) -> Tensor:
     the code length beside them (`unpack` takes it).
 
     Args:
-        codes: Real or binary codes, `(n, code_length)`, on any device.
+        codes: Real or binary codes, or bits (bool), `(n, code_length)`, on any device.
 
     Returns:
         Packed codes, uint8, `(n, ceil(code_length / 8))`, on the device of `codes`.
 
     Raises:
-        TypeError: If `codes` are booleans or unsigned, or uint8 and thus packed already.
-        ValueError: If `codes` is not a matrix, is empty, or holds NaN or infinity.
+        TypeError: If `codes` are unsigned, or uint8 and thus packed already.
+        ValueError: If `codes` is not a matrix, is empty, or holds NaN or infinity, or only
+            0 and 1.
 
     Examples:
         >>> import torch
@@ -137,11 +161,15 @@ def check_packed_codes(packed_codes: Tensor, name: str, code_length: int | None 
     shape = tuple(packed_codes.shape)
     if len(shape) != 2 or 0 in shape or width not in (None, shape[1]):
         wanted = "num_bytes" if width is None else f"{width}, for {code_length} bits"
-        raise ValueError(f"Expected `{name}` of shape (n, {wanted}), not empty, got {shape}.")
+        unpacked = width is not None and shape[1:] == (code_length,)
+        hint = f" Bits that are not packed are bool: `{name}.bool()`." if unpacked else ""
+        raise ValueError(f"Expected `{name}` of shape (n, {wanted}), not empty, got {shape}.{hint}")
 
 
 def check_codes_of_any_kind(codes: Tensor, name: str, code_length: int | None = None) -> None:
-    """Raise unless `codes` are real, binary or packed codes (uint8), finite, one in each row.
+    """Raise unless `codes` are real, binary, bool or packed codes (uint8), one in each row.
+
+    They must be finite, and not 0 and 1 alone.
 
     Args:
         codes: Whatever a caller passed.
@@ -154,7 +182,7 @@ def check_codes_of_any_kind(codes: Tensor, name: str, code_length: int | None = 
     check_codes(codes, name, code_length)
     if codes.dtype in WITHOUT_SIGN or codes.is_complex():
         raise TypeError(
-            f"Expected `{name}` with real codes, -1 and 1, or packed codes (uint8), "
+            f"Expected `{name}` with real codes, -1 and 1, bits (bool), or packed codes (uint8), "
             f"got {codes.dtype}."
         )
     check_finite(codes, name)
@@ -207,7 +235,8 @@ def hamming_distance(
     Computed as that matrix product, which is exact, over blocks of the database.
 
     Args:
-        query_codes: Real or binary codes `(num_queries, code_length)`, or packed codes (uint8).
+        query_codes: Real or binary codes or bits (bool) `(num_queries, code_length)`, or packed
+            codes (uint8).
         database_codes: Codes of the same kind and length, `(num_database, code_length)`.
         block_size: Database items whose bits are held as floats at a time.
 
@@ -216,7 +245,7 @@ def hamming_distance(
 
     Raises:
         TypeError: If one side is packed and the other is not.
-        ValueError: If a shape is wrong, or a code is NaN or infinite.
+        ValueError: If a shape is wrong, or codes are NaN or infinite, or 0 and 1 alone.
 
     Examples:
         >>> import torch
@@ -245,7 +274,8 @@ def paired_hamming_distance(query_codes: Tensor, database_codes: Tensor) -> Tens
     """Return the number of differing bits between each query and the item in the same row.
 
     Args:
-        query_codes: Real or binary codes `(n, code_length)`, or packed codes (uint8).
+        query_codes: Real or binary codes or bits (bool) `(n, code_length)`, or packed codes
+            (uint8).
         database_codes: Codes of the same kind and shape.
 
     Returns:
@@ -253,7 +283,7 @@ def paired_hamming_distance(query_codes: Tensor, database_codes: Tensor) -> Tens
 
     Raises:
         TypeError: If one side is packed and the other is not.
-        ValueError: If a shape is wrong, or a code is NaN or infinite.
+        ValueError: If a shape is wrong, or codes are NaN or infinite, or 0 and 1 alone.
     """
     _check_pair(query_codes, database_codes)
     if len(query_codes) != len(database_codes):

@@ -7,10 +7,19 @@ one 1 each, and are never expanded; multi-hot rows `(n, C)` are the matrix itsel
 import torch
 from torch import Tensor
 
-from pml_hashing._checks import check_at_least
+from pml_hashing._checks import check_at_least, check_integer
 
 CACHE_ROWS = 8192
 """Codes that `dcc` works on at a time on the CPU: their bits and targets stay in the cache."""
+MOST_SWEEPS = 10_000
+"""Sweeps that `dcc` accepts: a few dozen leave no bit to change."""
+
+
+def check_sweeps(sweeps: int) -> None:
+    """Raise unless this is a number of sweeps that `dcc` can make in a time one may wait for."""
+    check_integer(sweeps, 1, "sweeps")
+    if sweeps > MOST_SWEEPS:
+        raise ValueError(f"Expected `sweeps` of at most {MOST_SWEEPS}, got {sweeps}.")
 
 
 def _check_dcc(binary_codes: Tensor, gram: Tensor, target: Tensor) -> None:
@@ -50,7 +59,8 @@ def dcc(binary_codes: Tensor, gram: Tensor, target: Tensor, sweeps: int = 1) -> 
         The improved codes, a new tensor of the dtype of `binary_codes`.
 
     Raises:
-        ValueError: If the shapes do not agree.
+        TypeError: If `sweeps` is no integer.
+        ValueError: If the shapes do not agree, or `sweeps` is less than 1 or more than 10,000.
 
     Examples:
         >>> import torch
@@ -63,7 +73,7 @@ def dcc(binary_codes: Tensor, gram: Tensor, target: Tensor, sweeps: int = 1) -> 
         Shen et al., [Supervised Discrete Hashing](https://arxiv.org/abs/1503.01557), CVPR 2015.
     """
     _check_dcc(binary_codes, gram, target)
-    check_at_least(sweeps, 1, "sweeps")
+    check_sweeps(sweeps)
     coupling = gram.to(target, copy=True).fill_diagonal_(0)
     rows = CACHE_ROWS if target.device.type == "cpu" else len(target)
     improved = torch.empty_like(binary_codes)

@@ -28,7 +28,11 @@ CODES = torch.zeros(2, 3)
         (check_codes, (CODES, "codes", 3)),
         (check_finite, (CODES, "codes")),
         (check_finite, (torch.ones(2, 3, dtype=torch.uint8), "codes")),
-        (check_labels, (torch.zeros(2), CODES, "labels")),
+        (check_finite, (torch.ones(2, 3, dtype=torch.int8), "codes")),
+        (check_finite, (torch.tensor([[0.0, 0.5, 1.0]]), "codes")),
+        (check_finite, (torch.tensor([[-3e38, 3e38]]), "codes")),
+        (check_finite, (torch.tensor([[True, False]]), "codes")),
+        (check_labels, (torch.zeros(2, dtype=torch.long), CODES, "labels")),
         (check_labels, (torch.zeros(2, 7), CODES, "labels")),
         (check_label_values, (torch.tensor([0, 2]), 3, "labels")),
         (check_label_values, (torch.tensor([], dtype=torch.long), 3, "labels")),
@@ -62,6 +66,21 @@ def test_right_arguments_pass(check, arguments):
             (torch.tensor([[1.0], [torch.nan], [torch.inf]]), "codes"),
             ValueError,
             "finite values in `codes`, got NaN or infinity in 2 of 3 rows, .* row 1",
+        ),
+        *(
+            (
+                check_finite,
+                (torch.tensor([[1, 0], [1, 1]], dtype=dtype), "codes"),
+                ValueError,
+                r"`codes` whose signs .* got 0 and 1 alone, .* `2 \* codes - 1`, or `codes\.bool",
+            )
+            for dtype in (torch.int8, torch.int64, torch.float16, torch.bfloat16, torch.float64)
+        ),
+        (
+            check_labels,
+            (torch.tensor([0.0, torch.nan]), CODES, "labels"),
+            TypeError,
+            r"`labels` with integer class ids, got torch\.float32",
         ),
         (check_labels, ([0, 1], CODES, "labels"), TypeError, r"torch\.Tensor, got list"),
         (

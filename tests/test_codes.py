@@ -30,6 +30,7 @@ def make_codes(seed, n, code_length):
     """Return codes with zeros of both signs among them."""
     generator = torch.Generator().manual_seed(seed)
     codes = torch.randint(-2, 3, (n, code_length), generator=generator) / 2
+    codes[codes == 1] = 1.5  # 0 and 1 alone would be refused
     return torch.where(torch.rand(n, code_length, generator=generator) < 0.1, -0.0, codes)
 
 
@@ -127,9 +128,9 @@ def test_gradients_end_at_the_bits():
         assert not result.requires_grad
 
 
-@pytest.mark.parametrize("dtype", [torch.bool, torch.uint16, torch.uint32, torch.uint64])
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64])
 @pytest.mark.parametrize("function", [binarize, pack, to_signs, lambda c: hamming_distance(c, c)])
-def test_booleans_and_unsigned_integers_have_no_sign(function, dtype):
+def test_unsigned_integers_have_no_sign(function, dtype):
     with pytest.raises(TypeError, match=rf"`codes` with a sign, .*, got {dtype}"):
         function(torch.ones(2, 3, dtype=dtype))
 
@@ -147,6 +148,32 @@ def test_codes_of_all_kinds_become_the_same_signs(dtype, device):
     for bits in (codes >= 0, (codes >= 0).to(torch.uint8), (codes >= 0).float()):
         signs = bits_to_signs(bits, dtype)
         assert (signs.dtype, signs.tolist()) == (dtype, expected)
+
+
+def test_booleans_are_bits(device):
+    codes = torch.randn(5, 11, device=device)
+    bits = codes >= 0
+    assert_close(binarize(bits), binarize(codes))
+    assert_close(to_signs(bits, dtype=torch.int8), to_signs(codes, dtype=torch.int8))
+    assert_close(pack(bits), pack(codes))
+    assert_close(hamming_distance(bits, codes), hamming_distance(codes, codes))
+    assert_close(paired_hamming_distance(codes, bits), torch.zeros(5, dtype=torch.int32).to(device))
+
+
+@pytest.mark.parametrize("kind", SIGNED)
+@pytest.mark.parametrize(
+    "function",
+    [binarize, pack, lambda c: hamming_distance(-c, c), lambda c: paired_hamming_distance(c, -c)],
+)
+def test_zeros_and_ones_are_refused(function, kind):
+    with pytest.raises(ValueError, match=r"got 0 and 1 alone.* pass `2 \* \w+ - 1`, or `\w+\.bool"):
+        function(torch.tensor([[0, 1, 1], [1, 1, 1]], dtype=kind))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_binarize_refuses_what_is_no_number(value):
+    with pytest.raises(ValueError, match="finite values in `codes`"):
+        binarize(torch.tensor([-1.0, value]))
 
 
 @pytest.mark.parametrize("function", [binarize, pack])
@@ -215,3 +242,12 @@ def test_packed_codes_are_checked():
         unpack(packed_codes, 0)
     with pytest.raises(TypeError, match=r"`codes` to be a torch\.Tensor, got ndarray"):
         pack(np.ones((2, 8)))
+
+
+def test_bits_in_place_of_packed_codes_are_named():
+    bits = (torch.randn(2, 16) >= 0).to(torch.uint8)
+    for function in (lambda c: unpack(c, 16), lambda c: to_signs(c, 16)):
+        with pytest.raises(
+            ValueError, match=r"\(n, 2, for 16 bits\), .* Bits .* `packed_codes\.bo"
+        ):
+            function(bits)

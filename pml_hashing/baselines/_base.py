@@ -13,7 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pml_hashing._checks import check_integer
-from pml_hashing.codes import binarize
+from pml_hashing.codes import binarize_unchecked
 
 FLOATS = (np.float32, np.float64)
 """Features of another type, half precision and integers among them, become the first of these."""
@@ -30,7 +30,7 @@ def check_positive(value: float, name: str) -> None:
 
 def signs(values: np.ndarray) -> np.ndarray:
     """Return -1.0 or 1.0 for every value. Zero becomes 1."""
-    return binarize(torch.from_numpy(values)).numpy()
+    return binarize_unchecked(torch.from_numpy(values)).numpy()
 
 
 def encode_labels(y: ArrayLike) -> np.ndarray:

@@ -11,8 +11,16 @@ from torch import Tensor
 from pml_hashing._checks import check_at_least, check_integer
 from pml_hashing.baselines._base import BaseShallowHasher, check_positive
 from pml_hashing.baselines._kernel import AnchorKernel
-from pml_hashing.codes import binarize
-from pml_hashing.solvers import class_sums, dcc, dcc_objective, label_counts, label_sums, ridge
+from pml_hashing.codes import binarize_unchecked
+from pml_hashing.solvers import (
+    check_sweeps,
+    class_sums,
+    dcc,
+    dcc_objective,
+    label_counts,
+    label_sums,
+    ridge,
+)
 
 
 class SDH(BaseShallowHasher):
@@ -89,7 +97,7 @@ class SDH(BaseShallowHasher):
 
     def _fit(self, features: np.ndarray, labels: np.ndarray, random_state: RandomState) -> None:
         check_integer(self.max_iter, 1, "max_iter")
-        check_integer(self.sweeps, 1, "sweeps")
+        check_sweeps(self.sweeps)
         check_positive(self.classifier_penalty, "classifier_penalty")
         check_positive(self.kernel_penalty, "kernel_penalty")
         check_at_least(self.quantization_weight, 0, "quantization_weight")
@@ -100,7 +108,7 @@ class SDH(BaseShallowHasher):
             *(self.classifier_penalty, self.quantization_weight, self.kernel_penalty),
         )
         start = random_state.standard_normal((len(features), self.code_length))
-        codes = binarize(torch.from_numpy(start))
+        codes = binarize_unchecked(torch.from_numpy(start))
         maps, objective = problem.regress(codes), []
         for _ in range(self.max_iter):
             previous, codes = codes, problem.improve(codes, maps, self.sweeps)

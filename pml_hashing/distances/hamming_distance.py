@@ -6,8 +6,8 @@ import torch
 from pytorch_metric_learning.distances import BaseDistance
 from torch import Tensor
 
-from pml_hashing._checks import check_codes
-from pml_hashing.codes import at_least_float32, binarize
+from pml_hashing._checks import check_codes, check_finite
+from pml_hashing.codes import at_least_float32, binarize_unchecked
 
 
 class HammingDistance(BaseDistance):
@@ -32,7 +32,8 @@ class HammingDistance(BaseDistance):
             always means similar, so `normalize_embeddings` and `is_inverted` stay `False`.
 
     Raises:
-        ValueError: If `normalize_embeddings` or `is_inverted` is true.
+        ValueError: If `normalize_embeddings` or `is_inverted` is true. When called, if bits are
+            taken of codes on the CPU that are NaN or infinite, or 0 and 1 alone. Booleans are bits.
 
     Note:
         The relaxed distance of a code to itself is $\tfrac{1}{2}(K - \lVert u \rVert^2)$: zero once
@@ -90,5 +91,8 @@ class HammingDistance(BaseDistance):
                 f"Expected `{name}` without gradient, as bits have none: give a loss "
                 "HammingDistance(binarize=False), or detach the codes; got codes that require one."
             )
-        codes = at_least_float32(codes)
-        return binarize(codes) if self.binarize else codes
+        if not self.binarize:
+            return at_least_float32(codes)
+        if codes.device.type == "cpu":  # reading values back from a GPU would stop it
+            check_finite(codes, name)
+        return at_least_float32(binarize_unchecked(codes))

@@ -106,8 +106,7 @@ class Retrieval:
             )
         if not self.asymmetric:
             queries, items = self.query_codes, self.database_codes[:size].to(self.device)
-            is_packed = queries.dtype == torch.uint8
-            differs = queries != items if is_packed else (queries >= 0) != (items >= 0)
+            differs = to_signs(queries, dtype=torch.int8) != to_signs(items, dtype=torch.int8)
             _check_none_differs(differs, "codes")
         if self.given_relevance is None:
             labels = self.database_labels[:size].to(self.query_labels.device)

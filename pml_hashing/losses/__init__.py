@@ -5,6 +5,7 @@ from pml_hashing.losses._discrete import CodeUpdate, DiscreteLoss
 from pml_hashing.losses.adsh import ADSHLoss
 from pml_hashing.losses.adsq import ADSQLoss
 from pml_hashing.losses.crh import CRHLoss, CRHSchedule
+from pml_hashing.losses.cross_batch_memory import CrossBatchMemory
 from pml_hashing.losses.csq import CSQLoss
 from pml_hashing.losses.dadh import DADHLoss
 from pml_hashing.losses.daph import DAPHLoss
@@ -26,6 +27,7 @@ from pml_hashing.losses.greedyhash import GreedyHashLoss
 from pml_hashing.losses.hashnet import HashNetLoss
 from pml_hashing.losses.hyp2 import HyP2Loss
 from pml_hashing.losses.orthohash import OrthoHashLoss
+from pml_hashing.losses.self_supervised_loss import SelfSupervisedLoss
 
 __all__ = [
     "ADSHLoss",
@@ -37,6 +39,7 @@ __all__ = [
     "CSQLoss",
     "ClassStructureQuantizationLoss",
     "CodeUpdate",
+    "CrossBatchMemory",
     "DADHLoss",
     "DAPHLoss",
     "DCWHLoss",
@@ -55,4 +58,5 @@ __all__ = [
     "HashNetLoss",
     "HyP2Loss",
     "OrthoHashLoss",
+    "SelfSupervisedLoss",
 ]

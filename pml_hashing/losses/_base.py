@@ -5,9 +5,11 @@ from typing import Any, Literal, TypeAlias
 import torch
 from pytorch_metric_learning.distances import BaseDistance
 from pytorch_metric_learning.losses import BaseMetricLossFunction
-from torch import Tensor
+from pytorch_metric_learning.reducers import ClassWeightedReducer, DivisorReducer, MultipleReducers
+from torch import Tensor, nn
 
 from pml_hashing._checks import check_codes, check_labels
+from pml_hashing._compat import loss_and_miner_utils as lmu
 from pml_hashing.codes import at_least_float32
 from pml_hashing.pairs import IndicesTuple
 
@@ -25,9 +27,28 @@ class BaseHashingLoss(BaseMetricLossFunction):
     Labels are class ids `(batch_size,)`, as in PML, or multi-hot rows `(batch_size, num_classes)`.
     With `collect_stats=True` the mean of every sub-loss is an attribute of its name, which PML's
     hooks record.
+
+    A loss that computes with `self.distance` overrides `get_default_distance`; any other refuses
+    a `distance`.
+
+    Attributes:
+        of_pairs: What a miner's choice means: the pairs of the loss, or, where a subclass sets this
+            to `False`, weights of the samples, as in PML's classification losses: a sample's losses
+            count by how often it was chosen, the most frequent by 1.
+
+    Raises:
+        TypeError: If there is a `distance` that the loss does not compute with.
     """
 
+    of_pairs: bool = True
+
     def __init__(self, **kwargs: Any) -> None:
+        fixed = type(self).get_default_distance is BaseHashingLoss.get_default_distance
+        if fixed and kwargs.get("distance") is not None:
+            raise TypeError(
+                f"Expected no `distance`, as the formula of {type(self).__name__} fixes what it "
+                f"computes of codes, got {type(kwargs['distance']).__name__}."
+            )
         super().__init__(**kwargs)
         self.add_to_recordable_attributes(list_of_names=self._sub_loss_names(), is_stat=True)
 
@@ -67,7 +88,10 @@ class BaseHashingLoss(BaseMetricLossFunction):
         raise NotImplementedError
 
     def get_default_distance(self) -> BaseDistance:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Return the distance used where the caller gives none."""
+        """Return the distance used where the caller gives none.
+
+        A loss that takes a `distance` overrides this.
+        """
         return super().get_default_distance()
 
     def forward(
@@ -83,12 +107,15 @@ class BaseHashingLoss(BaseMetricLossFunction):
         Args:
             embeddings: Codes of the batch, `(batch_size, code_length)`, before binarization.
             labels: Class ids or multi-hot rows. Not needed where `indices_tuple` is given.
-            indices_tuple: Pairs or triplets chosen by a miner. All pairs of the batch if `None`.
+            indices_tuple: Pairs or triplets chosen by a miner. All pairs of the batch if `None`. A
+                loss of samples (`of_pairs`) weighs them by it.
             ref_emb: Codes to pair the batch with. The batch itself if `None`.
             ref_labels: Labels of `ref_emb`.
 
         Raises:
-            ValueError: If a shape is wrong.
+            TypeError: If class ids are no integers.
+            ValueError: If a shape is wrong, or the reducer cannot reduce this loss, or not with
+                several labels for each sample.
         """
         return self._reduced_loss(embeddings, labels, indices_tuple, ref_emb, ref_labels)
 
@@ -115,16 +142,32 @@ class BaseHashingLoss(BaseMetricLossFunction):
         if ref_labels is not None:
             check_labels(ref_labels, ref_emb, "ref_labels")
             ref_labels = ref_labels.to(ref_emb.device)
+        check_reducer(self.reducer, labels)
         with torch.autocast(embeddings.device.type, enabled=False):
             loss_dict = self.compute_loss(
                 embeddings, labels, indices_tuple, ref_emb, ref_labels, **extra
             )
         check_loss_dict(loss_dict, self._sub_loss_names(), type(self).__name__)
+        if not self.of_pairs:
+            weigh_samples(loss_dict, indices_tuple, embeddings)
         if self.collect_stats:
             for name, sub_loss in loss_dict.items():  # 0, an integer, where there is no pair
                 setattr(self, name, torch.as_tensor(sub_loss["losses"]).float().mean().item())
         self.add_embedding_regularization_to_loss_dict(loss_dict, embeddings)
-        return self.reducer(loss_dict, at_least_float32(embeddings), labels)  # sums in this dtype
+        return self._reduce(loss_dict, at_least_float32(embeddings), labels)
+
+    def _reduce(self, loss_dict: LossDict, embeddings: Tensor, labels: Tensor | None) -> Tensor:
+        """Return what the reducer does: `torch.func` cannot go through PML's sum of sub-losses."""
+        reducer = self.reducer
+        if not isinstance(reducer, MultipleReducers):
+            return reducer(loss_dict, embeddings, labels)
+        reducers = dict(reducer.reducers.items())
+        parts = [
+            reducers.get(name, reducer.default_reducer)({name: sub_loss}, embeddings, labels)
+            for name, sub_loss in loss_dict.items()
+        ]
+        with torch.autocast(embeddings.device.type, enabled=False):
+            return reducer.sub_loss_reduction(torch.stack(parts), embeddings, labels)
 
     def pair_loss(
         self, losses: Tensor, pairs: tuple[Tensor, Tensor], kind: Literal["pos", "neg"]
@@ -154,6 +197,33 @@ def codes_of_networks(embeddings: Tensor, ref_emb: Tensor) -> list[Tensor]:
             f"by the second network, got {tuple(ref_emb.shape)}."
         )
     return [at_least_float32(embeddings), at_least_float32(ref_emb)]
+
+
+def weigh_samples(
+    loss_dict: LossDict, indices_tuple: IndicesTuple | None, embeddings: Tensor
+) -> None:
+    """Multiply the losses of each sample by how often a miner chose it, at most 1."""
+    dtype = torch.promote_types(embeddings.dtype, torch.float32)
+    for sub_loss in loss_dict.values() if indices_tuple is not None else ():
+        if sub_loss["reduction_type"] == "element":
+            weights = lmu.convert_to_weights(indices_tuple, embeddings, dtype)
+            sub_loss["losses"] = sub_loss["losses"] * weights
+
+
+def check_reducer(reducer: nn.Module, labels: Tensor | None) -> None:
+    """Raise if a reducer, or one within it, would fail or weigh the losses by something else."""
+    for module in reducer.modules():
+        if isinstance(module, DivisorReducer):
+            raise ValueError(
+                "Expected a `reducer` other than DivisorReducer, as these losses have no divisor, "
+                "got one."
+            )
+        if isinstance(module, ClassWeightedReducer) and (labels is None or labels.ndim != 1):
+            got = "none" if labels is None else f"multi-hot rows of shape {tuple(labels.shape)}"
+            raise ValueError(
+                "Expected `labels` with class ids, by which ClassWeightedReducer weighs, "
+                f"got {got}."
+            )
 
 
 def check_loss_dict(loss_dict: Any, names: list[str], loss_class: str) -> None:

@@ -7,7 +7,6 @@ from torch.nn import functional as F
 from pml_hashing._checks import check_at_least, check_label_values, require_labels
 from pml_hashing.centers import hash_centers, spread_codes
 from pml_hashing.codes import at_least_float32, bits_to_signs
-from pml_hashing.pairs import IndicesTuple
 
 SMALLEST_NORM = 1e-3
 """Shorter codes are divided by this: else the gradient at zero is too large for half precision."""
@@ -24,7 +23,6 @@ def batch_of_classes(
     embeddings: Tensor,
     ref_emb: Tensor,
     labels: Tensor | None,
-    indices_tuple: IndicesTuple | None,
 ) -> tuple[Tensor, Tensor]:
     """Check the arguments of a loss, and return codes and labels in one form.
 
@@ -33,7 +31,6 @@ def batch_of_classes(
         embeddings: As for `compute_loss`.
         ref_emb: Codes of the same samples by a second network, or `embeddings` themselves.
         labels: As for `compute_loss`.
-        indices_tuple: Must be `None`: these losses are of samples, not of pairs.
 
     Returns:
         Codes of each network, `(num_networks, batch_size, code_length)`, and labels as rows of
@@ -47,8 +44,6 @@ def batch_of_classes(
                 f"Expected `{name}` of shape ({len(embeddings)}, {code_length}), one code per "
                 f"sample, got {tuple(codes.shape)}."
             )
-    if indices_tuple is not None:
-        raise ValueError("Expected no `indices_tuple`, for this loss is not of pairs, got one.")
     labels = require_labels(labels)
     if not labels.is_cuda:  # reading values back from a GPU would stop it
         check_label_values(labels, num_classes, "labels")

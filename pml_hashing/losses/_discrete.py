@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from pml_hashing._checks import check_at_least, check_label_values, require_labels
 from pml_hashing.code_bank import CodeBank
-from pml_hashing.codes import binarize
+from pml_hashing.codes import binarize_unchecked
 from pml_hashing.losses._base import BaseHashingLoss, LossDict, codes_of_networks
 from pml_hashing.losses._classes import codes_with_tie_code
 from pml_hashing.losses.terms import Batch, Quadratic, Term
 from pml_hashing.pairs import IndicesTuple
-from pml_hashing.solvers import dcc, label_sums
+from pml_hashing.solvers import check_sweeps, dcc, label_sums
 
 
 class CodeUpdate(NamedTuple):
@@ -59,7 +59,7 @@ class DiscreteLoss(BaseHashingLoss):
 
     Raises:
         TypeError: If a term is none.
-        ValueError: If a weight is negative, there is no term, `sweeps` is less than 1, or the code
+        ValueError: If a weight is negative, there is no term, `sweeps` is out of range, or the code
             bank is of other classes or bits.
 
     Examples:
@@ -102,7 +102,7 @@ class DiscreteLoss(BaseHashingLoss):
         check_at_least(num_classes, 2, "num_classes")
         check_at_least(code_length, 1, "code_length")
         check_at_least(warm_start, 0, "warm_start")
-        check_at_least(sweeps, 1, "sweeps")
+        check_sweeps(sweeps)
         check_terms(terms)
         # PML asks for the names of the sub-losses before modules can be registered.
         self.weights = {name: float(weight) for name, (weight, _) in terms.items()}
@@ -110,6 +110,7 @@ class DiscreteLoss(BaseHashingLoss):
         self.num_classes, self.code_length = num_classes, code_length
         self.warm_start, self.sweeps = warm_start, sweeps
         self.terms = nn.ModuleDict({name: term for name, (_, term) in terms.items()})
+        self.of_pairs = any(term.of_pairs for _, term in self._counted())
         # The last row breaks ties between the classes of a sample with several.
         codes = codes_with_tie_code(class_codes, num_classes, code_length, seed)
         self.register_buffer("class_codes", codes)
@@ -152,7 +153,8 @@ class DiscreteLoss(BaseHashingLoss):
         Args:
             embeddings: Codes of the batch, `(batch_size, code_length)`, before binarization.
             labels: Class ids or multi-hot rows. Not needed with a code bank, which knows them.
-            indices_tuple: Pairs chosen by a miner, for the terms that are of pairs.
+            indices_tuple: Pairs chosen by a miner, for the terms that are of pairs. Where no term
+                is, the samples are weighted by it.
             ref_emb: Codes of the same samples by the second network. One network if `None`.
             ref_labels: Not needed: the labels of `ref_emb` are `labels`.
             sample_indices: Places of the samples in the data set of the code bank,
@@ -261,7 +263,7 @@ class DiscreteLoss(BaseHashingLoss):
             if isinstance(gram, Tensor):
                 codes.copy_(dcc(codes, gram, target, self.sweeps))
             else:
-                codes.copy_(torch.where(target == 0, codes, binarize(target)))
+                codes.copy_(torch.where(target == 0, codes, binarize_unchecked(target)))
 
     def _counted(self) -> list[tuple[str, Term]]:
         """Return the terms that have a weight, by name."""
@@ -294,7 +296,7 @@ class DiscreteLoss(BaseHashingLoss):
         if codes is None:
             class_codes = self.class_codes.to(bank.query_codes)
             codes = label_sums(class_codes[:-1], bank.group_labels) + class_codes[-1] / 2
-        bank.binary_codes.copy_(binarize(codes)[bank.groups])
+        bank.binary_codes.copy_(binarize_unchecked(codes)[bank.groups])
         bank.codes_changed()
         bank.started = True
 

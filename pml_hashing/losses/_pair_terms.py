@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pml_hashing._compat import loss_and_miner_utils as lmu
-from pml_hashing.codes import binarize
+from pml_hashing.codes import binarize_unchecked
 from pml_hashing.losses._base import BaseHashingLoss, LossDict
 from pml_hashing.pairs import IndicesTuple, to_pairs
 
@@ -39,7 +39,7 @@ def likelihood_losses(
 
 def quantization_losses(codes: Tensor) -> Tensor:
     """Return the mean squared distance of every code to its bits, over the bits."""
-    return (codes - binarize(codes)).square().mean(dim=1)
+    return (codes - binarize_unchecked(codes)).square().mean(dim=1)
 
 
 def triplet_loss(

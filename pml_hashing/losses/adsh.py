@@ -49,7 +49,8 @@ class ADSHLoss(DiscreteLoss):
         $V$ starts from class codes that lie far apart (samples of several classes: their majority);
         in the paper from zero, with which the first round learns nothing of similarity. The
         network learns from all samples; in the paper from 2,000, drawn anew every round. Codes of a
-        second network (`ref_emb`) add the same terms over again. A miner's pairs are not used.
+        second network (`ref_emb`) add the same terms over again. A miner weighs the
+        samples.
 
     Examples:
         >>> import torch

@@ -90,6 +90,7 @@ class CRHLoss(BaseHashingLoss):
     """
 
     codebook: Tensor
+    of_pairs = False
     class_codes: Tensor
 
     def __init__(
@@ -126,7 +127,7 @@ class CRHLoss(BaseHashingLoss):
         ref_emb: Tensor,
         ref_labels: Tensor | None,
     ) -> LossDict:
-        codes, rows = batch_of_classes(self.class_codes, embeddings, ref_emb, labels, indices_tuple)
+        codes, rows = batch_of_classes(self.class_codes, embeddings, ref_emb, labels)
         losses = margin_cosine_losses(codes, self.class_codes, rows, self.scale, self.margin)
         quantization = (codes.tanh().abs() - 1).square().mean(dim=2).sum(dim=0)
         return {

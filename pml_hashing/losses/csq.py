@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from pml_hashing._checks import check_at_least
-from pml_hashing.codes import binarize
+from pml_hashing.codes import binarize_unchecked
 from pml_hashing.losses._base import BaseHashingLoss, LossDict
 from pml_hashing.losses._classes import batch_of_classes, codes_of_classes, with_tie_code
 from pml_hashing.pairs import IndicesTuple
@@ -67,6 +67,7 @@ class CSQLoss(BaseHashingLoss):
         [code](https://github.com/yuanli2333/Hadamard-Matrix-for-hashing).
     """
 
+    of_pairs = False
     class_codes: Tensor
 
     def __init__(
@@ -96,9 +97,9 @@ class CSQLoss(BaseHashingLoss):
         ref_labels: Tensor | None,
     ) -> LossDict:
         class_codes, tie_code = self.class_codes[:-1], self.class_codes[-1]
-        codes, rows = batch_of_classes(class_codes, embeddings, ref_emb, labels, indices_tuple)
+        codes, rows = batch_of_classes(class_codes, embeddings, ref_emb, labels)
         # The sums are whole numbers: half a bit decides only those that are 0.
-        centers = binarize(rows @ class_codes.to(codes) + tie_code.to(codes) / 2)
+        centers = binarize_unchecked(rows @ class_codes.to(codes) + tie_code.to(codes) / 2)
         center_loss = _cross_entropy(centers * codes) * (rows.sum(dim=1) > 0)
         quantization = self.quantization_weight * (codes.abs() - 1).square().mean(dim=2)
         return {

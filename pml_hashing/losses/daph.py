@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pml_hashing.code_bank import CodeBank, Variables
-from pml_hashing.codes import binarize
+from pml_hashing.codes import binarize_unchecked
 from pml_hashing.losses._discrete import DiscreteLoss, check_weights
 from pml_hashing.losses.terms import Batch, BitBalance, BitDecorrelation, PairLikelihood, Term
 
@@ -125,7 +125,7 @@ class DAPHLoss(DiscreteLoss):
         first = bank.binary_codes.clone()
         for block in bank.row_blocks(progress):
             codes = [codes[block] for codes in bank.networks]
-            best = self._best_codes(codes) if len(codes) == 2 else [binarize(codes[0])]
+            best = self._best_codes(codes) if len(codes) == 2 else [binarize_unchecked(codes[0])]
             first[block], bank.binary_codes[block] = (b.to(torch.int8) for b in (best[0], best[-1]))
         if len(bank.networks) == 2:
             bank.keep(FIRST, {"binary_codes": first}, "binary_codes")
@@ -136,7 +136,7 @@ class DAPHLoss(DiscreteLoss):
         # Equal bits gain alpha |u + z| + gamma, different ones alpha |u - z| - gamma.
         alpha, gamma = self.weights["quantization"], self.weights["agreement"]
         gain = alpha * (total.abs() - difference.abs()) + 2 * gamma
-        equal, apart = binarize(total), binarize(difference)
+        equal, apart = binarize_unchecked(total), binarize_unchecked(difference)
         return [torch.where(gain >= 0, equal, sign * apart) for sign in (1, -1)]
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from pml_hashing._checks import check_at_least, check_label_values
 from pml_hashing._eval_mode import eval_mode
-from pml_hashing.codes import at_least_float32, binarize
+from pml_hashing.codes import at_least_float32, binarize_unchecked
 from pml_hashing.losses._base import BaseHashingLoss, LossDict
 from pml_hashing.losses._classes import batch_of_classes, check_sizes, cross_entropy
 from pml_hashing.pairs import IndicesTuple
@@ -81,6 +81,7 @@ class DCWHLoss(BaseHashingLoss):
         [mzhang367/dcwh](https://github.com/mzhang367/dcwh).
     """
 
+    of_pairs = False
     centers: Tensor
 
     def __init__(
@@ -118,11 +119,11 @@ class DCWHLoss(BaseHashingLoss):
         ref_emb: Tensor,
         ref_labels: Tensor | None,
     ) -> LossDict:
-        codes, rows = batch_of_classes(self.centers, embeddings, ref_emb, labels, indices_tuple)
+        codes, rows = batch_of_classes(self.centers, embeddings, ref_emb, labels)
         centers = self.centers.to(codes)
         logits = self.inverse_variance * (codes @ centers.T - centers.square().sum(dim=1) / 2)
         cube = F.relu(codes.abs() - CUBE).mean(dim=2)
-        vertex = (codes - binarize(codes)).square().mean(dim=2)
+        vertex = (codes - binarize_unchecked(codes)).square().mean(dim=2)
         vertex_weight = self.vertex_weight if self.refining else 0.0
         return {
             "class_loss": self.element_loss(cross_entropy(logits, rows)),

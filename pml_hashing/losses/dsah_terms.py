@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pml_hashing._checks import check_at_least, check_label_values, require_labels
 from pml_hashing.code_bank import CodeBank
-from pml_hashing.codes import at_least_float32, binarize
+from pml_hashing.codes import at_least_float32, binarize_unchecked
 from pml_hashing.losses._base import BaseHashingLoss, LossDict, codes_of_networks
 from pml_hashing.losses.terms import Batch, ClassStructureQuantization, DualRegression
 from pml_hashing.losses.terms.affinity_graph import graph_losses
@@ -51,6 +51,8 @@ class ClassStructureQuantizationLoss(BaseHashingLoss):
         (i) of the abstract. Equations: ours.
     """
 
+    of_pairs = False
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.term = ClassStructureQuantization()
@@ -68,7 +70,7 @@ class ClassStructureQuantizationLoss(BaseHashingLoss):
         with torch.no_grad():
             bank = CodeBank.of_batch(labels, num_classes, *(c.detach() for c in codes))
             pull = self.term.pull(bank)
-            bank.binary_codes.copy_(binarize(pull)[bank.groups])
+            bank.binary_codes.copy_(binarize_unchecked(pull)[bank.groups])
             bank.codes_changed()
         losses = self.term.losses(Batch(bank, slice(None), codes), {})
         return {"loss": self.element_loss(losses)}
@@ -173,6 +175,8 @@ class DualSemanticRegressionLoss(BaseHashingLoss):
         (ii) of the abstract. Equations: ours.
     """
 
+    of_pairs = False
+
     def __init__(
         self,
         num_classes: int,
@@ -203,7 +207,7 @@ class DualSemanticRegressionLoss(BaseHashingLoss):
         ref_emb: Tensor,
         ref_labels: Tensor | None,
     ) -> LossDict:
-        codes, labels = at_least_float32(embeddings), require_labels(labels)
+        codes, labels = codes_of_networks(embeddings, ref_emb)[0], require_labels(labels)
         if not labels.is_cuda:  # reading values back from a GPU would stop it
             check_label_values(labels, self.num_classes, "labels")
         with torch.no_grad():

@@ -91,7 +91,8 @@ class DSAHALoss(DiscreteLoss):
         wider space, in an inner product with features of a label there, is a linear map of these
         to $K$ numbers, which is what the last layer of the encoder is, but for its tanh. The
         network learns from all samples, and the auto-encoder in the same steps. Codes of a second
-        network (`ref_emb`) add the same terms over again. A miner's pairs are not used.
+        network (`ref_emb`) add the same terms over again. A miner weighs the
+        samples.
 
     Examples:
         >>> import torch

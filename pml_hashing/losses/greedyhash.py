@@ -59,6 +59,8 @@ class GreedyHashLoss(BaseHashingLoss):
         NeurIPS 2018; their [code](https://github.com/ssppp/GreedyHash).
     """
 
+    of_pairs = False
+
     def __init__(
         self, num_classes: int, code_length: int, *, alpha: float = 0.1, **kwargs: Any
     ) -> None:
@@ -78,9 +80,7 @@ class GreedyHashLoss(BaseHashingLoss):
         ref_emb: Tensor,
         ref_labels: Tensor | None,
     ) -> LossDict:
-        codes, rows = batch_of_classes(
-            self.class_weights, embeddings, ref_emb, labels, indices_tuple
-        )
+        codes, rows = batch_of_classes(self.class_weights, embeddings, ref_emb, labels)
         logits = straight_through_sign(codes) @ self.class_weights.to(codes).T
         cubes = (codes.abs() - 1).abs().pow(3).mean(dim=2)
         return {

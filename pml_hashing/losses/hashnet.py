@@ -34,7 +34,8 @@ class HashNetLoss(BaseHashingLoss):
             `None`.
         label_overlap: Weigh similar pairs by $c_{ij} = |y_i \cap y_j| / |y_i \cup y_j|$ of their
             sets of labels, as in the paper; the authors' code does not.
-        **kwargs: Arguments of PML's losses: `distance`, `reducer`, `embedding_regularizer`, ...
+        **kwargs: Arguments of PML's losses: `distance` in place of $h_i^\top h_j$ (of one not
+            inverted, the negative); `reducer`, `embedding_regularizer`, ...
 
     Raises:
         ValueError: If `alpha` is not positive.
@@ -74,6 +75,7 @@ class HashNetLoss(BaseHashingLoss):
     ) -> LossDict:
         a1, p, a2, n = to_pairs(indices_tuple, labels, ref_labels)
         alpha = 10 / embeddings.shape[1] if self.alpha is None else self.alpha
+        alpha = alpha if self.distance.is_inverted else -alpha  # the nearer, the more similar
         logits = alpha * self.distance(at_least_float32(embeddings), at_least_float32(ref_emb))
         # softplus(x) = log(1 + e^x), without overflow; softplus(x) - x = softplus(-x).
         similar, dissimilar = F.softplus(-logits[a1, p]), F.softplus(logits[a2, n])

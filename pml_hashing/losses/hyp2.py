@@ -65,6 +65,8 @@ class HyP2Loss(BaseHashingLoss):
         [code](https://github.com/JerryXu0129/HyP2-Loss).
     """
 
+    of_pairs = False
+
     def __init__(
         self,
         num_classes: int,
@@ -93,7 +95,7 @@ class HyP2Loss(BaseHashingLoss):
         ref_emb: Tensor,
         ref_labels: Tensor | None,
     ) -> LossDict:
-        codes, rows = batch_of_classes(self.proxies, embeddings, ref_emb, labels, indices_tuple)
+        codes, rows = batch_of_classes(self.proxies, embeddings, ref_emb, labels)
         codes, several = unit(codes), (rows.sum(dim=1) > 1).to(rows)
         of_classes = codes @ unit(self.proxies.to(codes)).T
         of_samples = codes @ codes.mT

@@ -64,6 +64,7 @@ class OrthoHashLoss(BaseHashingLoss):
         [code](https://github.com/kamwoh/orthohash).
     """
 
+    of_pairs = False
     class_codes: Tensor
 
     def __init__(
@@ -95,6 +96,6 @@ class OrthoHashLoss(BaseHashingLoss):
         ref_emb: Tensor,
         ref_labels: Tensor | None,
     ) -> LossDict:
-        codes, rows = batch_of_classes(self.class_codes, embeddings, ref_emb, labels, indices_tuple)
+        codes, rows = batch_of_classes(self.class_codes, embeddings, ref_emb, labels)
         losses = margin_cosine_losses(codes, self.class_codes, rows, self.scale, self.margin)
         return {"loss": self.element_loss(losses)}

@@ -5,7 +5,7 @@ from pytorch_metric_learning.distances import BaseDistance
 from pytorch_metric_learning.miners import BaseMiner
 from torch import Tensor
 
-from pml_hashing._checks import check_codes, check_labels
+from pml_hashing._checks import check_codes, check_finite, check_labels
 from pml_hashing.distances import HammingDistance
 from pml_hashing.pairs import IndicesTuple
 
@@ -43,7 +43,9 @@ class BaseHashingMiner(BaseMiner):
                 same: none is then paired with itself.
 
         Raises:
-            ValueError: If a shape is wrong, or `ref_emb` comes without `ref_labels`.
+            TypeError: If class ids are no integers.
+            ValueError: If a shape is wrong, `ref_emb` comes without `ref_labels`, or codes on the
+                CPU are NaN or infinite, or 0 and 1 alone.
         """
         # The steps of BaseMiner.forward, less its demand that labels be 1-D.
         self.reset_stats()
@@ -55,6 +57,9 @@ class BaseHashingMiner(BaseMiner):
         if ref_labels is None:
             raise ValueError("Expected `ref_labels` together with `ref_emb`, got `ref_emb` alone.")
         check_labels(ref_labels, ref_emb, "ref_labels")
+        for name, codes in (("embeddings", embeddings), ("ref_emb", ref_emb)):
+            if codes.device.type == "cpu":  # reading values back from a GPU would stop it
+                check_finite(codes, name)
         same_samples = ref_labels is labels
         labels = labels.to(embeddings.device)
         ref_labels = labels if same_samples else ref_labels.to(embeddings.device)

@@ -27,6 +27,8 @@ class HashLayer(nn.Module):
         bound: `"tanh"` for codes in $(-1, 1)$, `"scaled_tanh"` for a `ScaledTanh` whose slope a
             `TanhContinuation` raises, or `"none"`.
         drop_rate: Dropout on the hidden layer of the `"mlp"` head.
+        batch_norm: Batch normalization of every bit before the bound, so that each is set in about
+            half of a batch: losses of PML need it.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -47,6 +49,7 @@ class HashLayer(nn.Module):
         head: Head = "linear",
         bound: Bound = "tanh",
         drop_rate: float = 0.0,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         check_at_least(in_features, 1, "in_features")
@@ -60,7 +63,8 @@ class HashLayer(nn.Module):
         nn.init.orthogonal_(to_codes.weight)
         nn.init.zeros_(to_codes.bias)
         hidden = [nn.Linear(in_features, in_features), nn.ReLU(), nn.Dropout(drop_rate)]
-        self.head = nn.Sequential(*(hidden if head == "mlp" else []), to_codes)
+        norm = [nn.BatchNorm1d(code_length)] if batch_norm else []
+        self.head = nn.Sequential(*(hidden if head == "mlp" else []), to_codes, *norm)
         self.bound = BOUNDS[bound]()
 
     def forward(self, features: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ class HashingModel(nn.Module):
         bound: `"tanh"` for codes from -1 to 1, `"scaled_tanh"`, or `"none"`: see `HashLayer`.
         drop_rate: Dropout before the classifier in timm's terms, so before the hash layer, and in
             the hidden layer of the `"mlp"` head. A module of your own has its own dropout.
+        batch_norm: Batch normalization of the bits before the bound: see `HashLayer`.
         in_chans: Channels of an image. timm adapts trained weights to other than 3.
         img_size: Height and width of an image, for `transform` and for backbones of a fixed size
             such as ViT and Swin. The backbone's own if `None`.
@@ -85,6 +86,7 @@ class HashingModel(nn.Module):
         head: Head = "linear",
         bound: Bound = "tanh",
         drop_rate: float = 0.0,
+        batch_norm: bool = False,
         in_chans: int = 3,
         img_size: int | None = None,
         num_features: int | None = None,
@@ -102,12 +104,19 @@ class HashingModel(nn.Module):
             input_size = (self.data_config or {}).get("input_size", (in_chans, size, size))
             num_features = feature_width(self.trunk, input_size)
         self.embedder = HashLayer(
-            num_features, code_length, head=head, bound=bound, drop_rate=drop_rate
+            num_features,
+            code_length,
+            head=head,
+            bound=bound,
+            drop_rate=drop_rate,
+            batch_norm=batch_norm,
         )
         self.code_length = code_length
         name = backbone if isinstance(backbone, str) else None
         layer = {"code_length": code_length, "head": head, "bound": bound}
         self._options = {"backbone": name, **layer, **images, "num_features": num_features}
+        if batch_norm:  # files of models without it stay as they were
+            self._options["batch_norm"] = True
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return real codes, `(n, code_length)`, of a batch of whatever the backbone takes."""

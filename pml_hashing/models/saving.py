@@ -26,6 +26,7 @@ OPTION_TYPES = {
     "head": (str,),
     "bound": (str,),
     "drop_rate": (int, float),
+    "batch_norm": (bool,),  # stands there if it is true
     "in_chans": (int,),
     "img_size": (int, NoneType),
     "num_features": (int,),
@@ -116,7 +117,7 @@ def _check_config(config: Any, form: dict[str, str]) -> None:
 
 def _check_network(config: Any) -> None:
     options, data_config = config["options"], config["data_config"]
-    if options.keys() != OPTION_TYPES.keys():
+    if {"batch_norm", *options} != OPTION_TYPES.keys():
         raise ValueError(f"its options are {sorted(options)}, not {sorted(OPTION_TYPES)}.")
     for name, value in options.items():
         if type(value) not in OPTION_TYPES[name]:

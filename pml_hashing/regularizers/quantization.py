@@ -7,7 +7,7 @@ from pytorch_metric_learning.regularizers import BaseRegularizer
 from torch import Tensor
 
 from pml_hashing._checks import check_at_least, check_codes
-from pml_hashing.codes import at_least_float32, binarize
+from pml_hashing.codes import at_least_float32, binarize_unchecked
 
 
 class QuantizationRegularizer(BaseRegularizer):
@@ -54,6 +54,6 @@ class QuantizationRegularizer(BaseRegularizer):
     def compute_loss(self, x: Tensor) -> dict[str, dict[str, Any]]:
         check_codes(x, "embeddings")
         codes = at_least_float32(x)
-        losses = (codes - binarize(codes)).abs().pow(self.p).mean(dim=1)
+        losses = (codes - binarize_unchecked(codes)).abs().pow(self.p).mean(dim=1)
         indices = torch.arange(len(codes), device=codes.device)
         return {"loss": {"losses": losses, "indices": indices, "reduction_type": "element"}}

@@ -52,7 +52,7 @@ def test_the_seed_decides():
 
 
 def test_every_sample_can_be_drawn():
-    labels, drawn = torch.zeros(8), torch.zeros(8)
+    labels, drawn = torch.zeros(8).long(), torch.zeros(8)
     for seed in range(400):
         drawn[retrieval_split(labels, num_queries=2, seed=seed).query] += 1
     assert drawn.sum() == 800
@@ -69,10 +69,10 @@ def test_all_of_the_database_is_trained_on_by_default():
     [
         (torch.zeros(()), 1, None, r"`labels` of shape .* got \(\)"),
         (torch.zeros(1), 1, None, r"at least 2 samples, got \(1,\)"),
-        (torch.zeros(5), 0, None, "`num_queries` of at least 1, got 0"),
-        (torch.zeros(5), 5, None, "`num_queries` of at most 4, got 5"),
-        (torch.zeros(5), 3, 0, "`num_train` of at least 1, got 0"),
-        (torch.zeros(5), 3, 3, "`num_train` of at most 2, got 3"),
+        (torch.zeros(5).long(), 0, None, "`num_queries` of at least 1, got 0"),
+        (torch.zeros(5).long(), 5, None, "`num_queries` of at most 4, got 5"),
+        (torch.zeros(5).long(), 3, 0, "`num_train` of at least 1, got 0"),
+        (torch.zeros(5).long(), 3, 3, "`num_train` of at most 2, got 3"),
     ],
 )
 def test_impossible_sizes(labels, num_queries, num_train, message):

@@ -206,3 +206,21 @@ def test_packed_codes_are_refused():
     for compute in (HammingDistance(), HammingDistance().pairwise_distance):
         with pytest.raises(TypeError, match="`query_emb`, got packed codes"):
             compute(packed_codes, packed_codes)
+
+
+@pytest.mark.parametrize("values", [[torch.nan, -1.0], [torch.inf, 0.5], [0.0, 1.0]])
+def test_bits_are_taken_of_codes_that_have_them(values):
+    codes = torch.tensor([values, values])
+    message = r"Expected .*`query_emb`.* (NaN|0 and 1 alone)"
+    with pytest.raises(ValueError, match=message):
+        HammingDistance()(codes)
+    with pytest.raises(ValueError, match=message):
+        HammingDistance().pairwise_distance(codes, codes)
+    with pytest.raises(ValueError, match=message.replace("query", "ref")):
+        HammingDistance()(-torch.ones(2, 2), codes)
+    HammingDistance(binarize=False)(codes)
+
+
+def test_booleans_are_bits():
+    codes = torch.randn(5, 16)
+    assert torch.equal(HammingDistance()(codes >= 0), HammingDistance()(codes))

@@ -352,7 +352,11 @@ MULTI_HOT = torch.zeros(4, 3)
         ({0: CODES / 0 - CODES / 0}, ValueError, "finite values in `query_codes`"),
         ({2: CODES / 0}, ValueError, "finite values in `database_codes`, .* 4 of 4 rows"),
         ({0: CODES.byte()}, TypeError, "both packed .* got torch.uint8 and torch.float32"),
-        ({2: CODES.bool()}, TypeError, "`database_codes` with real codes.* got torch.bool"),
+        (
+            {2: CODES.to(torch.uint16)},
+            TypeError,
+            "`database_codes` with real codes.* got torch.uint16",
+        ),
         ({0: CODES.cfloat()}, TypeError, "`query_codes` with real codes.* got torch.complex64"),
         ({0: CODES.tolist()}, TypeError, "`query_codes` to be a torch.Tensor, got list"),
         ({1: LABELS[:3]}, ValueError, r"`query_labels` of shape \(4,\) .* got \(3,\)"),
@@ -405,3 +409,17 @@ def test_queries_must_be_in_the_database(num_queries, num_database):
         mean_average_precision(
             CODES[queries], LABELS[queries], CODES[items], LABELS[items], query_in_database=True
         )
+
+
+@pytest.mark.parametrize("query_in_database", [False, True])
+def test_bits_are_codes_and_numbers_0_and_1_are_not(query_in_database):
+    _, _, codes, labels = make_data(1, 40, 12)
+    options = {"query_in_database": query_in_database}
+
+    def score(codes):
+        return mean_average_precision(codes[:9], labels[:9], codes, labels, **options)
+
+    assert score(codes >= 0) == score(codes)
+    for bits in ((codes >= 0).float(), (codes >= 0).long()):
+        with pytest.raises(ValueError, match=r"`query_codes` .* got 0 and 1 alone"):
+            score(bits)

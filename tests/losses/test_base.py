@@ -156,13 +156,13 @@ def test_is_one_of_several_losses():
     ],
 )
 def test_wrong_shapes_are_named(codes_shape, labels_shape, message):
-    codes, labels = torch.zeros(codes_shape), torch.zeros(labels_shape)
+    codes, labels = torch.zeros(codes_shape), torch.zeros(labels_shape).long()
     with pytest.raises(ValueError, match=message):
         Recorder()(codes, labels)
     message = message.replace("`labels`", "`ref_labels`").replace("`embeddings`", "`ref_emb`")
     message = message.replace("batch_size, .*", "batch_size, 3")
     with pytest.raises(ValueError, match=message):
-        Recorder()(torch.zeros(4, 3), torch.zeros(4), ref_emb=codes, ref_labels=labels)
+        Recorder()(torch.zeros(4, 3), torch.zeros(4).long(), ref_emb=codes, ref_labels=labels)
 
 
 def test_wrong_types_and_lengths_are_named():

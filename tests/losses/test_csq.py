@@ -140,10 +140,8 @@ def test_wrong_options_are_named(options, message):
 
 
 def test_wrong_arguments_are_named():
-    labels, pairs = LABELS["class_ids"], (torch.tensor([0]),) * 4
+    labels = LABELS["class_ids"]
     with pytest.raises(ValueError, match=r"`embeddings` of shape \(6, 8\), .* got \(6, 4\)"):
         CSQLoss(3, 8)(make_codes(6, 4), labels)
     with pytest.raises(ValueError, match=r"`ref_emb` of shape \(6, 8\), .* got \(5, 8\)"):
         CSQLoss(3, 8)(make_codes(), labels, ref_emb=make_codes(5))
-    with pytest.raises(ValueError, match="Expected no `indices_tuple`"):
-        CSQLoss(3, 8)(make_codes(), labels, indices_tuple=pairs)

@@ -299,15 +299,15 @@ def test_symmetries(loss_func, seed, n, code_length):
 def test_codes_of_the_two_networks_are_of_the_same_samples():
     message = r"`ref_emb` of shape \(6, 4\), the codes of the same samples .* got \(5, 4\)"
     with pytest.raises(ValueError, match=message):
-        ClassStructureQuantizationLoss()(make_codes(), torch.zeros(6), ref_emb=make_codes(5))
+        ClassStructureQuantizationLoss()(make_codes(), torch.zeros(6).long(), ref_emb=make_codes(5))
 
 
 def test_graph_needs_labels_of_the_reference_set():
     with pytest.raises(ValueError, match="Expected `ref_labels`, got None"):
-        AffinityGraphLoss()(make_codes(), torch.zeros(6), ref_emb=make_codes(5))
+        AffinityGraphLoss()(make_codes(), torch.zeros(6).long(), ref_emb=make_codes(5))
     with pytest.raises(ValueError, match=r"`labels` and `ref_labels` of the same kind .* \(6, 3\)"):
         AffinityGraphLoss()(
-            make_codes(), torch.zeros(6), ref_emb=make_codes(), ref_labels=torch.zeros(6, 3)
+            make_codes(), torch.zeros(6).long(), ref_emb=make_codes(), ref_labels=torch.zeros(6, 3)
         )
 
 

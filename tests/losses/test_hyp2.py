@@ -145,5 +145,3 @@ def test_wrong_options_are_named(options, message):
 def test_wrong_arguments_are_named(labels):
     with pytest.raises(ValueError, match=r"`embeddings` of shape \(6, 8\), .* got \(6, 4\)"):
         HyP2Loss(4, 8)(make_codes(6, 4), labels)
-    with pytest.raises(ValueError, match="Expected no `indices_tuple`"):
-        HyP2Loss(4, 8)(make_codes(), labels, indices_tuple=(torch.tensor([0]),) * 3)

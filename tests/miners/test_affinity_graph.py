@@ -107,7 +107,9 @@ def test_no_pair_of_a_kind():
     codes = torch.randn(3, 4)
     similar, dissimilar = as_lists(AffinityGraphMiner(num_neighbors=1)(codes, torch.arange(3)))
     assert (len(similar), len(dissimilar)) == (0, 6)
-    similar, dissimilar = as_lists(AffinityGraphMiner(num_neighbors=1)(codes, torch.zeros(3)))
+    similar, dissimilar = as_lists(
+        AffinityGraphMiner(num_neighbors=1)(codes, torch.zeros(3).long())
+    )
     assert (len(similar), len(dissimilar)) == (3, 0)
 
 

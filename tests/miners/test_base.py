@@ -68,19 +68,35 @@ def test_default_distance_is_relaxed():
     ],
 )
 def test_wrong_shapes_are_named(codes_shape, labels_shape, message):
-    codes, labels = torch.zeros(codes_shape), torch.zeros(labels_shape)
+    codes, labels = torch.zeros(codes_shape), torch.zeros(labels_shape).long()
     with pytest.raises(ValueError, match=message):
         AllPairs()(codes, labels)
     message = message.replace("`labels`", "`ref_labels`").replace("`embeddings`", "`ref_emb`")
     with pytest.raises(ValueError, match=message.replace("batch_size, .*", "batch_size, 3")):
-        AllPairs()(torch.zeros(4, 3), torch.zeros(4), codes, labels)
+        AllPairs()(torch.zeros(4, 3), torch.zeros(4).long(), codes, labels)
 
 
 def test_reference_needs_labels_and_the_same_code_length():
-    codes, labels = torch.zeros(4, 3), torch.zeros(4)
+    codes, labels = torch.zeros(4, 3), torch.zeros(4).long()
     with pytest.raises(ValueError, match="`ref_labels` together with `ref_emb`"):
         AllPairs()(codes, labels, ref_emb=codes)
     with pytest.raises(ValueError, match=r"`ref_emb` of shape \(batch_size, 3\), .* got \(4, 2\)"):
         AllPairs()(codes, labels, torch.zeros(4, 2), labels)
     with pytest.raises(TypeError, match=r"`labels` to be a torch\.Tensor, got list"):
         AllPairs()(codes, [0, 0, 1, 1])
+
+
+@pytest.mark.parametrize("values", [[torch.nan, -1.0], [torch.inf, 0.5], [0.0, 1.0]])
+def test_codes_that_have_no_bits_are_named(values):
+    codes, labels = torch.tensor(values).expand(4, 2), torch.arange(4)
+    for given, name in (
+        ((codes, labels), "embeddings"),
+        ((-torch.ones(4, 2), labels, codes, labels), "ref_emb"),
+    ):
+        with pytest.raises(ValueError, match=rf"Expected .*`{name}`.* (NaN|0 and 1 alone)"):
+            AllPairs()(*given)
+
+
+def test_class_ids_are_integers():
+    with pytest.raises(TypeError, match=r"`labels` with integer class ids, got torch\.float32"):
+        AllPairs()(torch.randn(4, 2), torch.tensor([0.0, 1.0, torch.nan, 1.0]))

@@ -27,6 +27,20 @@ def test_mlp_head():
     assert_close(layer(features), torch.tanh(hidden @ last.weight.T + last.bias))
 
 
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+def test_batch_norm_is_of_every_bit(head):
+    layer = HashLayer(6, 4, head=head, bound="none", batch_norm=True)
+    features = 3 * torch.randn(50, 6) + 2
+    codes, before = layer(features), layer.head[:-1](features)
+    assert_close(codes.mean(dim=0), torch.zeros(4), atol=1e-5, rtol=0)
+    assert_close(codes.std(dim=0, correction=0), torch.ones(4), atol=1e-3, rtol=0)
+    assert_close(
+        codes, (before - before.mean(dim=0)) / before.std(dim=0, correction=0), atol=1e-3, rtol=0
+    )
+    layer.eval()
+    assert_close(layer(features[:1]), layer(features)[:1])
+
+
 def test_dropout_is_on_the_hidden_layer():
     layer = HashLayer(64, 8, head="mlp", drop_rate=0.5)
     features = torch.randn(3, 64)

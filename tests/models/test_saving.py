@@ -294,3 +294,12 @@ def test_backbone_is_needed_or_not(tmp_path):
     make_model().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"`backbone` to be None, .* test_resnet, got Sequential"):
         HashingModel.from_pretrained(tmp_path, backbone=make_backbone())
+
+
+def test_batch_norm_of_the_bits_is_saved(tmp_path):
+    model = HashingModel(torch.nn.Identity(), 12, num_features=6, batch_norm=True)
+    model(torch.randn(9, 6))
+    model.save_pretrained(tmp_path)
+    loaded = HashingModel.from_pretrained(tmp_path, backbone=torch.nn.Identity())
+    features = torch.randn(3, 6)
+    assert torch.equal(loaded(features), model.eval()(features))

@@ -90,9 +90,11 @@ class Term(nn.Module):
     Attributes:
         in_objective: Whether the objective that `update_codes` returns has it: not where a sum
             over the data set would cost more than one pass.
+        of_pairs: Whether a miner's pairs are those of the term (`Batch.pairs`).
     """
 
     in_objective: ClassVar[bool] = True
+    of_pairs: ClassVar[bool] = False
 
     def losses(self, batch: Batch, variables: Variables) -> Tensor:
         """Return the term of every sample of the batch, `(batch_size,)`, by all networks.

@@ -23,6 +23,8 @@ class AffinityGraph(Term):
     once. A miner's similar pairs of the batch, if given, replace the graph.
     """
 
+    of_pairs = True
+
     def losses(self, batch: Batch, variables: Variables) -> Tensor:
         bank, labels, (codes, others) = batch.bank, batch.labels, (batch.codes[0], batch.codes[-1])
         if bank.is_batch or batch.pairs is not None:

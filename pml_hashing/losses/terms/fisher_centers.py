@@ -5,7 +5,7 @@ from torch import Tensor
 from pml_hashing._checks import check_at_least
 from pml_hashing.code_bank import CodeBank, Variables
 from pml_hashing.losses.terms._base import Batch, Quadratic, Term
-from pml_hashing.solvers import dcc, label_sums
+from pml_hashing.solvers import check_sweeps, dcc, label_sums
 
 
 class FisherCenters(Term):
@@ -27,7 +27,7 @@ class FisherCenters(Term):
         sweeps: Sweeps over the bits of each center in a fit.
 
     Raises:
-        ValueError: If the weight is negative or `sweeps` is less than 1.
+        ValueError: If the weight is negative or `sweeps` is out of range.
     """
 
     first_centers: Tensor
@@ -37,7 +37,7 @@ class FisherCenters(Term):
     ) -> None:
         super().__init__()
         check_at_least(separation_weight, 0, "separation_weight")
-        check_at_least(sweeps, 1, "sweeps")
+        check_sweeps(sweeps)
         self.register_buffer("first_centers", first_centers)
         self.separation_weight, self.sweeps = separation_weight, sweeps
 

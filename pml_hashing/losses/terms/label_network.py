@@ -98,15 +98,16 @@ class LabelNetwork(nn.Module):
             labels: Distinct class ids `(d,)` or multi-hot rows `(d, num_classes)`.
             counts: How many samples have each, `(d,)`.
         """
-        fitted = copy.deepcopy(self).requires_grad_(True)
-        optimizer = torch.optim.Adam(fitted.parameters(), LEARNING_RATE)
-        for chosen, weights in _batches(labels, counts, self.fit_steps, self.seed):
-            with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():  # tensors with gradient, wherever
+            fitted = copy.deepcopy(self).requires_grad_(True)
+            optimizer = torch.optim.Adam(fitted.parameters(), LEARNING_RATE)
+            labels, counts = labels.clone(), counts.clone()
+            for chosen, weights in _batches(labels, counts, self.fit_steps, self.seed):
                 losses = fitted.losses(fitted(chosen), chosen, weights)
                 loss = (losses * weights.to(losses)).sum() / weights.sum()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
         self.load_state_dict(fitted.state_dict())
 
     def _rows(self, labels: Tensor) -> Tensor:

@@ -39,6 +39,7 @@ class PairLikelihood(Term):
     """
 
     in_objective = False
+    of_pairs = True
 
     def __init__(self, bank_samples: int = 0, *, margin: float = 0.0) -> None:
         super().__init__()
