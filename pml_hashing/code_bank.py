@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pml_hashing._checks import check_at_least, check_choice, check_label_values
+from pml_hashing.codes import binarize_unchecked
 from pml_hashing.moments import gram_of, moments
 from pml_hashing.pairs import LabelGroups
 from pml_hashing.solvers import class_sums, label_counts, label_sums
@@ -406,6 +407,17 @@ class CodeBank(nn.Module):
         """Sum the networks' codes anew, so that rounding does not add up."""
         for statistic in filter(self._kept.__contains__, OF_NETWORKS):
             self._sum_anew(statistic)
+
+    @torch.no_grad()
+    def start_codes(self, codes: Tensor) -> None:
+        """Set the binary codes that training starts from.
+
+        Args:
+            codes: Codes whose signs they are, one row for each group of equal labels.
+        """
+        self.binary_codes.copy_(binarize_unchecked(codes)[self.groups])
+        self.started = True
+        self.codes_changed()
 
     def codes_changed(self) -> None:
         """Tell that `binary_codes` have been written to: what depends on them is out of date."""

@@ -296,9 +296,7 @@ class DiscreteLoss(BaseHashingLoss):
         if codes is None:
             class_codes = self.class_codes.to(bank.query_codes)
             codes = label_sums(class_codes[:-1], bank.group_labels) + class_codes[-1] / 2
-        bank.binary_codes.copy_(binarize_unchecked(codes)[bank.groups])
-        bank.codes_changed()
-        bank.started = True
+        bank.start_codes(codes)
 
     def _improve(self, bank: CodeBank, progress: bool = False, *, fit: bool = True) -> None:
         """Improve the variables of all terms if asked, then the binary codes."""

@@ -13,9 +13,7 @@ from pml_hashing.losses._base import BaseHashingLoss, LossDict
 from pml_hashing.pairs import IndicesTuple, to_pairs
 
 
-def likelihood_losses(
-    loss_func: BaseHashingLoss, logits: Tensor, pairs: IndicesTuple, margin: float = 0.0
-) -> LossDict:
+def likelihood_losses(loss_func: BaseHashingLoss, logits: Tensor, pairs: IndicesTuple) -> LossDict:
     r"""Return $\log(1 + e^{\theta_{ij}}) - s_{ij} \theta_{ij}$ of similar and of dissimilar pairs.
 
     Each is scaled by the share of its kind, so that the two means add up to one over all pairs.
@@ -24,13 +22,12 @@ def likelihood_losses(
         loss_func: The loss whose terms these are.
         logits: The logits $\theta$ of all pairs of the batch and the reference set.
         pairs: Similar and dissimilar pairs, as indices into `logits`.
-        margin: Taken from the logits of similar pairs, and added to those of dissimilar ones.
     """
     a1, p, a2, n = pairs
     num_pairs = max(1, len(a1) + len(a2))
     # softplus(x) = log(1 + e^x), without overflow; softplus(x) - x = softplus(-x).
-    similar = F.softplus(margin - logits[a1, p]) * (len(a1) / num_pairs)
-    dissimilar = F.softplus(margin + logits[a2, n]) * (len(a2) / num_pairs)
+    similar = F.softplus(-logits[a1, p]) * (len(a1) / num_pairs)
+    dissimilar = F.softplus(logits[a2, n]) * (len(a2) / num_pairs)
     return {
         "pos_loss": loss_func.pair_loss(similar, (a1, p), "pos"),
         "neg_loss": loss_func.pair_loss(dissimilar, (a2, n), "neg"),

@@ -104,12 +104,16 @@ class DCWHLoss(BaseHashingLoss):
         self.num_classes, self.code_length = num_classes, code_length
         self.inverse_variance, self.learn_centers = inverse_variance, learn_centers
         self.cube_weight, self.vertex_weight = cube_weight, vertex_weight
-        self.refining = True  # the stage: `DCWHSchedule` sets it
+        self.refining = True  # the stage: see `refine`
         centers = torch.randn(num_classes, code_length)
         if learn_centers:
             self.centers = nn.Parameter(centers)
         else:
             self.register_buffer("centers", centers)
+
+    def refine(self, refining: bool = True) -> None:
+        """Enter the second stage, in which the vertices count, or go back to the first."""
+        self.refining = refining
 
     def compute_loss(
         self,
@@ -204,7 +208,7 @@ class DCWHSchedule:
             self.refresh_centers()
 
     def _set_stage(self) -> None:
-        self.loss_func.refining = self.epoch >= self.refine_after
+        self.loss_func.refine(self.epoch >= self.refine_after)
 
     @torch.no_grad()
     def refresh_centers(self) -> None:

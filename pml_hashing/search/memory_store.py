@@ -68,7 +68,7 @@ class ReadWriteLock:
 
 
 RowSearch: TypeAlias = Callable[[Tensor, int, Table], tuple[Tensor, Tensor]]
-"""Of packed queries, `k` and a table the distances and rows of `k` neighbours each."""
+"""Returns distances and rows of the `k` neighbours of packed queries in a table."""
 
 
 class MemoryStore(CodeStore):
