@@ -152,7 +152,7 @@ def check_sizes(
         batches = math.ceil(samples / (batch_size * world_size()))
         smallest = samples // (batches * accumulate_steps) if batches else 0
         advice = "choose a larger `batch_size`, fewer `accumulate_steps` or processes"
-        expected = f"batches of at least {world_size()} samples, one a process"
+        expected = f"batches of at least {world_size()} samples, one per process"
         check(smallest >= world_size(), expected, f"one of {smallest}: {advice}")
 
 

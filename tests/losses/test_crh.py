@@ -278,8 +278,6 @@ def test_wrong_arguments_are_named(labels):
     loss_func = CRHLoss(3, 8)
     with pytest.raises(ValueError, match=r"`embeddings` of shape \(6, 8\), .* got \(6, 4\)"):
         loss_func(make_codes(6, 4), labels)
-    with pytest.raises(ValueError, match="Expected no `indices_tuple`"):
-        loss_func(make_codes(), labels, indices_tuple=(torch.tensor([0]),) * 3)
     with pytest.raises(ValueError, match=r"`code_sums` of shape \(3, 8\) .* got \(3, 4\)"):
         loss_func.reassign(torch.zeros(3, 4), torch.zeros(3))
     with pytest.raises(ValueError, match=r"`class_counts` of shape \(3,\), .* and \(2,\)"):

@@ -140,13 +140,13 @@ def test_gradients_are_averaged_once_a_batch(of_ranks):
 ERRORS = {
     "samples": "ValueError: Expected the same samples in all processes, got 37, 36.",
     "start": "ValueError: Expected the same start_epoch in all processes, got 1, 2.",
-    "batches": "ValueError: Expected batches of at least 2 samples, one a process, got one of 1",
+    "batches": "ValueError: Expected batches of at least 2 samples, one per process, got one of 1",
     "subset": "ValueError: Expected no `subset_batch_miner` in several processes, got one.",
     "rates": "ValueError: Expected the same learning rates in all processes, got [0.1, 0.1], [0.2",
     "changed_rate": "ValueError: Expected the same learning rates in all processes, got [0.05, 0",
     "rows": "ValueError: Expected `values` of one width and dtype in all processes, got shapes (1,",
     "width": "ValueError: Expected `values` of one width and dtype in all processes, got shapes (1",
-    "shard": "ValueError: Expected a `dataset` of at least 2 samples, one a process, got 1.",
+    "shard": "ValueError: Expected a `dataset` of at least 2 samples, one per process, got 1.",
 }
 
 

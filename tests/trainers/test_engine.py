@@ -302,7 +302,7 @@ ERRORS = {
     "passes": ({"passes_per_round": 0}, "`passes_per_round` of at least 1, got 0"),
     "steps": ({"steps_per_round": -1}, "`steps_per_round` of at least 1, got -1"),
     "every": ({"checkpoint_every": -1}, "`checkpoint_every` of at least 1, got -1"),
-    "parts": ({"accumulate_steps": 17}, "at least 1 samples, one a process, got one of 0"),
+    "parts": ({"accumulate_steps": 17}, "at least 1 samples, one per process, got one of 0"),
     "schedule": ({"schedule_by": "epoch"}, "`schedule_by` to be one of 'step', 'round', got 'ep"),
     "amp": ({"amp": "fp8"}, "`amp` to be one of None, 'bf16', 'fp16', got 'fp8'"),
     "size": ({"dataset": SMALLER}, "of 34 samples, .* got 33"),

@@ -202,7 +202,7 @@ def test_a_loss_of_pairs_sees_those_within_a_part():
 ERRORS = {
     "amp": ({"amp": "fp8"}, "`amp` to be one of None, 'bf16', 'fp16', got 'fp8'"),
     "accumulate": ({"accumulate_steps": 0}, "`accumulate_steps` of at least 1, got 0"),
-    "parts": ({"accumulate_steps": 13}, "at least 1 samples, one a process, got one of 0"),
+    "parts": ({"accumulate_steps": 13}, "at least 1 samples, one per process, got one of 0"),
     "every": ({"checkpoint_every": -1}, "`checkpoint_every` of at least 1, got -1"),
 }
 
