@@ -334,6 +334,8 @@ class CodeBank(nn.Module):
 
     def keep(self, name: str, variables: Variables, kind: str) -> None:
         """Keep the variables of a term, for the binary codes as they are now."""
+        if self.is_batch and not variables:
+            return  # nobody asks again whether it has started
         if not self.keeps(name, kind):
             self._kept[name] = _Kept(kind)
         self._entry(name).put(variables, self.version)

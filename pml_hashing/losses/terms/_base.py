@@ -134,7 +134,7 @@ class Term(nn.Module):
         """Return the variables after the binary codes have changed: sums of them, if any."""
         return variables
 
-    @property
+    @cached_property
     def kind(self) -> str:
         """What the variables mean: another text where those of one term are none for another."""
         return f"{type(self).__name__}({self.extra_repr()})"
