@@ -119,7 +119,7 @@ class Stepper:
         return at_least_float32(codes), None if second is None else at_least_float32(second)
 
     def unscale_gradients(self) -> None:
-        """Divide the gradients by the scale of the loss, once a step, as clipping needs it."""
+        """Divide the gradients by the scale of the loss, once per step, as clipping needs it."""
         for optimizer in self._trained_optimizers():
             self.precision.scaler.unscale_(optimizer)
 

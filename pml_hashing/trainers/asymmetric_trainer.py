@@ -26,7 +26,7 @@ class AsymmetricTrainer(BaseTrainer):
     """A PML trainer for one or two networks and codes that are learned in discrete steps.
 
     An epoch of PML is a *round*: passes over the data set with gradient steps, in which every
-    sample occurs once a pass, then one discrete step (`update_codes` of the loss), then PML's
+    sample occurs once per pass, then one discrete step (`update_codes` of the loss), then PML's
     `end_of_epoch_hook`, which tests and saves. Any PML loss works; a loss with discrete variables
     also gets the places of the samples and the codes of the second network.
 
@@ -34,7 +34,7 @@ class AsymmetricTrainer(BaseTrainer):
     CPU: see `checkpoint_folder`, and "Faults and resuming" in the documentation.
 
     In several processes (after `torch.distributed.init_process_group`, as under `torchrun`) a batch
-    is `batch_size` samples a process, and training is that of one process with as large a batch;
+    is `batch_size` samples per process, and training is that of one process with as large a batch;
     hooks are called in the first process, or in all of them within `EveryRank`.
 
     Args:

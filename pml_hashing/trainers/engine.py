@@ -32,7 +32,7 @@ class Engine(Stepper):
     """Trains one or two networks, and codes that are learned in discrete steps.
 
     A *round* is some passes over the data set with gradient steps, in which every sample occurs
-    once a pass, then one discrete step (`update_codes` of the loss, where it has a code bank), then
+    once per pass, then one discrete step (`update_codes` of the loss, where it has a code bank), then
     a checkpoint. Any loss of codes and labels works; a loss with discrete variables also gets the
     places of the samples and the codes of the second network.
 
@@ -40,7 +40,7 @@ class Engine(Stepper):
     CPU: see `checkpoint_folder`, and "Faults and resuming" in the documentation.
 
     In several processes (after `torch.distributed.init_process_group`, as under `torchrun`) a batch
-    is `batch_size` samples a process, and training is that of one process with as large a batch.
+    is `batch_size` samples per process, and training is that of one process with as large a batch.
 
     `AsymmetricTrainer` is the same with the interface of pytorch-metric-learning 2.9, which the
     engine does not need. A subclass may override the methods below that say what a step does.
