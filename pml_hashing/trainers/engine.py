@@ -32,8 +32,8 @@ class Engine(Stepper):
     """Trains one or two networks, and codes that are learned in discrete steps.
 
     A *round* is some passes over the data set with gradient steps, in which every sample occurs
-    once per pass, then one discrete step (`update_codes` of the loss, where it has a code bank), then
-    a checkpoint. Any loss of codes and labels works; a loss with discrete variables also gets the
+    once per pass, then one discrete step (`update_codes` of the loss, where it has a code bank),
+    then a checkpoint. Any loss of codes and labels works; a loss with discrete variables also gets the
     places of the samples and the codes of the second network.
 
     A training that was stopped and resumed ends with the same weights and codes, bit for bit, on a
