@@ -33,8 +33,8 @@ class Engine(Stepper):
 
     A *round* is some passes over the data set with gradient steps, in which every sample occurs
     once per pass, then one discrete step (`update_codes` of the loss, where it has a code bank),
-    then a checkpoint. Any loss of codes and labels works; a loss with discrete variables also gets the
-    places of the samples and the codes of the second network.
+    then a checkpoint. Any loss of codes and labels works; a loss with discrete variables also gets
+    the places of the samples and the codes of the second network.
 
     A training that was stopped and resumed ends with the same weights and codes, bit for bit, on a
     CPU: see `checkpoint_folder`, and "Faults and resuming" in the documentation.
