@@ -203,10 +203,12 @@ def weigh_samples(
     loss_dict: LossDict, indices_tuple: IndicesTuple | None, embeddings: Tensor
 ) -> None:
     """Multiply the losses of each sample by how often a miner chose it, at most 1."""
+    if indices_tuple is None:
+        return
     dtype = torch.promote_types(embeddings.dtype, torch.float32)
-    for sub_loss in loss_dict.values() if indices_tuple is not None else ():
+    weights = lmu.convert_to_weights(indices_tuple, embeddings, dtype)
+    for sub_loss in loss_dict.values():
         if sub_loss["reduction_type"] == "element":
-            weights = lmu.convert_to_weights(indices_tuple, embeddings, dtype)
             sub_loss["losses"] = sub_loss["losses"] * weights
 
 

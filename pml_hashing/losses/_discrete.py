@@ -11,7 +11,7 @@ from pml_hashing._checks import check_at_least, check_label_values, require_labe
 from pml_hashing.code_bank import CodeBank
 from pml_hashing.codes import binarize_unchecked
 from pml_hashing.losses._base import BaseHashingLoss, LossDict, codes_of_networks
-from pml_hashing.losses._classes import codes_with_tie_code
+from pml_hashing.losses._classes import check_sizes, codes_with_tie_code
 from pml_hashing.losses.terms import Batch, Quadratic, Term
 from pml_hashing.pairs import IndicesTuple
 from pml_hashing.solvers import check_sweeps, dcc, label_sums
@@ -99,8 +99,7 @@ class DiscreteLoss(BaseHashingLoss):
         code_bank: CodeBank | None = None,
         **kwargs: Any,
     ) -> None:
-        check_at_least(num_classes, 2, "num_classes")
-        check_at_least(code_length, 1, "code_length")
+        check_sizes(num_classes, code_length)
         check_at_least(warm_start, 0, "warm_start")
         check_sweeps(sweeps)
         check_terms(terms)

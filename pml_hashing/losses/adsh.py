@@ -3,6 +3,7 @@ r"""ADSH (Jiang and Li, 2018): network codes against learned codes of the whole 
 from typing import Any
 
 from pml_hashing.code_bank import CodeBank
+from pml_hashing.losses._classes import check_sizes
 from pml_hashing.losses._discrete import DiscreteLoss, check_weights
 from pml_hashing.losses.terms import InnerProduct, Quantization
 
@@ -76,6 +77,7 @@ class ADSHLoss(DiscreteLoss):
         code_bank: CodeBank | None = None,
         **kwargs: Any,
     ) -> None:
+        check_sizes(num_classes, code_length)
         check_weights(quantization_weight=quantization_weight)
         # --8<-- [start:terms]
         terms = {

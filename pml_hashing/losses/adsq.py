@@ -5,6 +5,7 @@ from typing import Any
 from torch.nn.functional import mse_loss
 
 from pml_hashing.code_bank import CodeBank
+from pml_hashing.losses._classes import check_sizes
 from pml_hashing.losses._discrete import DiscreteLoss, check_weights
 from pml_hashing.losses.terms import (
     BitBalance,
@@ -141,6 +142,7 @@ class ADSQLoss(DiscreteLoss):
         code_bank: CodeBank | None = None,
         **kwargs: Any,
     ) -> None:
+        check_sizes(num_classes, code_length)
         check_weights(
             likelihood_weight=likelihood_weight,
             quantization_weight=quantization_weight,

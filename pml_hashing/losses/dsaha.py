@@ -5,6 +5,7 @@ from typing import Any
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from pml_hashing.code_bank import CodeBank
+from pml_hashing.losses._classes import check_sizes
 from pml_hashing.losses._discrete import DiscreteLoss, check_weights
 from pml_hashing.losses.terms import (
     InnerProduct,
@@ -131,6 +132,7 @@ class DSAHALoss(DiscreteLoss):
         code_bank: CodeBank | None = None,
         **kwargs: Any,
     ) -> None:
+        check_sizes(num_classes, code_length)
         check_weights(
             quantization_weight=quantization_weight,
             guidance_weight=guidance_weight,

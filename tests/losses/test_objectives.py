@@ -43,6 +43,14 @@ def test_every_loss_with_learned_codes_is_here():
     assert found - discrete == {case.loss_class for case in CASES.values()}
 
 
+@pytest.mark.parametrize(("num_classes", "code_length"), [(1, 4), (3, 0), (3, -1)])
+@pytest.mark.parametrize("paper", CASES)
+def test_sizes_are_checked_before_weights_are_scaled_by_them(paper, num_classes, code_length):
+    name = "num_classes" if num_classes == 1 else "code_length"
+    with pytest.raises(ValueError, match=f"`{name}` of at least"):
+        CASES[paper].make_loss(num_classes, code_length)
+
+
 @pytest.fixture(params=LABELS)
 def labels(request):
     return LABELS[request.param]
