@@ -1,12 +1,10 @@
 """HashingModel: a timm backbone, or a module of your own, with a hash layer on top."""
 
 import os
-from collections.abc import Iterable
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 from torchvision import transforms
 
 from pml_hashing._checks import check_at_least
@@ -141,7 +139,7 @@ class HashingModel(nn.Module):
 
     def encode(
         self,
-        inputs: Tensor | Dataset[Any] | Iterable[Any],
+        inputs: encoding.Inputs,
         *,
         path: str | os.PathLike[str] | None = None,
         batch_size: int = 64,
@@ -150,6 +148,7 @@ class HashingModel(nn.Module):
         device: str | torch.device | None = None,
         amp: bool = False,
         progress: bool = True,
+        packed: bool = True,
     ) -> Tensor:
         """Return the packed codes of a database, or of a batch of queries.
 
@@ -161,10 +160,18 @@ class HashingModel(nn.Module):
         the file is there, the same call returns what it holds. `HammingKNN.load` reads it.
 
         Args:
-            inputs: Preprocessed images `(n, in_chans, height, width)`, or whatever the backbone
-                takes; or a data set of samples or tuples that start with one, such as
-                `(image, label)`; or an iterable of batches, such as a `DataLoader`, which may
-                also be tuples that start with the samples.
+            inputs: One of these:
+
+                - preprocessed images `(n, in_chans, height, width)`, or whatever the backbone
+                  takes, as a tensor or an array of floats;
+                - images, which `transform` preprocesses: a list of paths, of bytes of files, of PIL
+                  images or of arrays of pixels; one array of pixels (uint8 or uint16,
+                  `(n, height, width[, channels])`); or rows of a table, dicts with an image under
+                  `image`, `img`, `pixel_values` or `path`, as of Hugging Face `datasets`;
+                - a data set, with places or iterable, of samples, images or rows, or of tuples that
+                  start with one, such as `(image, label)`;
+                - an iterable of batches, such as a `DataLoader`, which may also be tuples that
+                  start with the samples.
             path: A file to write, for a tensor or a data set with a length. An unfinished file is
                 kept in `path.partial` and `path.progress`. The same model is recognized by its
                 weights, the same data set only by its length.
@@ -177,9 +184,11 @@ class HashingModel(nn.Module):
             device: Where to run. Where the model is if `None`.
             amp: Run in mixed precision, bfloat16.
             progress: Show a progress bar.
+            packed: Whether bits are packed. If not, the real codes are returned, float32
+                `(n, code_length)`, as re-ranking takes them; not for a file.
 
         Returns:
-            Packed codes, uint8, `(n, ceil(code_length / 8))`, on the CPU.
+            Packed codes, uint8, `(n, ceil(code_length / 8))`, on the CPU, or real ones.
 
         Raises:
             OSError: If the file cannot be written; what was written before is kept.
@@ -191,6 +200,7 @@ class HashingModel(nn.Module):
         return encoding.encode(
             self,
             self.code_length,
+            self.data_config,
             inputs,
             path=path,
             batch_size=batch_size,
@@ -199,6 +209,7 @@ class HashingModel(nn.Module):
             device=device,
             amp=amp,
             progress=progress,
+            packed=packed,
         )
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
