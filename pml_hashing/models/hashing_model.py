@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchvision import transforms
 
 from pml_hashing._checks import check_at_least
-from pml_hashing.models import encoding, preprocessing, saving
+from pml_hashing.models import encoding, itq, preprocessing, saving
 from pml_hashing.models._errors import shortened
 from pml_hashing.models.backbones import create_trunk, feature_width
 from pml_hashing.models.hash_layer import Bound, HashLayer, Head
@@ -115,6 +115,87 @@ class HashingModel(nn.Module):
         self._options = {"backbone": name, **layer, **images, "num_features": num_features}
         if batch_norm:  # files of models without it stay as they were
             self._options["batch_norm"] = True
+
+    @classmethod
+    def from_itq(
+        cls,
+        backbone: str | nn.Module,
+        code_length: int,
+        inputs: encoding.Inputs | None = None,
+        *,
+        features: Tensor | None = None,
+        max_samples: int = 5000,
+        max_iter: int = 50,
+        seed: int = 0,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        on_unreadable: encoding.OnUnreadable | None = None,
+        device: str | torch.device | None = None,
+        progress: bool = True,
+        **options: Any,
+    ) -> Self:
+        """Return a model whose hash layer is learned without labels, on a frozen backbone.
+
+        The layer is the affine map of `baselines.ITQ` from the backbone's features to bits: their
+        principal directions, rotated so that binarization loses least. The model encodes, is saved
+        and searched as one that was trained, and can be trained on.
+
+        Args:
+            backbone: As of `HashingModel`. It should have trained weights.
+            code_length: Number of bits. Less than the number of images, and at most the width of
+                the features.
+            inputs: Images or samples to learn from, as of `encode`.
+            features: The backbone's features of them, `(n, num_features)`, where they are known,
+                instead of `inputs`.
+            max_samples: How many are drawn from `inputs`, at most.
+            max_iter: Alternations of ITQ.
+            seed: Of the draw and of ITQ.
+            batch_size: As of `encode`.
+            num_workers: As of `encode`.
+            on_unreadable: As of `encode`.
+            device: Where the backbone runs, and the model is then. The CPU if `None`.
+            progress: Show a progress bar.
+            **options: `pretrained`, `checkpoint_path`, `in_chans`, `img_size`, `num_features`, as
+                of `HashingModel`.
+
+        Raises:
+            TypeError: If `inputs` are of another type.
+            UnreadableImageError: If an image cannot be read, and `on_unreadable` is `None`.
+            ValueError: If not just one of `inputs` and `features` is given, or there are too few
+                images or features for so many bits.
+
+        Examples:
+            >>> import torch
+            >>> from pml_hashing.models import HashingModel
+            >>> features = torch.randn(100, 16)
+            >>> model = HashingModel.from_itq(
+            ...     torch.nn.Identity(), 8, features, num_features=16, progress=False
+            ... )
+            >>> model.encode(features, progress=False).shape
+            torch.Size([100, 1])
+        """
+        if (inputs is None) == (features is None):
+            raise ValueError("Expected either `inputs` or `features`, got both or neither.")
+        model = cls(backbone, code_length, bound="none", **options)
+        if device is not None:
+            model.to(device)
+        if features is None:
+            features = itq.sample_features(
+                model.trunk,
+                model.embedder.in_features,
+                model.data_config,
+                inputs,
+                max_samples,
+                seed,
+                device=encoding.device_for(model, device),
+                batch_size=batch_size,
+                num_workers=num_workers,
+                on_unreadable=on_unreadable,
+                progress=progress,
+            )
+        planes = itq.fit_hyperplanes(features, code_length, max_iter=max_iter, seed=seed)
+        model.embedder.set_hyperplanes(*planes)
+        return model.eval()
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return real codes, `(n, code_length)`, of a batch of whatever the backbone takes."""
