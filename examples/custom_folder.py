@@ -29,9 +29,9 @@ from pml_hashing.visualize import plot_neighbors
 
 # --8<-- [start:images]
 def load_images(data: Path) -> ImageFiles:
-    if data.suffix == ".csv":
-        return ImageFiles.from_csv(data)
-    return ImageFiles.from_folder(data)
+    """Return the images that can be read, and name the others."""
+    images = ImageFiles.from_csv(data) if data.suffix == ".csv" else ImageFiles.from_folder(data)
+    return images.readable(lambda error: print(f"left out: {error}"))
 
 
 def load_split(images: ImageFiles, args: Namespace) -> dict[str, Tensor]:
@@ -44,20 +44,6 @@ def load_split(images: ImageFiles, args: Namespace) -> dict[str, Tensor]:
         save_file(retrieval_split(images.labels, **sizes, seed=args.seed)._asdict(), unfinished)
         unfinished.replace(path)
     return load_file(path)
-
-
-def readable(images: ImageFiles, places: Tensor) -> Tensor:
-    """Return the places of the images that decode: training stops at any that does not."""
-
-    def decodes(place: int) -> bool:
-        try:
-            images.image(place)
-        except UnreadableImageError as error:
-            print(f"left out of the training: {error}")
-            return False
-        return True
-
-    return places[torch.tensor([decodes(place) for place in places.tolist()])]
     # --8<-- [end:images]
 
 
@@ -141,7 +127,7 @@ def run(args: Namespace) -> None:
     images = load_images(args.data)
     split = load_split(images, args)
     if not (args.output / "model").exists():
-        train(images, readable(images, split["train"]), args)
+        train(images, split["train"], args)
     model = HashingModel.from_pretrained(args.output / "model", device=args.device)
     codes, places = encode(model, images, args)
     is_query = torch.isin(places, split["query"])
