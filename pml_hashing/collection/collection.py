@@ -9,15 +9,16 @@ from typing import Any, Self, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from pml_hashing._checks import check_integer
+from pml_hashing._checks import check_codes, check_integer
 from pml_hashing.collection.duplicates import DuplicateGroups, find_duplicates
 from pml_hashing.collection.encoding import CollectionEncoder, Transform
 from pml_hashing.collection.folders import MODEL_FOLDER, check_new, writing
 from pml_hashing.collection.labels import FOLDERS, KEEP, Labels, Row
+from pml_hashing.collection.matches import Match
 from pml_hashing.collection.searching import Request, Search, to_queries
 from pml_hashing.collection.snapshot import Manifest, Rerank, Snapshot
 from pml_hashing.collection.sync import Sync, SyncOptions, SyncReport
-from pml_hashing.datasets import list_images
+from pml_hashing.datasets import ImageLike, list_images
 from pml_hashing.models import HashingModel, TwoNetworkHashingModel
 from pml_hashing.models.encoding import OnUnreadable, fingerprint
 
@@ -344,6 +345,48 @@ class Collection:
         is_one = isinstance(name, str)
         matches = self._search().similar([name] if is_one else name, request)
         return matches[0] if is_one else matches
+
+    def encode(self, pictures: Sequence[ImageLike]) -> Tensor:
+        """Return the real codes of pictures, `(n, code_length)`, which `search_codes` takes.
+
+        Raises:
+            TypeError: If one is no picture.
+            UnreadableImageError: If one does not decode.
+            ValueError: If there is none.
+        """
+        if not len(pictures):
+            raise ValueError("Expected `pictures` with at least one, got none.")
+        return self._encoder.queries(pictures)
+
+    def search_codes(
+        self,
+        codes: Tensor,
+        k: int | None = None,
+        *,
+        radius: int | None = None,
+        where: Mapping[str, object] | None = None,
+        rerank: Rerank | None = None,
+        num_candidates: int = 100,
+    ) -> list[list[Match]]:
+        """Return what is nearest to codes that the model gave before.
+
+        Args:
+            codes: As `encode` returns them.
+            k: As of `search`.
+            radius: As of `search`.
+            where: As of `search`.
+            rerank: As of `search`.
+            num_candidates: As of `search`.
+
+        Returns:
+            For each of them a list of `Match`.
+
+        Raises:
+            ValueError: As `search`, or if `codes` are of another shape.
+        """
+        check_codes(codes, "codes", self.code_length)
+        request = Request(k, radius, where, rerank, num_candidates)
+        return self._search().near(codes, request)
 
     def duplicates(self, radius: int) -> DuplicateGroups:
         """Return groups of near-duplicates: images that are linked by distances within `radius`.

@@ -5,6 +5,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Histogram, generate_latest
+from pydantic import BaseModel, Field
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -39,17 +41,21 @@ MOST_LABELS = 1000  # that the page offers
 LARGEST_PICTURE = 2048  # pixels a side
 SHARE_ALIKE = 4  # duplicates may differ in one of so many bits
 
-K = Annotated[int, Query(ge=1, le=MOST_RESULTS, description="How many images, at most.")]
-Radius = Annotated[int | None, Query(ge=0, description="Largest distance in bits.")]
-Label = Annotated[str | None, Query(description="A label that they must have.")]
-Where = Annotated[
-    str | None,
-    Query(description='A condition on metadata, in JSON: `{"label": ["shoe", "hat"]}`.'),
-]
 Offset = Annotated[int, Query(ge=0, le=2**53)]
 Limit = Annotated[int, Query(ge=1, le=MOST_RESULTS)]
 Alike = Annotated[int, Query(ge=0, description="Bits in which duplicates may differ.")]
 Upload = Annotated[UploadFile, File(description="A picture.")]
+
+
+class Asked(BaseModel):
+    """What a search is asked for, beside the query."""
+
+    k: int = Field(24, ge=1, le=MOST_RESULTS, description="How many images, at most.")
+    radius: int | None = Field(None, ge=0, description="Largest distance in bits.")
+    label: str | None = Field(None, description="A label that they must have.")
+    where: str | None = Field(
+        None, description='A condition on metadata, in JSON: `{"label": ["shoe", "hat"]}`.'
+    )
 
 
 def create_app(
@@ -62,7 +68,7 @@ def create_app(
     """Return the service of a collection, for uvicorn or any other ASGI server.
 
     It serves the images of the collection, by their ids, and nothing else. It sees what another
-    process syncs about a second later. `/docs` describes it.
+    process syncs about a second later. `/openapi.json` describes it.
 
     Args:
         collection: What is searched.
@@ -127,9 +133,7 @@ def _answer(status: int) -> Callable[[Request, Exception], JSONResponse]:
     return answer
 
 
-def _add_state(
-    app: FastAPI, catalog: Catalog, registry: CollectorRegistry, writable: bool
-) -> None:
+def _add_state(app: FastAPI, catalog: Catalog, registry: CollectorRegistry, writable: bool) -> None:
     @app.get("/", include_in_schema=False)
     def page() -> FileResponse:
         return FileResponse(PAGE / "index.html")
@@ -167,56 +171,40 @@ def _add_search(app: FastAPI, catalog: Catalog, registry: CollectorRegistry) -> 
     )
     encoding = threading.Lock()  # one at a time: each uses all threads of the model
 
-    def answer(
-        encode_ms: float | None, find: Callable[..., list[Match]], query: Any, options: Any
-    ) -> SearchAnswer:
-        k, radius, label, where = options
-        condition = to_condition(where, label)
+    def found(find: Callable[..., list[Match]], asked: Asked, encode_ms: float | None) -> Any:
+        condition = to_condition(asked.where, asked.label)
         start = time.perf_counter()
-        matches = find(query, k, where=condition)
+        matches = find(k=asked.k, where=condition)
         elapsed = time.perf_counter() - start
         seconds.observe(elapsed)
-        near = [match for match in matches if radius is None or match.distance <= radius]
-        found = [
+        collection, radius = catalog.collection, asked.radius
+        near = [
             MatchAnswer(image=catalog.image(match.name), distance=match.distance)
-            for match in near
-            if match.name in catalog.collection  # not removed meanwhile
+            for match in matches
+            if (radius is None or match.distance <= radius)
+            and match.name in collection  # not removed meanwhile
         ]
-        size = len(catalog.collection)
-        return SearchAnswer(
-            matches=found, size=size, search_ms=elapsed * 1000, encode_ms=encode_ms
-        )
+        times = {"search_ms": elapsed * 1000, "encode_ms": encode_ms}
+        return SearchAnswer(matches=near, size=len(collection), **times)
 
     @app.post("/api/search", tags=["search"])
-    def search(
-        image: Upload,
-        k: K = 24,
-        radius: Radius = None,
-        label: Label = None,
-        where: Where = None,
-    ) -> SearchAnswer:
+    def search(image: Upload, asked: Annotated[Asked, Query()]) -> SearchAnswer:
         """Return the nearest images to a picture that is sent as a form."""
         content = image.file.read()
+        collection = catalog.latest()
         start = time.perf_counter()
         with encoding:
-            codes = catalog.latest().encode([content])
+            codes = collection.encode([content])
         encode_ms = (time.perf_counter() - start) * 1000
-        find = catalog.collection.search_codes
-        (matches,) = [lambda *args, **options: find(*args, **options)[0]]
-        return answer(encode_ms, matches, codes, (k, radius, label, where))
+        return found(
+            lambda **options: collection.search_codes(codes, **options)[0], asked, encode_ms
+        )
 
     @app.get("/api/images/{image_id}/similar", tags=["search"])
-    def similar(
-        image_id: str,
-        k: K = 24,
-        radius: Radius = None,
-        label: Label = None,
-        where: Where = None,
-    ) -> SearchAnswer:
+    def similar(image_id: str, asked: Annotated[Asked, Query()]) -> SearchAnswer:
         """Return the nearest images to one of the collection, without itself."""
         collection = catalog.latest()
-        name = catalog.name_of(image_id)
-        return answer(None, collection.similar, name, (k, radius, label, where))
+        return found(partial(collection.similar, catalog.name_of(image_id)), asked, None)
 
 
 def to_condition(where: str | None, label: str | None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from pml_hashing.collection import Collection, DuplicateGroups
+from pml_hashing.collection.labels import LABEL, labels_of
 from pml_hashing.datasets.loading import read_image
 from pml_hashing.serve.answers import ImageAnswer, Value
 
@@ -70,12 +71,11 @@ class Catalog:
             KeyError: If it has been removed.
         """
         metadata = self.collection.metadata(name)
-        label = metadata.get("label")
-        shown = label if label is None or isinstance(label, str) else str(label)
+        labels = ", ".join(labels_of(metadata.get(LABEL)))
         return ImageAnswer(
             id=id_of(name),
             name=readable(name),
-            label=None if shown is None else readable(shown),
+            label=readable(labels) or None,
             metadata={readable(key): _to_value(value) for key, value in metadata.items()},
         )
 

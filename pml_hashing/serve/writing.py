@@ -3,7 +3,8 @@
 from pathlib import Path, PurePosixPath
 
 from pml_hashing._files import write_atomically
-from pml_hashing.datasets import list_images, load_image
+from pml_hashing.datasets import load_image
+from pml_hashing.datasets.listing import IMAGE_ENDINGS
 from pml_hashing.serve.answers import ImageAnswer
 from pml_hashing.serve.catalog import Catalog
 
@@ -50,10 +51,12 @@ class Additions:
 
     def _new_path(self, name: str) -> Path:
         parts = name.split("/")
-        hidden = any(part.startswith(".") or not part.strip() for part in parts)
-        if hidden or "\\" in name or not name.isprintable() or PurePosixPath(name).is_absolute():
+        plain = all(part.strip() and not part.startswith(".") for part in parts)
+        ending = PurePosixPath(name).suffix.lower()
+        if not plain or "\\" in name or not name.isprintable() or ending not in IMAGE_ENDINGS:
             raise ValueError(
-                f"Expected `name` to be a path in the folder of the images, got {name!r}."
+                "Expected `name` to be a path in the folder of the images that ends as an image "
+                f"does, such as shoes/new.jpg, got {name!r}."
             )
         folder = self.catalog.collection.images
         path = folder / name

@@ -175,7 +175,7 @@ function paused(callback, wait = 150) {
 
 function setSliders() {
   const bits = state.about.code_length;
-  const within = (value) => (Number(value) >= bits ? "any distance" : `distance ${value} of ${bits}`);
+  const within = (value) => (Number(value) >= bits ? "any" : `up to ${value} of ${bits} bits`);
   const sliders = [["radius", "radius-shown", bits, bits, search], ["alike", "alike-shown", bits >> 2, bits >> 4, duplicates]];
   for (const [id, shown, max, value, changed] of sliders) {
     const slider = byId(id);
