@@ -103,10 +103,12 @@ class Search:
         return codes
 
     def _codes_of_names(self, names: list[str]) -> Tensor:
-        records = self.snapshot.knn().get(names)
+        distinct = list(dict.fromkeys(names))
+        rows = [distinct.index(name) for name in names]
+        records = self.snapshot.knn().get(distinct)
         if records.vectors is not None:
-            return records.vectors
-        return unpack(records.packed_codes, self.encoder.code_length)
+            return records.vectors[rows]
+        return unpack(records.packed_codes, self.encoder.code_length)[rows]
 
     def _near(
         self, codes: Tensor, names: Sequence[str | None], request: Request

@@ -262,10 +262,10 @@ class Snapshot:
                 counts[label] += count
         return dict(sorted(counts.items()))
 
-    def to_where(self, where: Mapping[str, object] | None) -> dict[str, object] | None:
+    def to_where(self, where: Mapping[str, object] | None) -> Mapping[str, object] | None:
         """Return a condition in which a label stands for all sets of labels that have it."""
-        if where is None or not isinstance(where, Mapping) or LABEL not in where:
-            return None if where is None else dict(where)
+        if not isinstance(where, Mapping) or LABEL not in where or LABEL not in self.columns:
+            return where  # for the search, which refuses what is wrong
         wanted = where[LABEL]
         many = isinstance(wanted, list | tuple | set | frozenset)
         labels = set(wanted) if many else {wanted}  # pyright: ignore[reportArgumentType]
