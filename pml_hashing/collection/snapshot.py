@@ -198,6 +198,31 @@ class Snapshot:
                 if Manifest.read(folder).generation == manifest.generation:
                     raise
 
+    def latest(self) -> "Snapshot":
+        """Return the present state: this one, if it still is.
+
+        Raises:
+            FileNotFoundError: If the collection is gone.
+            ValueError: If a file of it is damaged, or it was made anew with another model.
+        """
+        manifest, held = Manifest.read(self.folder), self.manifest
+        if manifest == held:
+            return self
+        if manifest.model != held.model:
+            raise ValueError(f"Expected {self.folder} with its model, got another: open it anew.")
+        return Snapshot.read(self.folder)
+
+    @property
+    def root(self) -> Path:
+        """The folder of the images.
+
+        Raises:
+            ValueError: If there was no sync.
+        """
+        if self.manifest.images is None:
+            raise ValueError(f"Expected `images` in the first sync of {self.folder}, got None.")
+        return Path(self.manifest.images)
+
     def knn(self, rerank: Rerank | None = None, num_candidates: int = 100) -> HammingKNN:
         """Return a search in the codes."""
         options: dict[str, Any] = {"rerank": rerank, "num_candidates": num_candidates}
