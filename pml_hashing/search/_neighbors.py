@@ -1,7 +1,8 @@
 """The way of a query: to candidates in a store, by an index if there is one, and re-ranked."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -63,9 +64,9 @@ class NeighborSearch:
             ValueError: If fewer than `k` codes match, `own` does not hold, a shape or the code
                 length is wrong, or a code is NaN or infinite.
         """
-        options: dict[str, Any] = {"fetch": FETCHED.get(self.rerank)}
+        search = partial(store.nearest, where=where, fetch=FETCHED.get(self.rerank))
         if isinstance(store, MemoryStore):
-            options |= {"search": index and index.nearest, "with_ids": with_ids}
+            search = partial(search, search=index and index.nearest, with_ids=with_ids)
         with store.frozen():
             code_length = filled(store)
             packed_query, _ = to_packed(query, "query", code_length)
@@ -73,26 +74,23 @@ class NeighborSearch:
                 _check_k(k, store.count(where), where, own)
             if own:
                 _check_own(in_memory(store), packed_query)
-            if self.rerank is None:
-                found = store.nearest(packed_query, k + own, where, **options)
-                _check_k(k, found.distances.shape[1], where, own)
-                return _without_query(found, 0) if own else found
-            vectors, parts = to_vectors(query, "query"), []
-            wanted = max(k, self.num_candidates) + own
-            size = max(1, BLOCK_ELEMENTS // (min(wanted, len(store)) * code_length))
+            vectors, wanted, size = None, k + own, len(query)
+            if self.rerank is not None:
+                vectors, wanted = to_vectors(query, "query"), max(k, self.num_candidates) + own
+                size = max(1, BLOCK_ELEMENTS // (min(wanted, len(store)) * code_length))
+            parts = []
             for start in range(0, len(query), size):
-                block = slice(start, start + size)
-                found = store.nearest(packed_query[block], wanted, where, **options)
+                found = search(packed_query[start : start + size], wanted)
                 _check_k(k, found.distances.shape[1], where, own)
                 found = _without_query(found, start) if own else found
-                parts.append(self._reranked(found, vectors[block], k))
-        return _joined(parts)
+                if vectors is not None:
+                    found = self._reranked(found, vectors[start : start + size], k)
+                parts.append(found)
+        return parts[0] if len(parts) == 1 else _joined(parts)
 
     def _reranked(self, found: Neighbors, vectors: Tensor, k: int) -> Neighbors:
         """Return the `k` candidates with the nearest values, ties in database order."""
-        items = found.values
-        if items is None:
-            return found
+        items = cast("Tensor", found.values)
         if self.rerank == "asymmetric":
             signs = unpack(items.flatten(0, 1), vectors.shape[1])
             items = signs.view(*found.order.shape, -1)
@@ -100,7 +98,7 @@ class NeighborSearch:
         distances = (items - vectors[:, None]).square_().sum(dim=2) / 4
         distances, ranked = distances.gather(1, by_order).sort(dim=1, stable=True)
         places = by_order.gather(1, ranked)[:, :k]
-        chosen = zip(found.ids, places.tolist() if found.ids else [], strict=True)
+        chosen = zip(found.ids, places.tolist(), strict=False)  # no ids where none are wanted
         ids = [[row[place] for place in row_places] for row, row_places in chosen]
         return Neighbors(distances[:, :k], ids, found.order.gather(1, places), None)
 

@@ -39,17 +39,19 @@ def nearest(query: Tensor, database: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if not _faiss_has(query.device):
         return nearest_by_product(query, database, k)
     # The functions under faiss' flat index read the codes where they are: it would hold a copy.
-    queries, codes, (num_codes, width) = query.numpy(), database.numpy(), database.shape
+    queries, codes = query.numpy(), database.numpy()
+    num_queries, (num_codes, width) = len(queries), codes.shape
     if not _is_counted(k, num_codes, width):
         distances, rows = faiss.knn_hamming(queries, codes, k, variant="hc")
         return torch.from_numpy(distances), torch.from_numpy(rows)
-    distances, rows = np.empty((len(query), k), np.int32), np.empty((len(query), k), np.int64)
-    for start in range(0, len(query), COUNTED_QUERIES):
-        stop = min(start + COUNTED_QUERIES, len(query))
-        parts = (array[start:stop] for array in (queries, distances, rows))
-        first, *found = map(faiss.swig_ptr, parts)
+    distances, rows = np.empty((num_queries, k), np.int32), np.empty((num_queries, k), np.int64)
+    database_pointer = faiss.swig_ptr(codes)
+    for start in range(0, num_queries, COUNTED_QUERIES):
+        block = slice(start, start + COUNTED_QUERIES)
+        first, *found = [faiss.swig_ptr(array[block]) for array in (queries, distances, rows)]
+        size = min(COUNTED_QUERIES, num_queries - start)
         faiss.hammings_knn_mc(  # pyright: ignore[reportAttributeAccessIssue]
-            first, faiss.swig_ptr(codes), stop - start, num_codes, k, width, *found
+            first, database_pointer, size, num_codes, k, width, *found
         )
     return torch.from_numpy(distances), torch.from_numpy(rows)
 

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pml_hashing.search import exact
 from pml_hashing.search._table import Table
 from pml_hashing.search.store import (
     CodeStore,
@@ -182,7 +181,7 @@ class MemoryStore(CodeStore):
     def first_codes(self, count: int, device: torch.device) -> Tensor:
         """Return the packed codes of the first `count` positions."""
         with self._lock:
-            return self._table.searched(device, {})[0][:count]
+            return self._table.searched(device)[0][:count]
 
     def nearest(
         self,
@@ -205,14 +204,11 @@ class MemoryStore(CodeStore):
             with_ids: Whether ids are wanted, else positions: as `order`.
         """
         with self._lock:
-            table, device = self._table, packed_query.device
-            if search is not None and not where:
-                distances, rows = search(packed_query, min(k, len(table)), table)
+            table = self._table
+            if search is None or where:
+                distances, rows = table.nearest(packed_query, k, where)
             else:
-                codes, rows_of = table.searched(device, where)
-                distances, rows = exact.nearest(packed_query, codes, min(k, len(codes)))
-                if rows_of is not None:
-                    rows = torch.from_numpy(rows_of[rows.cpu().numpy()]).to(device)
+                distances, rows = search(packed_query, min(k, len(table)), table)
             values = None if fetch is None else table.take(fetch, rows)
             if not with_ids:
                 return Neighbors(distances, [], table.to_positions(rows), values)
@@ -224,10 +220,8 @@ class MemoryStore(CodeStore):
         self, packed_query: Tensor, radius: int, where: Where
     ) -> tuple[list[Tensor], list[list[Hashable]]]:
         with self._lock:
-            codes, rows_of = self._table.searched(packed_query.device, where)
-            counts, distances, rows = exact.within(packed_query, codes, radius)
-            found = rows.cpu().numpy()
-            ids = iter(self._table.ids.take(found if rows_of is None else rows_of[found]))
+            counts, distances, rows = self._table.within(packed_query, radius, where)
+            ids = iter(self._table.ids.take(rows.cpu().numpy()))
         sizes = counts.tolist()
         return list(distances.split(sizes)), [list(islice(ids, size)) for size in sizes]
 
