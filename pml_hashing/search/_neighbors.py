@@ -1,8 +1,7 @@
 """The way of a query: to candidates in a store, by an index if there is one, and re-ranked."""
 
 from dataclasses import dataclass
-from functools import partial
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -64,9 +63,9 @@ class NeighborSearch:
             ValueError: If fewer than `k` codes match, `own` does not hold, a shape or the code
                 length is wrong, or a code is NaN or infinite.
         """
-        search = partial(store.nearest, where=where, fetch=FETCHED.get(self.rerank))
+        options: dict[str, Any] = {"fetch": FETCHED.get(self.rerank)}
         if isinstance(store, MemoryStore):
-            search = partial(search, search=index and index.nearest, with_ids=with_ids)
+            options |= {"search": index and index.nearest, "with_ids": with_ids}
         with store.frozen():
             code_length = filled(store)
             packed_query, _ = to_packed(query, "query", code_length)
@@ -74,19 +73,22 @@ class NeighborSearch:
                 _check_k(k, store.count(where), where, own)
             if own:
                 _check_own(in_memory(store), packed_query)
-            vectors, wanted, size = None, k + own, len(query)
-            if self.rerank is not None:
-                vectors, wanted = to_vectors(query, "query"), max(k, self.num_candidates) + own
-                size = max(1, BLOCK_ELEMENTS // (min(wanted, len(store)) * code_length))
+
+            def nearest(packed_block: Tensor, count: int, start: int = 0) -> Neighbors:
+                found = store.nearest(packed_block, count + own, where, **options)
+                _check_k(k, found.distances.shape[1], where, own)
+                return _without_query(found, start) if own else found
+
+            if self.rerank is None:
+                return nearest(packed_query, k)
+            vectors, wanted = to_vectors(query, "query"), max(k, self.num_candidates)
+            size = max(1, BLOCK_ELEMENTS // (min(wanted + own, len(store)) * code_length))
             parts = []
             for start in range(0, len(query), size):
-                found = search(packed_query[start : start + size], wanted)
-                _check_k(k, found.distances.shape[1], where, own)
-                found = _without_query(found, start) if own else found
-                if vectors is not None:
-                    found = self._reranked(found, vectors[start : start + size], k)
-                parts.append(found)
-        return parts[0] if len(parts) == 1 else _joined(parts)
+                block = slice(start, start + size)
+                found = nearest(packed_query[block], wanted, start)
+                parts.append(self._reranked(found, vectors[block], k))
+        return _joined(parts)
 
     def _reranked(self, found: Neighbors, vectors: Tensor, k: int) -> Neighbors:
         """Return the `k` candidates with the nearest values, ties in database order."""

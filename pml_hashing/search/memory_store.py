@@ -3,7 +3,7 @@
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from threading import Condition, RLock, get_ident
+from threading import Condition, get_ident
 from typing import TypeAlias
 
 import numpy as np
@@ -32,8 +32,7 @@ class ReadWriteLock:
     """
 
     def __init__(self) -> None:
-        self._mutex = RLock()
-        self._changed = Condition(self._mutex)
+        self._changed = Condition()  # its lock is one that a thread may take again
         self._readers: list[int] = []
         self._num_writers = 0  # the one that writes and those that wait
 
@@ -42,13 +41,13 @@ class ReadWriteLock:
 
     def __enter__(self) -> None:
         thread = get_ident()
-        with self._mutex:
+        with self._changed:
             while self._num_writers and thread not in self._readers:
                 self._changed.wait()
             self._readers.append(thread)
 
     def __exit__(self, *error: object) -> None:
-        with self._mutex:
+        with self._changed:
             self._readers.remove(get_ident())
             if self._num_writers:
                 self._changed.notify_all()
@@ -56,7 +55,7 @@ class ReadWriteLock:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Lock for writing."""
-        with self._mutex:
+        with self._changed:
             self._num_writers += 1
             try:
                 self._changed.wait_for(lambda: not self._readers)
