@@ -36,23 +36,22 @@ def nearest(query: Tensor, database: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if not k:
         none = query.new_empty(len(query), 0, dtype=torch.int64)
         return none.int(), none
-    database = database.to(query.device)
     if not _faiss_has(query.device):
-        return nearest_by_product(query, database, k)
+        return nearest_by_product(query, database.to(query.device), k)
     # The functions under faiss' flat index read the codes where they are: it would hold a copy.
-    queries, codes = query.numpy(), database.numpy()
+    queries, codes = query.numpy(), database.cpu().numpy()
     num_queries, (num_codes, width) = len(queries), codes.shape
     if not _is_counted(k, num_codes, width):
         distances, rows = faiss.knn_hamming(queries, codes, k, variant="hc")
         return torch.from_numpy(distances), torch.from_numpy(rows)
     distances, rows = np.empty((num_queries, k), np.int32), np.empty((num_queries, k), np.int64)
-    database_pointer = faiss.swig_ptr(codes)
+    pointer = faiss.swig_ptr(codes)
     for start in range(0, num_queries, COUNTED_QUERIES):
         block = slice(start, start + COUNTED_QUERIES)
         first, *found = [faiss.swig_ptr(array[block]) for array in (queries, distances, rows)]
         size = min(COUNTED_QUERIES, num_queries - start)
         faiss.hammings_knn_mc(  # pyright: ignore[reportAttributeAccessIssue]
-            first, database_pointer, size, num_codes, k, width, *found
+            first, pointer, size, num_codes, k, width, *found
         )
     return torch.from_numpy(distances), torch.from_numpy(rows)
 

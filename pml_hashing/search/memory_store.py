@@ -3,7 +3,7 @@
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from threading import Condition, get_ident
+from threading import Condition, RLock, get_ident
 from typing import TypeAlias
 
 import numpy as np
@@ -32,7 +32,8 @@ class ReadWriteLock:
     """
 
     def __init__(self) -> None:
-        self._changed = Condition()  # its lock is one that a thread may take again
+        self._mutex = RLock()
+        self._changed = Condition(self._mutex)
         self._readers: list[int] = []
         self._num_writers = 0  # the one that writes and those that wait
 
@@ -41,13 +42,13 @@ class ReadWriteLock:
 
     def __enter__(self) -> None:
         thread = get_ident()
-        with self._changed:
+        with self._mutex:
             while self._num_writers and thread not in self._readers:
                 self._changed.wait()
             self._readers.append(thread)
 
     def __exit__(self, *error: object) -> None:
-        with self._changed:
+        with self._mutex:
             self._readers.remove(get_ident())
             if self._num_writers:
                 self._changed.notify_all()
@@ -55,7 +56,7 @@ class ReadWriteLock:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Lock for writing."""
-        with self._changed:
+        with self._mutex:
             self._num_writers += 1
             try:
                 self._changed.wait_for(lambda: not self._readers)
