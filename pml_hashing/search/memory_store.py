@@ -212,24 +212,28 @@ class MemoryStore(CodeStore):
             values = None if fetch is None else table.take(fetch, rows)
             if not with_ids:
                 return Neighbors(distances, [], table.to_positions(rows), values)
-            ids, width = table.ids.take(rows.cpu().numpy().ravel()), max(1, rows.shape[1])
-            ids_of = [ids[start : start + width] for start in range(0, len(ids), width)]
-            return Neighbors(distances, ids_of, rows, values)
+            num_queries, width = rows.shape
+            ids = self._ids_of(rows.flatten(), [width] * num_queries)
+            return Neighbors(distances, ids, rows, values)
 
     def within(
         self, packed_query: Tensor, radius: int, where: Where
     ) -> tuple[list[Tensor], list[list[Hashable]]]:
         with self._lock:
             counts, distances, rows = self._table.within(packed_query, radius, where)
-            ids = iter(self._table.ids.take(rows.cpu().numpy()))
-        sizes = counts.tolist()
-        return list(distances.split(sizes)), [list(islice(ids, size)) for size in sizes]
+            sizes = counts.tolist()
+            return list(distances.split(sizes)), self._ids_of(rows, sizes)
 
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""
 
     def frozen(self) -> ReadWriteLock:
         return self._lock
+
+    def _ids_of(self, rows: Tensor, sizes: list[int]) -> list[list[Hashable]]:
+        """Return the ids of rows, so many for each query."""
+        ids = iter(self._table.ids.take(rows.cpu().numpy()))
+        return [list(islice(ids, size)) for size in sizes]
 
     def _rows(self, ids: Sequence[Hashable]) -> np.ndarray:
         rows = self._table.find(ids)
