@@ -185,10 +185,11 @@ class Table:
 
     def to_positions(self, rows: Tensor) -> Tensor:
         """Return the places of rows among those that are not removed."""
-        if KEPT not in self._room:
+        if not self._num_removed:
             return rows
-        removed = (~self.tensors[KEPT]).nonzero().flatten().to(rows.device)
-        return rows - torch.searchsorted(removed, rows)
+        kept = None if self._searched is None else self._searched[1]
+        kept = self.rows() if kept is None else kept
+        return torch.from_numpy(np.searchsorted(kept, rows.cpu().numpy())).to(rows.device)
 
     def take(self, name: Fetched, rows: Tensor) -> Tensor:
         """Return packed codes or vectors of rows, in their shape and on their device."""
