@@ -60,6 +60,18 @@ def test_own_losses(tmp_path):
         assert float(scores[-1]) > 0.9
 
 
+def test_collection(tmp_path):
+    options = ["--backbone", "test_resnet"]
+    first, second = (run("collection", tmp_path, *options) for _ in range(2))
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    assert first.stdout.startswith("132 added, ")
+    assert second.stdout.startswith("0 added, 0 changed, 0 renamed, 0 removed, 132 unchanged, 0 en")
+    assert first.stdout.splitlines()[1:] == second.stdout.splitlines()[1:]
+    assert "bits from china/00.png" in second.stdout
+    rows = (tmp_path / "outputs" / "collection" / "duplicates.csv").read_text().splitlines()
+    assert rows[0] == "group,path,keep,distance,width,height,bytes"
+
+
 def test_two_processes(tmp_path):
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]  # torchrun
     command = [sys.executable, "-m", *launcher, str(EXAMPLES / "distributed.py")]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from pml_hashing.datasets.unreadable import UnreadableImageError
@@ -117,6 +117,8 @@ def decode_image(content: bytes, path: str | os.PathLike[str]) -> Image.Image:
         with Image.open(BytesIO(content)) as image:
             _check_size(image)
             return to_rgb(image)
+    except UnidentifiedImageError as error:  # its message names the bytes in memory
+        raise _unreadable(path, UnidentifiedImageError("no known format of an image")) from error
     except Exception as error:  # each format has errors of its own for what is cut or changed
         raise _unreadable(path, error) from error
 

@@ -5,7 +5,12 @@ from typing import Any, Literal, TypeAlias
 import torch
 from pytorch_metric_learning.distances import BaseDistance
 from pytorch_metric_learning.losses import BaseMetricLossFunction
-from pytorch_metric_learning.reducers import ClassWeightedReducer, DivisorReducer, MultipleReducers
+from pytorch_metric_learning.reducers import (
+    ClassWeightedReducer,
+    DivisorReducer,
+    MultipleReducers,
+    PerAnchorReducer,
+)
 from torch import Tensor, nn
 
 from pml_hashing._checks import check_codes, check_labels
@@ -142,7 +147,7 @@ class BaseHashingLoss(BaseMetricLossFunction):
         if ref_labels is not None:
             check_labels(ref_labels, ref_emb, "ref_labels")
             ref_labels = ref_labels.to(ref_emb.device)
-        check_reducer(self.reducer, labels)
+        check_reducer(self.reducer, labels, embeddings, ref_emb)
         with torch.autocast(embeddings.device.type, enabled=False):
             loss_dict = self.compute_loss(
                 embeddings, labels, indices_tuple, ref_emb, ref_labels, **extra
@@ -166,6 +171,7 @@ class BaseHashingLoss(BaseMetricLossFunction):
             reducers.get(name, reducer.default_reducer)({name: sub_loss}, embeddings, labels)
             for name, sub_loss in loss_dict.items()
         ]
+        parts = [part.reshape(()) for part in parts]  # a regularizer may return a vector of one
         with torch.autocast(embeddings.device.type, enabled=False):
             return reducer.sub_loss_reduction(torch.stack(parts), embeddings, labels)
 
@@ -212,9 +218,17 @@ def weigh_samples(
             sub_loss["losses"] = sub_loss["losses"] * weights
 
 
-def check_reducer(reducer: nn.Module, labels: Tensor | None) -> None:
+def check_reducer(
+    reducer: nn.Module, labels: Tensor | None, embeddings: Tensor, ref_emb: Tensor
+) -> None:
     """Raise if a reducer, or one within it, would fail or weigh the losses by something else."""
     for module in reducer.modules():
+        if isinstance(module, PerAnchorReducer) and len(ref_emb) > len(embeddings):
+            raise ValueError(
+                "Expected a `reducer` other than PerAnchorReducer, which knows the pairs within a "
+                f"batch alone, for {len(embeddings)} codes and a longer `ref_emb` (such as a "
+                f"memory), got one for {len(ref_emb)}."
+            )
         if isinstance(module, DivisorReducer):
             raise ValueError(
                 "Expected a `reducer` other than DivisorReducer, as these losses have no divisor, "

@@ -105,7 +105,9 @@ class AsymmetricTrainer(BaseTrainer):
         check({"trunk"} <= keys <= {*MODELS}, known, ", ".join(map(repr, keys)))
         whole = "`label_hierarchy_level` to be 'all', since multi-hot labels would lose columns"
         check(level == "all", whole, repr(level))
-        loss_func, bank = self.loss_funcs.get("metric_loss"), self.models.get("code_bank")
+        given = ", ".join(map(repr, self.loss_funcs)) or "none"
+        check("metric_loss" in self.loss_funcs, "`loss_funcs` with the key metric_loss", given)
+        loss_func, bank = self.loss_funcs["metric_loss"], self.models.get("code_bank")
         of_loss = loss_func.code_bank if isinstance(loss_func, DiscreteLoss) else None
         own = 'models["code_bank"] to be the `code_bank` of the loss, so that it is saved'
         check(bank is of_loss, own, f"{bank} and {of_loss}")

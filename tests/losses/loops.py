@@ -76,7 +76,7 @@ def squared_bit_sums(codes):
 
 def layers_of(network):
     """Weights and biases of a label network, its decoder last, as nested lists."""
-    layers = [*network.layers, network.decoder]
+    layers = [*network.layers.values(), network.decoder]
     return [(layer.weight.tolist(), layer.bias.tolist()) for layer in layers]
 
 

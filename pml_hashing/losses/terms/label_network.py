@@ -61,13 +61,14 @@ class LabelNetwork(nn.Module):
         # A row of labels holds a few ones, however long it is: the first layer is not scaled.
         layers = [_linear(num_classes, sizes[0], 1.0, generator)]
         layers += [_linear(m, n, m**-0.5, generator) for m, n in pairwise(sizes)]
-        self.layers = nn.ModuleList(layers)
+        # By names that do not begin with a digit: PML's hooks record parameters in tables of them.
+        self.layers = nn.ModuleDict({f"layer_{i}": layer for i, layer in enumerate(layers)})
         self.decoder = _linear(code_length, num_classes, code_length**-0.5, generator)
 
     def forward(self, labels: Tensor) -> Tensor:
         """Return the codes of labels, class ids `(d,)` or multi-hot rows `(d, num_classes)`."""
         codes = self._rows(labels)
-        for layer in self.layers:
+        for layer in self.layers.values():
             codes = torch.tanh(layer(codes))
         return codes
 
