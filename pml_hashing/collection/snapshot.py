@@ -17,7 +17,7 @@ from pml_hashing._tensor_files import read_tensors, write_tensors
 from pml_hashing.code_file import from_json_tensor, json_tensor
 from pml_hashing.codes import packed_length
 from pml_hashing.collection.files import Content, FileState
-from pml_hashing.collection.labels import LABEL, Metadata, labels_of
+from pml_hashing.collection.labels import LABEL, Metadata, Value, labels_of
 from pml_hashing.search import HammingKNN, MemoryStore, Records
 
 Rerank: TypeAlias = Literal["asymmetric", "vectors"]
