@@ -68,7 +68,7 @@ class CodeWriter:
         self._width, self._num_rows = packed_length(codes_of.code_length), 0
         self._sum = hashlib.sha256()
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as stack:
+        with errors_named(self._path), ExitStack() as stack:
             try:
                 self._lines = stack.enter_context(locked_file(self._progress))
             except LockedError as error:
