@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from strict import PYTHON
 from torch import nn
 
 from pml_hashing import _tensor_files
@@ -224,7 +225,7 @@ def test_bad_files_are_refused(name, count, tmp_path):
 def test_no_bad_file_ends_the_interpreter(name, count, seed, tmp_path):
     arguments = [name, str(count), str(seed), str(tmp_path)]
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(SCRIPT), *arguments],
+        [*PYTHON, str(SCRIPT), *arguments],
         env=os.environ | {"PYTHONPATH": str(SCRIPT.parents[1])},
         capture_output=True,
         text=True,
