@@ -3,6 +3,7 @@
 import csv
 import os
 from collections.abc import Sequence
+from io import TextIOWrapper
 from pathlib import Path, PurePath
 from typing import Self
 
@@ -11,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.datasets import ImageFolder
 
+from pml_hashing._files import open_file
 from pml_hashing.datasets._base import LabelledImages, Transform
 from pml_hashing.datasets.unreadable import UnreadableImageError, read_image
 
@@ -72,10 +74,10 @@ class ImageFiles(LabelledImages):
                 f"got {len(names)} and {len(labels)}."
             )
         self.names = list(names)
-        self._index_of_name: dict[str, int] = {}
+        self._index_of_path: dict[PurePath, int] = {}  # `./a.png` is `a.png`
         for index, (name, classes_of_image) in enumerate(zip(names, labels, strict=True)):
             self._check(index, name, classes_of_image)
-            self._index_of_name[name] = index
+            self._index_of_path[PurePath(name)] = index
         found = {label for classes_of_image in labels for label in classes_of_image}
         known = sorted(found) if classes is None else list(classes)
         if not found <= set(known):
@@ -118,7 +120,8 @@ class ImageFiles(LabelledImages):
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If it is not such a table, or a row of it is wrong: the message says which.
+            ValueError: If it is not such a table, has a column twice, or a row of it is wrong: the
+                message says which.
         """
         rows = _read_rows(Path(path), (path_column, label_column))
         names = [name for name, _ in rows]
@@ -144,18 +147,18 @@ class ImageFiles(LabelledImages):
         Raises:
             KeyError: If there is no such image.
         """
-        if name not in self._index_of_name:
+        if PurePath(name) not in self._index_of_path:
             raise KeyError(
                 f"Expected the name of an image, such as {self.names[0]!r}, got {name!r}."
             )
-        return self._index_of_name[name]
+        return self._index_of_path[PurePath(name)]
 
     def _check(self, index: int, name: str, labels: Sequence[str]) -> None:
         where = f"for image {index}, {name!r}"
         if not name or PurePath(name).is_absolute() or ".." in PurePath(name).parts:
             raise ValueError(f"Expected a path that stays in the folder {where}.")
-        if name in self._index_of_name:
-            first = self._index_of_name[name]
+        if PurePath(name) in self._index_of_path:
+            first = self._index_of_path[PurePath(name)]
             raise ValueError(f"Expected different images, got image {first} again {where}.")
         if isinstance(labels, str) or not all(labels) or not labels:
             raise ValueError(f"Expected a list of labels, none of them empty, {where}.")
@@ -171,14 +174,25 @@ def _to_tensor(labels: Sequence[Sequence[str]], classes: list[str]) -> Tensor:
     return rows
 
 
+def _check_header(names: Sequence[str], columns: tuple[str, str]) -> None:
+    """Raise unless each of two columns is there once: of two of a name, one would be taken."""
+    missing = set(columns) - set(names)
+    if missing:
+        raise ValueError(f"it has no column {', '.join(sorted(missing))}.")
+    for column in columns:
+        if names.count(column) > 1:
+            raise ValueError(f"it has {names.count(column)} columns {column}.")
+
+
 def _read_rows(path: Path, columns: tuple[str, str]) -> list[tuple[str, str]]:
     """Return two columns of a table."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with (
+        open_file(path, "a table of images") as opened,
+        TextIOWrapper(opened, encoding="utf-8-sig", newline="") as file,
+    ):
         reader = csv.DictReader(file, strict=True)
         try:
-            missing = set(columns) - set(reader.fieldnames or ())
-            if missing:
-                raise ValueError(f"it has no column {', '.join(sorted(missing))}.")
+            _check_header(reader.fieldnames or (), columns)
             rows = []
             for row in reader:
                 if None in row or None in row.values():

@@ -6,6 +6,8 @@ from typing import Any
 
 from PIL import Image
 
+from pml_hashing._files import open_file
+
 
 class UnreadableImageError(OSError):
     """An image that is missing, does not decode, or may not be read.
@@ -45,9 +47,8 @@ def read_image(path: Path, folder: Path) -> Image.Image:
             raise PermissionError(f"a link leads out of {folder}")
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(path)
-        with image:
-            return image.convert("RGB")
+            with open_file(path, "an image") as file, Image.open(file) as image:
+                return image.convert("RGB")
     except Exception as error:  # each format has errors of its own for what is cut or changed
         raise UnreadableImageError(
             f"Expected a readable image, got {path} ({type(error).__name__}: {error}).",

@@ -70,7 +70,8 @@ class Encoder:
     def encode(self, inputs: Tensor | Dataset[Any] | Iterable[Any]) -> Tensor:
         """Return packed codes, kept in memory."""
         sink = InMemory()
-        self._fill(sink, inputs)
+        with _stopped(sink, "With a `path`, the codes so far would have been kept."):
+            self._fill(sink, inputs)
         if not any(map(len, sink.packed_codes)):
             raise ValueError(
                 "Expected `inputs` with at least one sample, got none"
@@ -87,7 +88,8 @@ class Encoder:
             )
         codes_of = CodesOf(self.code_length, len(inputs), fingerprint(self.model))
         if not Path(path).exists():
-            with CodeWriter(path, codes_of) as writer:
+            how = f"Encode the same `inputs` to the same `path`, {path}, to go on from there."
+            with CodeWriter(path, codes_of) as writer, _stopped(writer, how):
                 self._report(writer.unreadable)
                 self._fill(writer, inputs)
                 writer.finish()
@@ -203,6 +205,16 @@ def encode(
     device = next(model.parameters()).device if device is None else torch.device(device)
     encoder = Encoder(model, code_length, device, **options)
     return encoder.encode(inputs) if path is None else encoder.encode_to_file(inputs, path)
+
+
+@contextmanager
+def _stopped(sink: InMemory | CodeWriter, how_to_go_on: str) -> Iterator[None]:
+    """Say on Ctrl-C what is done, and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        where = f"Stopped encoding after {sink.num_done} items."
+        raise KeyboardInterrupt(f"{where} {how_to_go_on}") from error
 
 
 @contextmanager

@@ -3,12 +3,12 @@
 import importlib.util
 import math
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from strict import PYTHON
 from torch import distributed
 from torch.testing import assert_close
 
@@ -31,7 +31,7 @@ def of_ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     running = []
     for rank in "01":
-        command = [sys.executable, "-W", "error", str(SCRIPT), str(folder), rank]
+        command = [*PYTHON, str(SCRIPT), str(folder), rank]
         with (folder / f"{rank}.log").open("w") as log:
             running.append(subprocess.Popen(command, stdout=log, stderr=log))
     while any(process.poll() is None for process in running) and not any(
