@@ -7,6 +7,7 @@ from torch.nn.functional import mse_loss
 from pml_hashing.code_bank import CodeBank
 from pml_hashing.losses._classes import check_sizes
 from pml_hashing.losses._discrete import DiscreteLoss, check_weights
+from pml_hashing.losses._similar_weight import SimilarWeight
 from pml_hashing.losses.terms import (
     BitBalance,
     InnerProduct,
@@ -135,6 +136,7 @@ class ADSQLoss(DiscreteLoss):
         guidance_weight: float = 1.0,
         agreement_weight: float = 0.002,
         soft_similarity: bool = True,
+        similar_weight: SimilarWeight = "balanced",
         bank_samples: int = 0,
         label_widths: tuple[int, ...] = (4096, 512),
         fit_steps: int = 30,
@@ -158,11 +160,15 @@ class ADSQLoss(DiscreteLoss):
             seed,
             quantization=0.005,
             reconstruction=mse_loss,
+            similar_weight=similar_weight,
         )
         per_pair, per_bit = code_length**-2, 1 / code_length
         terms = {
             "inner_product": (1.0, InnerProduct(soft_similarity)),
-            "likelihood": (likelihood_weight * per_pair, PairLikelihood(bank_samples)),
+            "likelihood": (
+                likelihood_weight * per_pair,
+                PairLikelihood(bank_samples, similar_weight=similar_weight),
+            ),
             "quantization": (quantization_weight * per_bit, Quantization()),
             "balance": (balance_weight * per_bit, BitBalance()),
             "guidance": (guidance_weight * per_pair, LabelGuidance(network)),

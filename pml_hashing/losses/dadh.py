@@ -5,6 +5,7 @@ from typing import Any
 from pml_hashing.code_bank import CodeBank
 from pml_hashing.losses._classes import check_sizes
 from pml_hashing.losses._discrete import DiscreteLoss, check_weights
+from pml_hashing.losses._similar_weight import SimilarWeight
 from pml_hashing.losses.terms import BitBalance, InnerProduct, PairLikelihood, Quantization
 
 
@@ -91,6 +92,7 @@ class DADHLoss(DiscreteLoss):
         quantization_weight: float = 0.02,
         balance_weight: float = 10.0,
         soft_similarity: bool = True,
+        similar_weight: SimilarWeight = "balanced",
         bank_samples: int = 0,
         code_bank: CodeBank | None = None,
         **kwargs: Any,
@@ -103,7 +105,10 @@ class DADHLoss(DiscreteLoss):
         )
         terms = {
             "inner_product": (1.0, InnerProduct(soft_similarity)),
-            "likelihood": (likelihood_weight / code_length**2, PairLikelihood(bank_samples)),
+            "likelihood": (
+                likelihood_weight / code_length**2,
+                PairLikelihood(bank_samples, similar_weight=similar_weight),
+            ),
             "quantization": (quantization_weight / code_length, Quantization()),
             "balance": (balance_weight / code_length, BitBalance()),
         }

@@ -8,6 +8,7 @@ from torch import Tensor
 from pml_hashing.code_bank import CodeBank, Variables
 from pml_hashing.codes import binarize_unchecked
 from pml_hashing.losses._discrete import DiscreteLoss, check_weights
+from pml_hashing.losses._similar_weight import SimilarWeight
 from pml_hashing.losses.terms import Batch, BitBalance, BitDecorrelation, PairLikelihood, Term
 
 FIRST = "first_network"
@@ -97,6 +98,7 @@ class DAPHLoss(DiscreteLoss):
         agreement_weight: float = 10.0,
         decorrelation_weight: float = 0.01,
         balance_weight: float = 1.0,
+        similar_weight: SimilarWeight = "balanced",
         bank_samples: int = 0,
         code_bank: CodeBank | None = None,
         **kwargs: Any,
@@ -108,7 +110,7 @@ class DAPHLoss(DiscreteLoss):
             balance_weight=balance_weight,
         )
         terms = {
-            "likelihood": (1.0, PairLikelihood(bank_samples)),
+            "likelihood": (1.0, PairLikelihood(bank_samples, similar_weight=similar_weight)),
             "quantization": (quantization_weight, OwnQuantization()),
             "agreement": (agreement_weight, Agreement()),
             "decorrelation": (decorrelation_weight, BitDecorrelation()),

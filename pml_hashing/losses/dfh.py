@@ -7,6 +7,7 @@ from torch import Tensor
 from pml_hashing.code_bank import CodeBank
 from pml_hashing.losses._classes import codes_with_tie_code
 from pml_hashing.losses._discrete import DiscreteLoss, check_weights
+from pml_hashing.losses._similar_weight import SimilarWeight
 from pml_hashing.losses.terms import FisherCenters, PairLikelihood, Quantization
 
 
@@ -90,6 +91,7 @@ class DFHLoss(DiscreteLoss):
         quantization_weight: float = 0.5,
         center_weight: float = 1.0,
         separation_weight: float = 1.0,
+        similar_weight: SimilarWeight = "balanced",
         bank_samples: int = 0,
         sweeps: int = 1,
         class_codes: Tensor | None = None,
@@ -102,7 +104,10 @@ class DFHLoss(DiscreteLoss):
         first = codes_with_tie_code(class_codes, num_classes, code_length, seed)[:-1]
         centers = FisherCenters(first, separation_weight, sweeps)
         terms = {
-            "likelihood": (1.0, PairLikelihood(bank_samples, margin=margin)),
+            "likelihood": (
+                1.0,
+                PairLikelihood(bank_samples, margin=margin, similar_weight=similar_weight),
+            ),
             "quantization": (quantization_weight, Quantization()),
             "center": (quantization_weight * center_weight, centers),
         }

@@ -7,6 +7,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from pml_hashing.code_bank import CodeBank
 from pml_hashing.losses._classes import check_sizes
 from pml_hashing.losses._discrete import DiscreteLoss, check_weights
+from pml_hashing.losses._similar_weight import SimilarWeight
 from pml_hashing.losses.terms import (
     InnerProduct,
     LabelAgreement,
@@ -126,6 +127,7 @@ class DSAHALoss(DiscreteLoss):
         distance_weight: float = 0.1,
         agreement_weight: float = 0.0,
         soft_similarity: bool = True,
+        similar_weight: SimilarWeight = "balanced",
         label_widths: tuple[int, ...] = (4096, 512),
         fit_steps: int = 30,
         seed: int = 0,
@@ -147,6 +149,7 @@ class DSAHALoss(DiscreteLoss):
             seed,
             quantization=0.01,
             reconstruction=binary_cross_entropy_with_logits,
+            similar_weight=similar_weight,
         )
         terms = {
             "inner_product": (1.0, InnerProduct(soft_similarity)),

@@ -4,6 +4,7 @@ from typing import Any
 
 from pml_hashing.code_bank import CodeBank
 from pml_hashing.losses._discrete import DiscreteLoss, check_weights
+from pml_hashing.losses._similar_weight import SimilarWeight
 from pml_hashing.losses.terms import DualRegression, PairLikelihood, Quantization
 
 
@@ -78,6 +79,7 @@ class DSDHLoss(DiscreteLoss):
         regression_weight: float = 0.01,
         ridge_penalty: float = 1.0,
         quantization_weight: float = 0.01,
+        similar_weight: SimilarWeight = "balanced",
         bank_samples: int = 0,
         code_bank: CodeBank | None = None,
         **kwargs: Any,
@@ -87,7 +89,7 @@ class DSDHLoss(DiscreteLoss):
             regression_weight, ridge_penalty=ridge_penalty, inter_label="none"
         )
         terms = {
-            "likelihood": (1.0, PairLikelihood(bank_samples)),
+            "likelihood": (1.0, PairLikelihood(bank_samples, similar_weight=similar_weight)),
             "regression": (1.0, regression),
             "quantization": (quantization_weight, Quantization()),
         }

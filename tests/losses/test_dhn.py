@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from loops import weighted_mean
 from torch.testing import assert_close
 
 from pml_hashing.losses import DHNLoss
@@ -22,19 +23,19 @@ def dot(x, y):
     return sum(a * b for a, b in zip(x, y, strict=True))
 
 
-def dhn_reference(codes, labels, lambda_, alpha=1.0):
-    """The printed objective, over the number of pairs."""
-    objective, num_pairs = 0.0, 0
+def dhn_reference(codes, labels, lambda_, alpha=1.0, similar_weight="balanced"):
+    """The printed objective over the number of pairs: the paper's with `similar_weight=1`."""
+    losses, kinds, objective = [], [], 0.0
     for i, z in enumerate(codes):
         for j, w in enumerate(codes):
             if i == j:
                 continue
             inner = alpha * dot(z, w)
             s = share_a_label(labels[i], labels[j])
-            objective += math.log(1 + math.exp(inner)) - s * inner
+            losses.append(math.log(1 + math.exp(inner)) - s * inner)
+            kinds.append(s)
             objective += lambda_ * sum(math.log(math.cosh(abs(x) - 1)) for x in (*z, *w))
-            num_pairs += 1
-    return objective / num_pairs
+    return weighted_mean(losses, kinds, similar_weight) + objective / len(losses)
 
 
 @pytest.fixture(params=LABELS)
@@ -43,11 +44,12 @@ def labels(request):
 
 
 @pytest.mark.parametrize("alpha", [0.5, 1.0])
-@pytest.mark.parametrize("lambda_", [0.0, 0.7])
-def test_value(labels, lambda_, alpha, device, dtype):
+@pytest.mark.parametrize(("lambda_", "weight"), [(0.0, 1), (0.7, 1), (0.7, "balanced"), (0.0, 3)])
+def test_value(labels, lambda_, weight, alpha, device, dtype):
     codes = torch.randn(6, 4, dtype=dtype, device=device)
-    expected = dhn_reference(codes.tolist(), labels.tolist(), lambda_, alpha)
-    loss = DHNLoss(quantization_weight=2 * 4 * lambda_, alpha=alpha)(codes, labels)  # 2 K lambda
+    expected = dhn_reference(codes.tolist(), labels.tolist(), lambda_, alpha, weight)
+    options = {"quantization_weight": 2 * 4 * lambda_, "alpha": alpha}  # 2 K lambda
+    loss = DHNLoss(similar_weight=weight, **options)(codes, labels)
     assert_close(loss.item(), expected, rtol=1e-5, atol=1e-6)
     assert (loss.dtype, loss.device.type) == (dtype, device.type)
 
@@ -82,6 +84,9 @@ def test_binary_codes_have_no_quantization_loss():
         ({"quantization_weight": -1.0}, "`quantization_weight` of at least 0, got -1.0"),
         ({"alpha": 0.0}, "positive `alpha`, got 0.0"),
         ({"alpha": math.nan}, "positive `alpha`, got nan"),
+        ({"similar_weight": 0}, "`similar_weight` to be 'balanced' or a positive number, got 0"),
+        ({"similar_weight": "half"}, "`similar_weight` to be 'balanced' .* got 'half'"),
+        ({"similar_weight": math.nan}, "`similar_weight` to be 'balanced' .* got nan"),
     ],
 )
 def test_arguments_are_checked(options, message):

@@ -9,7 +9,12 @@ from torch.testing import assert_close
 from pml_hashing import CodeBank
 from pml_hashing.losses import DSDHLoss
 
-WEIGHTS = {"regression_weight": 1.5, "ridge_penalty": 0.8, "quantization_weight": 2.0}
+WEIGHTS = {
+    "regression_weight": 1.5,
+    "ridge_penalty": 0.8,
+    "quantization_weight": 2.0,
+    "similar_weight": "balanced",
+}
 CHOICES = {
     "regression_weight": [0.0, 0.5, 2.0],
     "ridge_penalty": [0.1, 3.0],
@@ -19,7 +24,15 @@ LIKELIHOOD_WEIGHT = 1.0
 
 
 def dsdh_reference(
-    networks, learned, weights, labels, *, regression_weight, ridge_penalty, quantization_weight
+    networks,
+    learned,
+    weights,
+    labels,
+    *,
+    regression_weight,
+    ridge_penalty,
+    quantization_weight,
+    similar_weight="balanced",
 ):
     """The terms of J as printed; `networks` holds U, and V where there are two."""
     n, num_bits, errors = len(labels), len(learned[0]), 0.0
@@ -29,7 +42,7 @@ def dsdh_reference(
     penalty = ridge_penalty * sum(w * w for row in weights for w in row)
     quantization = sum(distances(codes, learned) for codes in networks)
     return {
-        "likelihood_loss": mean_pair_loss(networks, labels),
+        "likelihood_loss": mean_pair_loss(networks, labels, similar_weight),
         "regression_loss": (errors + penalty) / n,
         "quantization_loss": quantization_weight * quantization / (n * num_bits),
     }
