@@ -41,7 +41,8 @@ class ADSQLoss(DiscreteLoss):
     \end{aligned}
     $$
 
-    with $\ell_{ij}(x, z) = \log(1 + e^{x^\top z / 2}) - s_{ij}\, x^\top z / 2$ and
+    with $\ell_{ij}(x, z) = w_{ij} [\log(1 + e^{x^\top z / 2}) - s_{ij}\, x^\top z / 2]$, weights
+    $w_{ij}$ of the pairs, ours, that have a mean of 1 (`similar_weight`), and
     $B \in \{-1, 1\}^{n \times K}$, where $U$ holds the codes $u_i = \tanh f(x_i)$ of the first
     network, $V$ those of the second (`ref_emb`), $H$ the codes $h_i = g(y_i)$ of the label network,
     $B$ the learned codes (`binary_codes` of the code bank), $s_{ij}$ is 1 for similar samples and
@@ -79,6 +80,10 @@ class ADSQLoss(DiscreteLoss):
             default is a tenth of $\gamma$.
         soft_similarity: Dissimilar pairs have $S_{ij} = -r$. If `False`, -1, with which bits become
             constant unless $\gamma$ is near $K$.
+        similar_weight: Weight of a similar pair over that of a dissimilar one in each likelihood;
+            all are scaled to a mean of 1. `"balanced"`, ours: the number of dissimilar pairs over
+            that of similar ones, in the data set or, in mini-batch mode, in the batch. 1: that of
+            DADH as published.
         bank_samples: Samples of the code bank, drawn anew in every call, whose latest codes the
             batch is paired with in the likelihood; at least $n$: all. 0: those of the batch.
         label_widths: Widths of the layers between a label and its code.
@@ -89,8 +94,8 @@ class ADSQLoss(DiscreteLoss):
             `embedding_regularizer`, ...).
 
     Raises:
-        ValueError: If a weight is negative, a width or `sweeps` is less than 1, or the code bank is
-            of other classes or bits.
+        ValueError: If a weight is negative, `similar_weight` is not positive, a width or `sweeps`
+            is less than 1, or the code bank is of other classes or bits.
 
     Note: Differences from the paper
         The paper's label network leads features of the images, too. A loss sees codes alone: a

@@ -19,7 +19,7 @@ class DADHLoss(DiscreteLoss):
     \begin{aligned}
     J = {} & \frac{1}{n^2 K^2} \Big[ \lVert U B^\top - K S \rVert^2
             + \lVert V B^\top - K S \rVert^2
-            + \tau \sum_{i, j} \left( \log(1 + e^{\Theta_{ij}}) - s_{ij} \Theta_{ij} \right)
+            + \tau \sum_{i, j} w_{ij} \left( \log(1 + e^{\Theta_{ij}}) - s_{ij} \Theta_{ij} \right)
             + \eta \lVert U^\top 1 \rVert^2 + \eta \lVert V^\top 1 \rVert^2 \Big] \\
         & + \frac{\gamma}{n K^2} \left( \lVert U - B \rVert^2 + \lVert V - B \rVert^2 \right),
         \qquad \Theta_{ij} = \tfrac{1}{2} u_i^\top v_j, \quad B \in \{-1, 1\}^{n \times K}
@@ -31,6 +31,7 @@ class DADHLoss(DiscreteLoss):
     samples and else 0, and $S_{ij}$ is 1 for similar samples and else $-r$, $r$ the number of
     similar pairs over that of dissimilar pairs. With one network, the terms of $V$ are absent and
     the likelihood is of all pairs of different samples of $U$.
+    The weights $w_{ij}$ of the pairs, ours, have a mean of 1 (`similar_weight`).
 
     *Mini-batch mode*: the samples are those of the batch, and $B$ is solved for in every call.
     *Data-set mode*: they are those of a `CodeBank`, whose codes `update_codes` improves by
@@ -51,6 +52,10 @@ class DADHLoss(DiscreteLoss):
         balance_weight: Weight $\eta$ of the bit balance.
         soft_similarity: Dissimilar pairs have $S_{ij} = -r$. If `False`, -1, with which bits become
             constant unless $\gamma$ is near $K$.
+        similar_weight: Weight of a similar pair over that of a dissimilar one in each likelihood;
+            all are scaled to a mean of 1. `"balanced"`, ours: the number of dissimilar pairs over
+            that of similar ones, in the data set or, in mini-batch mode, in the batch. 1: that of
+            the third party.
         bank_samples: Samples of the code bank, drawn anew in every call, whose latest codes the
             batch is paired with in the likelihood; at least $n$: all. 0: those of the batch.
         code_bank: The bank of data-set mode. Mini-batch mode if `None`.
@@ -58,8 +63,8 @@ class DADHLoss(DiscreteLoss):
             `embedding_regularizer`, ...).
 
     Raises:
-        ValueError: If a weight is negative, `sweeps` is less than 1, or the code bank is of other
-            classes or bits.
+        ValueError: If a weight is negative, `similar_weight` is not positive, `sweeps` is less than
+            1, or the code bank is of other classes or bits.
 
     Note: Differences from the paper
         Whether the paper's $S$ is soft is not known to us. $B$ starts from class codes that lie far

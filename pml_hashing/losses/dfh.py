@@ -17,7 +17,7 @@ class DFHLoss(DiscreteLoss):
     The terms are those of the authors' code, put together in one objective by us:
 
     $$
-    J = \frac{1}{|\mathcal{S}|} \sum_{(i, j) \in \mathcal{S}} \left[
+    J = \frac{1}{|\mathcal{S}|} \sum_{(i, j) \in \mathcal{S}} w_{ij} \left[
             s_{ij} \log\left(1 + e^{m - \Theta_{ij}}\right)
             + (1 - s_{ij}) \log\left(1 + e^{m + \Theta_{ij}}\right) \right]
         + \frac{\eta}{nK} \lVert B - U \rVert^2
@@ -29,7 +29,8 @@ class DFHLoss(DiscreteLoss):
     holds the network's codes $u_i$, $\Theta_{ij} = \frac{1}{2} u_i^\top u_j$, $s_{ij}$ is 1 for
     similar samples and else 0, $\mathcal{S}$ holds the pairs of the batch, $Y$ the labels of $c$
     classes, and $c_a$, the rows of $C$, are the centers: samples close to their own, and centers
-    far from each other, are the two sides of Fisher's discriminant.
+    far from each other, are the two sides of Fisher's discriminant. The weights $w_{ij}$ of the
+    pairs have a mean of 1 (`similar_weight`).
 
     *Mini-batch mode*: the samples are those of the batch. Its classes are too few to place centers
     by: these are codes that lie far apart, and $B = \operatorname{sign}(U + \mu Y C)$. *Data-set
@@ -48,6 +49,10 @@ class DFHLoss(DiscreteLoss):
         quantization_weight: Weight $\eta$ of the quantization, as in the authors' script.
         center_weight: Weight $\mu$ of the centers, as in the authors' script.
         separation_weight: Weight $\nu$ of their distances, not negative: ours.
+        similar_weight: Weight of a similar pair over that of a dissimilar one in each likelihood;
+            all are scaled to a mean of 1. `"balanced"`, ours: the number of dissimilar pairs over
+            that of similar ones, in the data set or, in mini-batch mode, in the batch. 1: that of
+            the authors' code.
         bank_samples: Samples of the code bank, drawn anew in every call, whose latest codes the
             batch is paired with; at least $n$: all. 0: those of the batch.
         sweeps: Sweeps over the bits of each center in a discrete step.
@@ -57,8 +62,8 @@ class DFHLoss(DiscreteLoss):
         **kwargs: Arguments of PML's losses: `reducer`, `embedding_regularizer`, ...
 
     Raises:
-        ValueError: If a weight is negative, `sweeps` is less than 1, or the code bank is of other
-            classes or bits.
+        ValueError: If a weight is negative, `similar_weight` is not positive, `sweeps` is less than
+            1, or the code bank is of other classes or bits.
 
     Note: Differences from the authors' code
         It solves for relaxed centers in every batch, by 200 steps of gradient descent from the

@@ -1,13 +1,17 @@
 """DHNLoss against the printed objective of Zhu et al., AAAI 2016."""
 
+import itertools
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from loops import weighted_mean
 from torch.testing import assert_close
 
-from pml_hashing.losses import DHNLoss
+from pml_hashing.losses import DHNLoss, HashNetLoss
+
+PAGE = Path(__file__).parents[2] / "docs/losses/csq.md"
 
 LABELS = {
     "class_ids": torch.tensor([0, 0, 1, 2, 1, 0]),
@@ -92,3 +96,18 @@ def test_binary_codes_have_no_quantization_loss():
 def test_arguments_are_checked(options, message):
     with pytest.raises(ValueError, match=message):
         DHNLoss(**options)
+
+
+def test_pairwise_term_of_csq_is_a_loss_of_the_library():
+    """The mean over all pairs of two halves of a batch: none counts more than another."""
+    labels, codes = torch.randint(5, (12,)), torch.randn(12, 32).tanh()
+    total = 0.0
+    for i, j in itertools.product(range(6), range(6, 12)):
+        x = 10 / 32 * sum(a * b for a, b in zip(codes[i].tolist(), codes[j].tolist(), strict=True))
+        total += math.log(1 + math.exp(-abs(x))) + max(x, 0) - (x if labels[i] == labels[j] else 0)
+    halves = {"ref_emb": codes[6:], "ref_labels": labels[6:]}
+    named = DHNLoss(alpha=10 / 32, quantization_weight=0, similar_weight=1)
+    found = named(codes[:6], labels[:6], **halves).item()
+    assert found == pytest.approx(total / 36, rel=1e-5)
+    assert HashNetLoss()(codes[:6], labels[:6], **halves).item() > 1.3 * found
+    assert "DHNLoss(alpha=10 / K, quantization_weight=0, similar_weight=1)" in PAGE.read_text()

@@ -1,5 +1,7 @@
 """DSDHLoss: its printed objective in loops, for `test_objectives.py`, and what it alone does."""
 
+import itertools
+
 import pytest
 import torch
 from loops import LABELS, distance, distances, dot, make_codes, mean_pair_loss, rows_of
@@ -75,6 +77,22 @@ def test_map_is_that_of_ridge_regression(labels):
     assert_close(
         bank.variables("regression")["weights"][0].double(), expected, rtol=1e-5, atol=1e-5
     )
+
+
+def test_a_pair_pulls_at_both_of_its_ends():
+    """With all pairs of a data set, twice the gradient of code that takes the bank as fixed."""
+    labels, others = torch.arange(12) % 3, torch.randn(12, 4)
+    bank = CodeBank(labels, 4)
+    options = {"regression_weight": 0, "quantization_weight": 0, "similar_weight": 1}
+    loss_func = DSDHLoss(3, 4, bank_samples=12, code_bank=bank, **options)
+    codes = others.clone().requires_grad_()
+    loss_func(codes, sample_indices=torch.arange(12)).backward()
+    moved, total = others.clone().requires_grad_(), 0.0
+    for i, j in itertools.permutations(range(12), 2):
+        theta = moved[i] @ others[j] / 2
+        total = total + theta.exp().log1p() - (labels[i] == labels[j]) * theta
+    (total / (12 * 11)).backward()
+    assert_close(codes.grad, 2 * moved.grad)
 
 
 @pytest.mark.parametrize(
