@@ -58,11 +58,11 @@ class _TripletSums(torch.autograd.Function):
         ctx.mark_non_differentiable(*output[1:])
 
     @staticmethod
-    def backward(ctx: Any, slopes: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
         codes, ref_codes, slope = ctx.saved_tensors
         if torch.is_grad_enabled() or not ctx.has_slope:  # a derivative may be taken of it
             slope = _over_blocks(codes, ref_codes, ctx.labels, ctx.penalty, True)[2]
-        slope = slope * slopes[:, None]
+        slope = slope * slopes[0][:, None]
         return slope @ ref_codes, slope.T @ codes, None, None, None
 
 

@@ -71,7 +71,8 @@ class DPSHLoss(BaseHashingLoss):
         super().__init__(**kwargs)
         check_at_least(quantization_weight, 0, "quantization_weight")
         check_similar_weight(similar_weight)
-        self.quantization_weight, self.similar_weight = quantization_weight, similar_weight
+        self.quantization_weight = quantization_weight
+        self.similar_weight: SimilarWeight = similar_weight
 
     def compute_loss(
         self,
