@@ -74,7 +74,8 @@ class ADSQLoss(DiscreteLoss):
         code_length: Number of bits $K$.
         likelihood_weight: Weight $\tau$ of the likelihood.
         quantization_weight: Weight $\gamma$ of the quantization, over $n$: as in DADH.
-        balance_weight: Weight $\eta$ of the bit balance.
+        balance_weight: Weight $\eta$ of the bit balance: ours; 10 in DADH as published. As there,
+            balance must not outweigh the inner products, which lose their scale as $1 / C$.
         guidance_weight: Weight $\alpha$ of the likelihood with codes of labels.
         agreement_weight: Weight $\mu$ of the pull of codes of labels on the learned codes. The
             default is a tenth of $\gamma$.
@@ -137,7 +138,7 @@ class ADSQLoss(DiscreteLoss):
         *,
         likelihood_weight: float = 10.0,
         quantization_weight: float = 0.02,
-        balance_weight: float = 10.0,
+        balance_weight: float = 1.0,
         guidance_weight: float = 1.0,
         agreement_weight: float = 0.002,
         soft_similarity: bool = True,

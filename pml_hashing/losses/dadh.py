@@ -49,7 +49,9 @@ class DADHLoss(DiscreteLoss):
         likelihood_weight: Weight $\tau$ of the likelihood.
         quantization_weight: Weight $\gamma$ of the quantization: the paper's weight over $n$. The
             default is 100 at $n = 5{,}000$.
-        balance_weight: Weight $\eta$ of the bit balance.
+        balance_weight: Weight $\eta$ of the bit balance: ours; 10 in the third party's code. Inner
+            products lose their scale as $r$ falls, about as $1 / C$: with 10, balance outweighs them
+            at 100 classes, and no class is told from another.
         soft_similarity: Dissimilar pairs have $S_{ij} = -r$. If `False`, -1, with which bits become
             constant unless $\gamma$ is near $K$.
         similar_weight: Weight of a similar pair over that of a dissimilar one in each likelihood;
@@ -95,7 +97,7 @@ class DADHLoss(DiscreteLoss):
         *,
         likelihood_weight: float = 10.0,
         quantization_weight: float = 0.02,
-        balance_weight: float = 10.0,
+        balance_weight: float = 1.0,
         soft_similarity: bool = True,
         similar_weight: SimilarWeight = "balanced",
         bank_samples: int = 0,
