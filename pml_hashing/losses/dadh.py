@@ -50,7 +50,7 @@ class DADHLoss(DiscreteLoss):
         quantization_weight: Weight $\gamma$ of the quantization: the paper's weight over $n$. The
             default is 100 at $n = 5{,}000$.
         balance_weight: Weight $\eta$ of the bit balance: ours; 10 in the third party's code. Inner
-            products lose their scale as $r$ falls, about as $1 / C$: with 10, balance outweighs them
+            products lose their scale as $r$ does, about as $1 / C$: with 10, balance outweighs them
             at 100 classes, and no class is told from another.
         soft_similarity: Dissimilar pairs have $S_{ij} = -r$. If `False`, -1, with which bits become
             constant unless $\gamma$ is near $K$.
