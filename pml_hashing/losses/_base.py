@@ -8,6 +8,7 @@ from pytorch_metric_learning.losses import BaseMetricLossFunction
 from pytorch_metric_learning.reducers import (
     ClassWeightedReducer,
     DivisorReducer,
+    MeanReducer,
     MultipleReducers,
     PerAnchorReducer,
 )
@@ -174,6 +175,17 @@ class BaseHashingLoss(BaseMetricLossFunction):
         parts = [part.reshape(()) for part in parts]  # a regularizer may return a vector of one
         with torch.autocast(embeddings.device.type, enabled=False):
             return reducer.sub_loss_reduction(torch.stack(parts), embeddings, labels)
+
+    def takes_means(self, *names: str) -> bool:
+        """Return whether all that becomes of these sub-losses is their mean, as by default.
+
+        What the losses are of, pairs or samples, then does not matter. PML's other reducers ask.
+        """
+        reducers: list[nn.Module] = [self.reducer]
+        if type(self.reducer) is MultipleReducers:
+            given = dict(self.reducer.reducers.items())
+            reducers = [given.get(name, self.reducer.default_reducer) for name in names]
+        return all(type(reducer) is MeanReducer for reducer in reducers)
 
     def pair_loss(
         self, losses: Tensor, pairs: tuple[Tensor, Tensor], kind: Literal["pos", "neg"]
