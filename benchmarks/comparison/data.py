@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import datasets
+
+from pml_hashing.datasets import ImageFiles, load_image
 
 
 class Images(NamedTuple):
@@ -34,12 +35,8 @@ class ImageSet(Dataset[tuple[Any, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Any, Tensor]:
         place = self.indices[index]
-        image = self.images.images[place]
-        if isinstance(image, str):
-            image = datasets.folder.default_loader(image)
-        elif isinstance(image, np.ndarray):
-            image = Image.fromarray(image)
-        return self.transform(image.convert("RGB")), self.images.labels[place]
+        image = load_image(self.images.images[place])
+        return self.transform(image), self.images.labels[place]
 
 
 def load_images(dataset: str, root: Path) -> Images:
@@ -78,9 +75,8 @@ def download(dataset: str, root: Path) -> None:
 
 
 def folder(path: str) -> Images:
-    found = datasets.ImageFolder(path)
-    paths, labels = zip(*found.samples, strict=True)
-    return Images(paths, torch.tensor(labels), 0)
+    found = ImageFiles.from_folder(path).readable(lambda error: print(f"left out: {error}"))
+    return Images([str(found.folder / name) for name in found.names], found.labels, 0)
 
 
 def cifar10(root: Path) -> Images:

@@ -12,6 +12,7 @@ from torch import Tensor
 from pml_hashing._checks import check_label_values
 from pml_hashing._files import open_file
 from pml_hashing.datasets._base import LabelledImages, Transform
+from pml_hashing.datasets.loading import load_image
 
 
 class ImageArrays(LabelledImages):
@@ -88,9 +89,7 @@ class ImageArrays(LabelledImages):
                 ) from error
 
     def image(self, index: int) -> Image.Image:
-        pixels = self.images[index]
-        gray_or_rgb = pixels[..., 0] if pixels.shape[2:] == (1,) else pixels
-        return Image.fromarray(gray_or_rgb).convert("RGB")
+        return load_image(self.images[index])
 
 
 def _named(

@@ -1,45 +1,49 @@
 """A folder of images with their labels: class sub-folders, or a table of paths and labels."""
 
+import copy
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import TextIOWrapper
 from pathlib import Path, PurePath
-from typing import Self
+from typing import Any, Self
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.datasets import ImageFolder
 
 from pml_hashing._files import open_file
 from pml_hashing.datasets._base import LabelledImages, Transform
-from pml_hashing.datasets.unreadable import UnreadableImageError, read_image
+from pml_hashing.datasets.listing import list_images
+from pml_hashing.datasets.loading import read_image
+from pml_hashing.datasets.unreadable import UnreadableImageError
 
 
 class ImageFiles(LabelledImages):
     """Images in the files of a folder, each with the names of its classes.
 
-    Labels are class ids if every image has one label, and multi-hot rows if any has more. Files are
-    opened when an item is read. No file outside the folder is opened: neither a path nor a symbolic
-    link can lead out of it.
+    Labels are class ids if every image has one label, and multi-hot rows if any has more or none.
+    Files are opened when an item is read, by `load_image`. No file outside the folder is opened
+    unless `allow_outside` says so: neither a path nor a symbolic link can lead out of it.
 
     Args:
         folder: Where the images are.
         names: Paths of the images in the folder, which are also their names.
-        labels: For each image the names of its classes.
+        labels: For each image the names of its classes. No image has any if `None`.
         transform: Applied to each image, in RGB, when it is read.
         classes: Names of all classes. Those in `labels`, sorted, if `None`.
+        allow_outside: Whether absolute paths, and paths and links out of the folder, are followed.
 
     Attributes:
         names: Paths of the images in the folder.
+        ignored: How many other files `from_folder` found, by their endings.
         labels: Class ids `(n,)` or multi-hot rows `(n, num_classes)`, int64.
         classes: Names of the classes.
 
     Raises:
         FileNotFoundError: If `folder` is not a folder.
         ValueError: If there are no images, a name occurs twice or leads out of the folder, an image
-            has no label or one that is not in `classes`, or sizes do not agree.
+            has an empty label or one that is not in `classes`, or sizes do not agree.
 
     Examples:
         >>> import tempfile
@@ -60,12 +64,15 @@ class ImageFiles(LabelledImages):
         self,
         folder: str | os.PathLike[str],
         names: Sequence[str],
-        labels: Sequence[Sequence[str]],
+        labels: Sequence[Sequence[str]] | None = None,
         *,
         transform: Transform = None,
         classes: Sequence[str] | None = None,
+        allow_outside: bool = False,
     ) -> None:
-        self.folder = Path(folder).resolve()
+        self.folder, self.ignored = Path(folder).resolve(), dict[str, int]()
+        self.allow_outside = allow_outside
+        labels = [()] * len(names) if labels is None else labels
         if not self.folder.is_dir():
             raise FileNotFoundError(f"Expected `folder` to be a folder of images, got {folder}.")
         if len(names) != len(labels) or not names:
@@ -86,18 +93,44 @@ class ImageFiles(LabelledImages):
         super().__init__(_to_tensor(labels, known), known, transform)
 
     @classmethod
-    def from_folder(cls, folder: str | os.PathLike[str], *, transform: Transform = None) -> Self:
+    def from_folder(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        transform: Transform = None,
+        allow_empty: bool = False,
+        allow_outside: bool = False,
+    ) -> Self:
         """Return the images of a folder that has a sub-folder for each class.
 
-        `torchvision.datasets.ImageFolder` finds them by their endings, at any depth.
+        They are found by their endings, at any depth. Other files, and images beside the
+        sub-folders, are counted in `ignored`.
+
+        Args:
+            folder: The folder.
+            transform: Applied to each image, in RGB, when it is read.
+            allow_empty: Whether a class may have no image.
+            allow_outside: Whether links out of the folder are followed.
 
         Raises:
             FileNotFoundError: If `folder` is not a folder, or a class has no image.
         """
-        found = ImageFolder(os.fspath(folder))
-        names = [Path(os.path.relpath(path, folder)).as_posix() for path, _ in found.samples]
-        labels = [[found.classes[class_id]] for _, class_id in found.samples]
-        return cls(folder, names, labels, transform=transform, classes=found.classes)
+        found = list_images(folder)
+        names = [name for name in found.names if "/" in name]
+        labels = [[name.partition("/")[0]] for name in names]
+        visible = (path for path in Path(folder).iterdir() if not path.name.startswith("."))
+        classes = sorted(path.name for path in visible if path.is_dir())
+        empty = sorted({*classes} - {label for (label,) in labels})
+        if empty and not allow_empty:
+            raise FileNotFoundError(
+                f"Expected images in each sub-folder of {folder}, got none in {', '.join(empty)}: "
+                "`allow_empty` allows it."
+            )
+        options: Any = {"transform": transform, "classes": classes, "allow_outside": allow_outside}
+        images = cls(folder, names, labels, **options)
+        beside = {"beside the classes": len(found.names) - len(names)}
+        images.ignored = found.ignored | (beside if len(names) < len(found.names) else {})
+        return images
 
     @classmethod
     def from_csv(
@@ -106,8 +139,9 @@ class ImageFiles(LabelledImages):
         *,
         transform: Transform = None,
         path_column: str = "path",
-        label_column: str = "label",
+        label_column: str | None = "label",
         separator: str = "|",
+        allow_outside: bool = False,
     ) -> Self:
         """Return the images of a table, a CSV file in UTF-8 whose first row names the columns.
 
@@ -115,18 +149,24 @@ class ImageFiles(LabelledImages):
             path: The table. Paths in it are relative to its folder.
             transform: Applied to each image, in RGB, when it is read.
             path_column: Name of the column with the paths.
-            label_column: Name of the column with the names of classes.
+            label_column: Name of the column with the names of classes. A cell may be empty: the
+                image has no label. No image has any if `None`.
             separator: What separates the labels of an image that has several.
+            allow_outside: Whether absolute paths, and those out of the folder, are allowed.
 
         Raises:
             FileNotFoundError: If there is no such file.
             ValueError: If it is not such a table, has a column twice, or a row of it is wrong: the
                 message says which.
         """
-        rows = _read_rows(Path(path), (path_column, label_column))
+        rows = _read_rows(Path(path), (path_column, label_column or path_column))
         names = [name for name, _ in rows]
-        labels = [[part.strip() for part in text.split(separator)] for _, text in rows]
-        return cls(Path(path).parent, names, labels, transform=transform)
+        texts = [text if label_column is not None else "" for _, text in rows]
+        labels = [
+            [part.strip() for part in text.split(separator)] if text else [] for text in texts
+        ]
+        options: Any = {"transform": transform, "allow_outside": allow_outside}
+        return cls(Path(path).parent, names, labels, **options)
 
     def image(self, index: int) -> Image.Image:
         """Return an image as it is in its file, in RGB.
@@ -135,11 +175,36 @@ class ImageFiles(LabelledImages):
             UnreadableImageError: If it is missing, does not decode, has more pixels than Pillow's
                 `Image.MAX_IMAGE_PIXELS`, or lies outside the folder.
         """
+        within = None if self.allow_outside else self.folder
         try:
-            return read_image(self.folder / self.names[index], self.folder)
+            return read_image(self.folder / self.names[index], within)
         except UnreadableImageError as error:
             error.index = index
             raise
+
+    def readable(self, on_unreadable: Callable[[UnreadableImageError], object]) -> Self:
+        """Return the images that can be read, after reading all of them once.
+
+        Args:
+            on_unreadable: Called with the error of each of the others.
+
+        Raises:
+            ValueError: If none can be read.
+        """
+        places = []
+        for place in range(len(self)):
+            try:
+                self.image(place)
+            except UnreadableImageError as error:
+                on_unreadable(error)
+            else:
+                places.append(place)
+        if not places:
+            raise ValueError(f"Expected readable images in {self.folder}, got none.")
+        images = copy.copy(self)
+        images.names, images.labels = [self.names[place] for place in places], self.labels[places]
+        images._index_of_path = {PurePath(name): i for i, name in enumerate(images.names)}
+        return images
 
     def index(self, name: str) -> int:
         """Return the place of an image by its name.
@@ -155,12 +220,15 @@ class ImageFiles(LabelledImages):
 
     def _check(self, index: int, name: str, labels: Sequence[str]) -> None:
         where = f"for image {index}, {name!r}"
-        if not name or PurePath(name).is_absolute() or ".." in PurePath(name).parts:
-            raise ValueError(f"Expected a path that stays in the folder {where}.")
+        leads_out = PurePath(name).is_absolute() or ".." in PurePath(name).parts
+        if not name or (leads_out and not self.allow_outside):
+            raise ValueError(
+                f"Expected a path that stays in the folder {where}: `allow_outside` allows others."
+            )
         if PurePath(name) in self._index_of_path:
             first = self._index_of_path[PurePath(name)]
             raise ValueError(f"Expected different images, got image {first} again {where}.")
-        if isinstance(labels, str) or not all(labels) or not labels:
+        if isinstance(labels, str) or not all(labels):
             raise ValueError(f"Expected a list of labels, none of them empty, {where}.")
 
 

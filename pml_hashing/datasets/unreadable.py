@@ -1,12 +1,6 @@
 """Images that cannot be read: an error with their name."""
 
-import warnings
-from pathlib import Path
 from typing import Any
-
-from PIL import Image
-
-from pml_hashing._files import open_file
 
 
 class UnreadableImageError(OSError):
@@ -29,28 +23,3 @@ class UnreadableImageError(OSError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self.args, {"path": self.path, "index": self.index}
-
-
-def read_image(path: Path, folder: Path) -> Image.Image:
-    """Return the image in a file, in RGB.
-
-    Args:
-        path: The file.
-        folder: Where the file must be once all links are followed, itself without links.
-
-    Raises:
-        UnreadableImageError: If it is missing or elsewhere, does not decode, or has more pixels
-            than Pillow's `Image.MAX_IMAGE_PIXELS`, as a decompression bomb has.
-    """
-    try:
-        if not path.resolve().is_relative_to(folder):
-            raise PermissionError(f"a link leads out of {folder}")
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with open_file(path, "an image") as file, Image.open(file) as image:
-                return image.convert("RGB")
-    except Exception as error:  # each format has errors of its own for what is cut or changed
-        raise UnreadableImageError(
-            f"Expected a readable image, got {path} ({type(error).__name__}: {error}).",
-            path=str(path),
-        ) from error

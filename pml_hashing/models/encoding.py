@@ -1,4 +1,4 @@
-"""Encoding: from images to packed codes, a batch at a time, in memory or into a file."""
+"""Encoding: from images to codes, a batch at a time, in memory or into a file."""
 
 import hashlib
 import os
@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypeAlias, TypedDict, Unpack
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -20,8 +21,10 @@ from pml_hashing.code_writer import CodesOf, CodeWriter, read_finished
 from pml_hashing.codes import pack_unchecked, packed_length
 from pml_hashing.datasets import UnreadableImageError
 from pml_hashing.datasets._readable import ReadableBatch, ReadableItems
+from pml_hashing.models import samples
 
-OnUnreadable = Callable[[UnreadableImageError], object]
+Inputs: TypeAlias = Tensor | np.ndarray | Dataset[Any] | Iterable[Any]
+OnUnreadable: TypeAlias = Callable[[UnreadableImageError], object]
 
 
 class RunOptions(TypedDict, total=False):
@@ -32,6 +35,7 @@ class RunOptions(TypedDict, total=False):
     on_unreadable: OnUnreadable | None
     amp: bool
     progress: bool
+    packed: bool
 
 
 class EncodeOptions(RunOptions, total=False):
@@ -41,46 +45,45 @@ class EncodeOptions(RunOptions, total=False):
     device: str | torch.device | None
 
 
-class InMemory:
-    """Keeps the codes of all batches."""
-
-    def __init__(self) -> None:
-        self.num_done, self.packed_codes = 0, list[Tensor]()
-
-    def append(
-        self, packed_codes: Tensor, num_items: int, unreadable: list[UnreadableImageError]
-    ) -> None:
-        self.packed_codes.append(packed_codes)
-        self.num_done += num_items
-
-
 @dataclass(frozen=True)
 class Encoder:
-    """A model and how it is run. `HashingModel.encode` documents the attributes."""
+    """A model and how it is run. `HashingModel.encode` documents most attributes.
+
+    Attributes:
+        model: Gives the codes: of `code_length`, or features of any width.
+        data_config: How images are preprocessed, where `inputs` are images.
+    """
 
     model: nn.Module
     code_length: int
     device: torch.device
+    data_config: samples.DataConfig
     batch_size: int = 64
     num_workers: int = 0
     on_unreadable: OnUnreadable | None = None
     amp: bool = False
     progress: bool = True
+    packed: bool = True
 
-    def encode(self, inputs: Tensor | Dataset[Any] | Iterable[Any]) -> Tensor:
-        """Return packed codes, kept in memory."""
-        sink = InMemory()
-        with _stopped(sink, "With a `path`, the codes so far would have been kept."):
-            self._fill(sink, inputs)
-        if not any(map(len, sink.packed_codes)):
+    def encode(self, inputs: Any) -> Tensor:
+        """Return codes, kept in memory."""
+        kept, num_items = list[Tensor](), 0
+        with _stopped(lambda: num_items, "With a `path`, the codes so far would have been kept."):
+            for codes, batch in self.batches(inputs):
+                kept.append(codes)
+                num_items += batch.num_items
+        if not any(map(len, kept)):
             raise ValueError(
                 "Expected `inputs` with at least one sample, got none"
-                f"{f' but {sink.num_done} unreadable ones' if sink.num_done else ''}."
+                f"{f' but {num_items} unreadable ones' if num_items else ''}."
             )
-        return torch.cat(sink.packed_codes)
+        return torch.cat([codes for codes in kept if len(codes)])
 
     def encode_to_file(self, inputs: Any, path: str | os.PathLike[str]) -> Tensor:
         """Return packed codes, mapped from the file that they were written to."""
+        if not self.packed:
+            raise ValueError("Expected `packed` codes for a file, got packed=False.")
+        inputs = self._as_samples(inputs)
         if not _has_places(inputs):
             raise TypeError(
                 "Expected `inputs` to be a tensor or a data set with a length for a file, which is "
@@ -89,7 +92,7 @@ class Encoder:
         codes_of = CodesOf(self.code_length, len(inputs), fingerprint(self.model))
         if not Path(path).exists():
             how = f"Encode the same `inputs` to the same `path`, {path}, to go on from there."
-            with CodeWriter(path, codes_of) as writer, _stopped(writer, how):
+            with CodeWriter(path, codes_of) as writer, _stopped(lambda: writer.num_done, how):
                 self._report(writer.unreadable)
                 self._fill(writer, inputs)
                 writer.finish()
@@ -98,26 +101,38 @@ class Encoder:
         self._report(unreadable)
         return packed_codes
 
-    def _fill(self, sink: InMemory | CodeWriter, inputs: Any) -> None:
-        batches = self._to_batches(inputs, sink.num_done)
+    def _fill(self, writer: CodeWriter, inputs: Any) -> None:
+        for codes, batch in self.batches(inputs, writer.num_done):
+            writer.append(codes, batch.num_items, batch.unreadable)
+
+    def batches(self, inputs: Any, start: int = 0) -> Iterator[tuple[Tensor, ReadableBatch]]:
+        """Yield the codes of each batch from item `start` on, on the CPU, and what they are of."""
+        batches, done = self._to_batches(self._as_samples(inputs), start), start
         with running(self.model, self.device, self.amp):
             hidden: dict[str, Any] = (
                 {} if self.progress else {"disable": True}
             )  # or as TQDM_DISABLE says
             bar = tqdm(batches, desc="encode", unit="batch", **hidden)
             for codes in _one_behind(map(self._run, bar)):
-                batch = codes.batch
-                self._report(batch.unreadable)
-                sink.append(codes.wait(sink.num_done), batch.num_items, batch.unreadable)
+                self._report(codes.batch.unreadable)
+                yield codes.wait(done), codes.batch
+                done += codes.batch.num_items
+
+    def _as_samples(self, inputs: Any) -> Any:
+        return samples.as_samples(inputs, self.data_config)
 
     def _run(self, batch: Any) -> "Codes":
         if not isinstance(batch, ReadableBatch):
             batch = ReadableBatch(batch, len(_samples_of(batch)), [])
         if batch.batch is None:
-            width = packed_length(self.code_length)
-            return Codes(batch, torch.empty(0, width, dtype=torch.uint8), torch.ones(0).bool())
-        samples = _samples_of(batch.batch).to(self.device, non_blocking=True)
-        return Codes.of(batch, self.model(samples))
+            return Codes(batch, self._none(), torch.ones(0).bool())
+        values = _samples_of(batch.batch).to(self.device, non_blocking=True)
+        return Codes.of(batch, self.model(values), self.packed)
+
+    def _none(self) -> Tensor:
+        if not self.packed:
+            return torch.empty(0, self.code_length)
+        return torch.empty(0, packed_length(self.code_length), dtype=torch.uint8)
 
     def _report(self, unreadable: list[UnreadableImageError]) -> None:
         for error in unreadable:
@@ -134,13 +149,13 @@ class Encoder:
             _check_samples(inputs, "`inputs`")
             return inputs[start:].split(self.batch_size) if start < len(inputs) else ()
         if isinstance(inputs, IterableDataset):
-            return self._loader(inputs, collate_fn=None)
+            return self._loader(inputs, collate_fn=ReadableItems.collate)
         if isinstance(inputs, Dataset):
             return self._loader(ReadableItems(inputs, start), collate_fn=ReadableItems.collate)
         if isinstance(inputs, Iterable):
             return inputs
         raise TypeError(
-            "Expected `inputs` to be a tensor, a data set or an iterable of batches, "
+            "Expected `inputs` to be a tensor, images, a data set or an iterable of batches, "
             f"got {type(inputs).__name__}."
         )
 
@@ -152,27 +167,27 @@ class Encoder:
 
 @dataclass
 class Codes:
-    """Packed codes of a batch on their way to the CPU."""
+    """Codes of a batch on their way to the CPU."""
 
     batch: ReadableBatch
-    packed_codes: Tensor
+    codes: Tensor
     is_finite: Tensor
     copied: Any = None  # an event of the GPU
 
     @classmethod
-    def of(cls, batch: ReadableBatch, codes: Tensor) -> "Codes":
-        """Start to pack and copy the codes of a batch, without waiting."""
+    def of(cls, batch: ReadableBatch, codes: Tensor, packed: bool) -> "Codes":
+        """Start to pack, if wanted, and copy the codes of a batch, without waiting."""
         check_codes(codes, "codes")
         on_gpu = codes.is_cuda
-        packed_codes, is_finite = (
-            values.to("cpu", non_blocking=on_gpu)
-            for values in (pack_unchecked(codes), codes.isfinite().all(dim=1))
+        kept = pack_unchecked(codes) if packed else codes.float()
+        on_cpu, is_finite = (
+            values.to("cpu", non_blocking=on_gpu) for values in (kept, codes.isfinite().all(dim=1))
         )
         copied = torch.cuda.current_stream(codes.device).record_event() if on_gpu else None
-        return cls(batch, packed_codes, is_finite, copied)
+        return cls(batch, on_cpu, is_finite, copied)
 
     def wait(self, first_item: int) -> Tensor:
-        """Return the packed codes once they have arrived and been checked.
+        """Return the codes once they have arrived and been checked.
 
         Raises:
             ValueError: If codes are NaN or infinite. It names the first of these items, the one at
@@ -189,38 +204,45 @@ class Codes:
                 f"of a batch, the first of them sample {first_item + places[int(rows[0])]} of "
                 "`inputs`."
             )
-        return self.packed_codes
+        return self.codes
 
 
 def encode(
     model: nn.Module,
     code_length: int,
+    data_config: samples.DataConfig,
     inputs: Any,
     *,
     path: str | os.PathLike[str] | None = None,
     device: str | torch.device | None = None,
     **options: Unpack[RunOptions],
 ) -> Tensor:
-    """Return the packed codes of all inputs, as `HashingModel.encode` documents it."""
-    device = next(model.parameters()).device if device is None else torch.device(device)
-    encoder = Encoder(model, code_length, device, **options)
+    """Return the codes of all inputs, as `HashingModel.encode` documents it."""
+    encoder = Encoder(model, code_length, device_for(model, device), data_config, **options)
     return encoder.encode(inputs) if path is None else encoder.encode_to_file(inputs, path)
 
 
+def device_for(model: nn.Module, device: str | torch.device | None) -> torch.device:
+    """Return the device that was asked for, or else the model's."""
+    if device is not None:
+        return torch.device(device)
+    return next((value.device for value in model.state_dict().values()), torch.device("cpu"))
+
+
 @contextmanager
-def _stopped(sink: InMemory | CodeWriter, how_to_go_on: str) -> Iterator[None]:
+def _stopped(num_done: Callable[[], int], how_to_go_on: str) -> Iterator[None]:
     """Say on Ctrl-C what is done, and how to go on."""
     try:
         yield
     except KeyboardInterrupt as error:
-        where = f"Stopped encoding after {sink.num_done} items."
+        where = f"Stopped encoding after {num_done()} items."
         raise KeyboardInterrupt(f"{where} {how_to_go_on}") from error
 
 
 @contextmanager
 def running(model: nn.Module, device: torch.device, amp: bool) -> Iterator[None]:
     """Run a model for inference on a device, and leave it as and where it was."""
-    home = next(model.parameters()).device
+    home = device_for(model, None)
     try:
         model.to(device)
         with (

@@ -2,6 +2,7 @@
 
 from typing import Literal, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from pml_hashing._checks import check_at_least, check_choice
@@ -66,6 +67,28 @@ class HashLayer(nn.Module):
         norm = [nn.BatchNorm1d(code_length)] if batch_norm else []
         self.head = nn.Sequential(*(hidden if head == "mlp" else []), to_codes, *norm)
         self.bound = BOUNDS[bound]()
+
+    def set_hyperplanes(self, weight: Tensor, bias: Tensor) -> None:
+        """Take the map that gives the codes from elsewhere: the sides of hyperplanes.
+
+        Args:
+            weight: Of the last linear layer, `(code_length, in_features)`.
+            bias: Of the same, `(code_length,)`.
+
+        Raises:
+            ValueError: If a shape is wrong, or the layer is more than this map and a bound.
+        """
+        to_codes = self.head[0]
+        if len(self.head) > 1 or not isinstance(to_codes, nn.Linear):
+            raise ValueError("Expected a `linear` head without batch norm, got another.")
+        if weight.shape != to_codes.weight.shape or bias.shape != to_codes.bias.shape:
+            raise ValueError(
+                f"Expected `weight` and `bias` of shape {tuple(to_codes.weight.shape)} and "
+                f"{tuple(to_codes.bias.shape)}, got {tuple(weight.shape)} and {tuple(bias.shape)}."
+            )
+        with torch.no_grad():
+            to_codes.weight.copy_(weight)
+            to_codes.bias.copy_(bias)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the codes, `(batch_size, code_length)`, of features `(batch_size, in_features)`.

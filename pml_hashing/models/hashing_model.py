@@ -1,16 +1,14 @@
 """HashingModel: a timm backbone, or a module of your own, with a hash layer on top."""
 
 import os
-from collections.abc import Iterable
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 from torchvision import transforms
 
 from pml_hashing._checks import check_at_least
-from pml_hashing.models import encoding, preprocessing, saving
+from pml_hashing.models import encoding, itq, preprocessing, saving
 from pml_hashing.models._errors import shortened
 from pml_hashing.models.backbones import create_trunk, feature_width
 from pml_hashing.models.hash_layer import Bound, HashLayer, Head
@@ -118,6 +116,87 @@ class HashingModel(nn.Module):
         if batch_norm:  # files of models without it stay as they were
             self._options["batch_norm"] = True
 
+    @classmethod
+    def from_itq(
+        cls,
+        backbone: str | nn.Module,
+        code_length: int,
+        inputs: encoding.Inputs | None = None,
+        *,
+        features: Tensor | None = None,
+        max_samples: int = 5000,
+        max_iter: int = 50,
+        seed: int = 0,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        on_unreadable: encoding.OnUnreadable | None = None,
+        device: str | torch.device | None = None,
+        progress: bool = True,
+        **options: Any,
+    ) -> Self:
+        """Return a model whose hash layer is learned without labels, on a frozen backbone.
+
+        The layer is the affine map of `baselines.ITQ` from the backbone's features to bits: their
+        principal directions, rotated so that binarization loses least. The model encodes, is saved
+        and searched as one that was trained, and can be trained on.
+
+        Args:
+            backbone: As of `HashingModel`. It should have trained weights.
+            code_length: Number of bits. Less than the number of images, and at most the width of
+                the features.
+            inputs: Images or samples to learn from, as of `encode`.
+            features: The backbone's features of them, `(n, num_features)`, where they are known,
+                instead of `inputs`.
+            max_samples: How many are drawn from `inputs`, at most.
+            max_iter: Alternations of ITQ.
+            seed: Of the draw and of ITQ.
+            batch_size: As of `encode`.
+            num_workers: As of `encode`.
+            on_unreadable: As of `encode`.
+            device: Where the backbone runs, and the model is then. The CPU if `None`.
+            progress: Show a progress bar.
+            **options: `pretrained`, `checkpoint_path`, `in_chans`, `img_size`, `num_features`, as
+                of `HashingModel`.
+
+        Raises:
+            TypeError: If `inputs` are of another type.
+            UnreadableImageError: If an image cannot be read, and `on_unreadable` is `None`.
+            ValueError: If not just one of `inputs` and `features` is given, or there are too few
+                images or features for so many bits.
+
+        Examples:
+            >>> import torch
+            >>> from pml_hashing.models import HashingModel
+            >>> features = torch.randn(100, 16)
+            >>> model = HashingModel.from_itq(
+            ...     torch.nn.Identity(), 8, features, num_features=16, progress=False
+            ... )
+            >>> model.encode(features, progress=False).shape
+            torch.Size([100, 1])
+        """
+        if (inputs is None) == (features is None):
+            raise ValueError("Expected either `inputs` or `features`, got both or neither.")
+        model = cls(backbone, code_length, bound="none", **options)
+        if device is not None:
+            model.to(device)
+        if features is None:
+            features = itq.sample_features(
+                model.trunk,
+                model.embedder.in_features,
+                model.data_config,
+                inputs,
+                max_samples,
+                seed,
+                device=encoding.device_for(model, device),
+                batch_size=batch_size,
+                num_workers=num_workers,
+                on_unreadable=on_unreadable,
+                progress=progress,
+            )
+        planes = itq.fit_hyperplanes(features, code_length, max_iter=max_iter, seed=seed)
+        model.embedder.set_hyperplanes(*planes)
+        return model.eval()
+
     def forward(self, inputs: Tensor) -> Tensor:
         """Return real codes, `(n, code_length)`, of a batch of whatever the backbone takes."""
         return self.embedder(self.trunk(inputs))
@@ -141,7 +220,7 @@ class HashingModel(nn.Module):
 
     def encode(
         self,
-        inputs: Tensor | Dataset[Any] | Iterable[Any],
+        inputs: encoding.Inputs,
         *,
         path: str | os.PathLike[str] | None = None,
         batch_size: int = 64,
@@ -150,6 +229,7 @@ class HashingModel(nn.Module):
         device: str | torch.device | None = None,
         amp: bool = False,
         progress: bool = True,
+        packed: bool = True,
     ) -> Tensor:
         """Return the packed codes of a database, or of a batch of queries.
 
@@ -161,10 +241,18 @@ class HashingModel(nn.Module):
         the file is there, the same call returns what it holds. `HammingKNN.load` reads it.
 
         Args:
-            inputs: Preprocessed images `(n, in_chans, height, width)`, or whatever the backbone
-                takes; or a data set of samples or tuples that start with one, such as
-                `(image, label)`; or an iterable of batches, such as a `DataLoader`, which may
-                also be tuples that start with the samples.
+            inputs: One of these:
+
+                - preprocessed images `(n, in_chans, height, width)`, or whatever the backbone
+                  takes, as a tensor or an array of floats;
+                - images, which `transform` preprocesses: a list of paths, of bytes of files, of PIL
+                  images or of arrays of pixels; one array of pixels (uint8 or uint16,
+                  `(n, height, width[, channels])`); or rows of a table, dicts with an image under
+                  `image`, `img`, `pixel_values` or `path`, as of Hugging Face `datasets`;
+                - a data set, with places or iterable, of samples, images or rows, or of tuples that
+                  start with one, such as `(image, label)`;
+                - an iterable of batches, such as a `DataLoader`, which may also be tuples that
+                  start with the samples.
             path: A file to write, for a tensor or a data set with a length. An unfinished file is
                 kept in `path.partial` and `path.progress`. The same model is recognized by its
                 weights, the same data set only by its length.
@@ -177,9 +265,11 @@ class HashingModel(nn.Module):
             device: Where to run. Where the model is if `None`.
             amp: Run in mixed precision, bfloat16.
             progress: Show a progress bar.
+            packed: Whether bits are packed. If not, the real codes are returned, float32
+                `(n, code_length)`, as re-ranking takes them; not for a file.
 
         Returns:
-            Packed codes, uint8, `(n, ceil(code_length / 8))`, on the CPU.
+            Packed codes, uint8, `(n, ceil(code_length / 8))`, on the CPU, or real ones.
 
         Raises:
             OSError: If the file cannot be written; what was written before is kept.
@@ -191,6 +281,7 @@ class HashingModel(nn.Module):
         return encoding.encode(
             self,
             self.code_length,
+            self.data_config,
             inputs,
             path=path,
             batch_size=batch_size,
@@ -199,6 +290,7 @@ class HashingModel(nn.Module):
             device=device,
             amp=amp,
             progress=progress,
+            packed=packed,
         )
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:

@@ -1,12 +1,10 @@
 """TwoNetworkHashingModel: the query network and the database network of asymmetric training."""
 
 import os
-from collections.abc import Iterable
-from typing import Any, Literal, Self, TypeAlias, Unpack, get_args
+from typing import Literal, Self, TypeAlias, Unpack, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 from torchvision import transforms
 
 from pml_hashing._checks import check_choice
@@ -158,7 +156,7 @@ class TwoNetworkHashingModel(nn.Module):
 
     def encode(
         self,
-        inputs: Tensor | Dataset[Any] | Iterable[Any],
+        inputs: encoding.Inputs,
         *,
         network: Network = "sum",
         **options: Unpack[encoding.EncodeOptions],
@@ -176,7 +174,7 @@ class TwoNetworkHashingModel(nn.Module):
                 continued only by the same network.
 
         Returns:
-            Packed codes, uint8, `(n, ceil(code_length / 8))`, on the CPU.
+            Packed codes, uint8, `(n, ceil(code_length / 8))`, on the CPU, or real ones.
 
         Raises:
             OSError: As `HashingModel.encode`.
@@ -184,7 +182,10 @@ class TwoNetworkHashingModel(nn.Module):
             UnreadableImageError: As `HashingModel.encode`.
             ValueError: As `HashingModel.encode`, and if `network` is unknown.
         """
-        return encoding.encode(self.network(network), self.code_length, inputs, **options)
+        configs = self.first.data_config, self.second.data_config
+        config = configs[0] if configs[0] == configs[1] else None
+        encoder = self.network(network)
+        return encoding.encode(encoder, self.code_length, config, inputs, **options)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write both networks into one `model.safetensors`, and a `config.json` for people.

@@ -83,6 +83,57 @@ def test_another_transform(folder):
     assert isinstance(images[0][0], Image.Image)
 
 
+def test_images_without_labels(folder):
+    names = ["cat/a.png", "dog/deep/c.png"]
+    text = "path,label\ncat/a.png,\ndog/deep/c.png,x\n"
+    images = ImageFiles.from_csv(write_table(folder, text))
+    assert (images.classes, images.labels.tolist()) == (["x"], [[0], [1]])
+    assert images.class_names(0) == []
+    for images in (
+        ImageFiles(folder, names),
+        ImageFiles.from_csv(write_table(folder, "path\n" + "\n".join(names)), label_column=None),
+    ):
+        assert (images.names, images.classes, images.labels.shape) == (names, [], (2, 0))
+        assert images[1][0].size == (4, 5)
+
+
+def test_other_files_are_counted(folder):
+    (folder / "beside.png").touch()
+    (folder / "cat" / "notes.TXT").touch()
+    save(folder / "cat" / "d.gif")
+    images = ImageFiles.from_folder(folder)
+    assert images.names[:3] == ["cat/a.png", "cat/b.png", "cat/d.gif"]
+    assert images.ignored == {".txt": 1, "beside the classes": 1}
+
+
+def test_empty_classes_are_allowed_where_wanted(folder):
+    (folder / "bird").mkdir()
+    with pytest.raises(FileNotFoundError, match="got none in bird: `allow_empty`"):
+        ImageFiles.from_folder(folder)
+    images = ImageFiles.from_folder(folder, allow_empty=True)
+    assert (images.classes, images.labels.tolist()) == (["bird", "cat", "dog"], [1, 1, 2])
+
+
+def test_paths_out_of_the_folder_are_allowed_where_wanted(folder, tmp_path):
+    save(tmp_path / "outside.png", 7)
+    text = f"path,label\n../outside.png,x\n{tmp_path / 'outside.png'},y\n"
+    with pytest.raises(ValueError, match=r"stays in the folder for image 0, .* `allow_outside`"):
+        ImageFiles.from_csv(write_table(folder, text))
+    images = ImageFiles.from_csv(write_table(folder, text), allow_outside=True)
+    assert [images.image(place).getpixel((0, 0))[0] for place in range(2)] == [7, 7]
+
+
+def test_only_readable_images(unreadable):
+    errors = []
+    images = unreadable.readable(errors.append)
+    assert (images.names, images.labels.tolist()) == (["cat/a.png"], [0])
+    assert images.index("cat/a.png") == 0
+    assert [error.index for error in errors] == [1, 2, 3, 4, 5]
+    assert len(unreadable) == 6
+    with pytest.raises(ValueError, match=r"readable images in .*, got none"):
+        ImageFiles(images.folder, ["cat/text.png"]).readable(errors.append)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -94,7 +145,6 @@ def test_another_transform(folder):
         ("path,label,label\na.png,x,y\n", "line 1: it has 2 columns label"),
         ("path,label,path,path\na.png,x,b,c\n", "line 1: it has 3 columns path"),
         ("path,label\n", "same size, not empty, got 0 and 0"),
-        ("path,label\na.png,\n", "labels, none of them empty, for image 0, 'a.png'"),
         ("path,label\na.png,x\nb.png,x||y\n", "none of them empty, for image 1, 'b.png'"),
         ("path,label\n,x\n", "stays in the folder for image 0, ''"),
         ("path,label\n../a.png,x\n", r"stays in the folder for image 0, '\.\./a\.png'"),
@@ -148,7 +198,7 @@ def test_what_is_missing(folder, tmp_path):
     [
         (["a", "b"], [["x"]], "same size, not empty, got 2 and 1"),
         (["a"], ["x"], "a list of labels, none of them empty, for image 0, 'a'"),
-        (["a"], [[]], "a list of labels, none of them empty, for image 0, 'a'"),
+        (["a"], [[""]], "a list of labels, none of them empty, for image 0, 'a'"),
         (["a"], [["y", "x", "w"]], r"`labels` in \['x'\], got 'w', 'y'"),
     ],
 )

@@ -1,14 +1,17 @@
 """HashingModel.encode against a forward pass of all samples at once."""
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from pml_hashing.codes import binarize, pack, unpack
+from pml_hashing.datasets import UnreadableImageError
 from pml_hashing.models import HashingModel
 
 
@@ -78,6 +81,95 @@ def test_codes_are_binarized_and_packed(model, images):
     assert torch.equal(unpack(codes, model.code_length), binarize(model(images)))
 
 
+class Table:
+    """Rows by their numbers, as a table of `datasets` has them."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, place):
+        return self.rows[place]
+
+
+PICTURES = {
+    "paths": lambda names, _: names,
+    "pathlib": lambda names, _: [Path(name) for name in names],
+    "bytes": lambda names, _: [Path(name).read_bytes() for name in names],
+    "pil": lambda _, pixels: [Image.fromarray(each) for each in pixels],
+    "pil_and_labels": lambda _, pixels: [(Image.fromarray(each), 3) for each in pixels],
+    "list_of_arrays": lambda _, pixels: list(pixels),
+    "array": lambda _, pixels: pixels,
+    "rows": lambda _, pixels: [{"label": 0, "image": Image.fromarray(each)} for each in pixels],
+    "table": lambda _, pixels: Table([{"img": Image.fromarray(each)} for each in pixels]),
+    "undecoded_rows": lambda names, _: [
+        {"image": {"bytes": Path(name).read_bytes(), "path": None}} for name in names
+    ],
+    "rows_of_paths": lambda names, _: [{"image": {"bytes": None, "path": n}} for n in names],
+    "data_set": lambda names, _: Images(names),
+    "data_set_of_rows": lambda names, _: Images([{"path": name} for name in names]),
+    "stream": lambda names, _: Stream([(name, 0) for name in names]),
+    "stream_of_rows": lambda _, pixels: Stream([{"image": each} for each in pixels]),
+}
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    pixels = np.random.default_rng(0).integers(256, size=(5, 40, 50, 3), dtype=np.uint8)
+    names = [str(tmp_path / f"{number}.png") for number in range(5)]
+    for name, each in zip(names, pixels, strict=True):
+        Image.fromarray(each).save(name)
+    return names, pixels
+
+
+@pytest.mark.parametrize("kind", PICTURES)
+def test_pictures_of_every_kind(model, pictures, kind):
+    expected = torch.stack([model.transform()(Image.fromarray(each)) for each in pictures[1]])
+    codes = model.encode(PICTURES[kind](*pictures), batch_size=2, progress=False)
+    assert torch.equal(codes, expected_codes(model, expected))
+
+
+@pytest.mark.parametrize("kind", ["paths", "stream", "rows_of_paths"])
+def test_pictures_that_cannot_be_read_are_left_out(model, pictures, kind):
+    Path(pictures[0][3]).write_bytes(b"no image")
+    unreadable = []
+    options = {"batch_size": 2, "progress": False, "on_unreadable": unreadable.append}
+    codes = model.encode(PICTURES[kind](*pictures), **options)
+    others = np.delete(pictures[1], 3, axis=0)
+    assert torch.equal(codes, model.encode(others, progress=False))
+    assert [(error.index, error.path) for error in unreadable] == [(3, pictures[0][3])]
+    with pytest.raises(UnreadableImageError, match=r"3\.png"):
+        model.encode(PICTURES[kind](*pictures), progress=False)
+
+
+def test_pictures_are_loaded_by_processes(model, pictures):
+    codes = model.encode(pictures[0], num_workers=2, batch_size=2, progress=False)
+    assert torch.equal(codes, model.encode(pictures[0], progress=False))
+
+
+def test_an_array_of_floats_is_as_a_tensor(model, images):
+    codes = model.encode(images.numpy(), progress=False)
+    assert torch.equal(codes, expected_codes(model, images))
+
+
+def test_pictures_for_a_model_that_does_not_preprocess(pictures):
+    model = HashingModel(nn.Flatten(), 8, num_features=3 * 40 * 50)
+    with pytest.raises(ValueError, match=r"a model with a `data_config`.* got none"):
+        model.encode(pictures[0], progress=False)
+
+
+def test_real_codes(model, images, tmp_path):
+    codes = model.encode(images, packed=False, batch_size=3, progress=False)
+    with torch.no_grad():
+        assert torch.allclose(codes, model.eval()(images), atol=1e-6)
+    assert codes.dtype == torch.float32
+    assert torch.equal(pack(codes), model.encode(images, batch_size=3, progress=False))
+    with pytest.raises(ValueError, match="`packed` codes for a file"):
+        model.encode(images, packed=False, path=tmp_path / "codes", progress=False)
+
+
 def test_device(model, images, device):
     expected = expected_codes(model, images)
     codes = model.encode(images, device=device, progress=False)
@@ -145,9 +237,12 @@ def test_codes_that_are_not_finite_are_found(value):
         ([], ValueError, "`inputs` with at least one sample, got none"),
         ([torch.zeros(0, 3, 32, 32)], ValueError, r"at least one sample, got \(0, 3, 32, 32\)"),
         ([torch.zeros(())], ValueError, r"batches of `inputs` of shape \(n, ...\) .* got \(\)"),
-        ([{"image": 0}], TypeError, "to be tensors or tuples that start with one, got dict"),
+        ([{"image": 0}], TypeError, "rows of `inputs` with an image under image, .* got 'image'"),
+        ([{"text": 0}], TypeError, "rows of `inputs` with an image under image, .* got 'text'"),
+        ("photo.jpg", TypeError, "to be a list of images, got one str"),
+        ({"image": "photo.jpg"}, TypeError, "to be a list of images, got one dict"),
         ([()], TypeError, "to be tensors or tuples that start with one, got tuple"),
-        (3, TypeError, "a tensor, a data set or an iterable of batches, got int"),
+        (3, TypeError, "a tensor, images, a data set or an iterable of batches, got int"),
     ],
 )
 def test_wrong_inputs_are_named(model, inputs, error, message):

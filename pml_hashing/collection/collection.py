@@ -1,0 +1,381 @@
+"""Collection: a folder of images, their codes, and a search in them."""
+
+import copy
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self, TypeAlias, Unpack, overload
+
+import torch
+from torch import nn
+
+from pml_hashing._checks import check_integer
+from pml_hashing.collection.contents import Contents
+from pml_hashing.collection.duplicates import DuplicateGroups, find_duplicates
+from pml_hashing.collection.encoding import CollectionEncoder, Transform
+from pml_hashing.collection.folders import MODEL_FOLDER, check_new, writing
+from pml_hashing.collection.labels import Labels, remembered
+from pml_hashing.collection.matches import Match
+from pml_hashing.collection.searching import Options, Request, Search, to_queries
+from pml_hashing.collection.snapshot import Manifest, Snapshot
+from pml_hashing.collection.sync import Sync, SyncOptions, SyncReport
+from pml_hashing.datasets import ImageLike, list_images
+from pml_hashing.models import HashingModel, TwoNetworkHashingModel
+from pml_hashing.models.encoding import OnUnreadable, fingerprint
+
+Model: TypeAlias = HashingModel | TwoNetworkHashingModel
+
+MODELS: dict[str, type[HashingModel] | type[TwoNetworkHashingModel]] = {
+    model.__name__: model for model in (HashingModel, TwoNetworkHashingModel)
+}
+
+
+class Collection(Contents):
+    """Images of a folder and their codes, kept in step with it, and searched by name.
+
+    A collection is a folder on disk: the model, packed codes with names and metadata, and what each
+    file was when it was encoded. Make one with `create`, `from_itq` or `open`. Images are known by
+    their paths in the folder of the images, never by their places, and always in the order of these
+    names, whatever came first.
+
+    Any number of threads may search while one syncs. They see what was there before it or after it.
+
+    Args:
+        folder: The collection.
+        model: The model that is saved in it.
+        transform: Preprocesses an image. The model's own if `None`.
+
+    Attributes:
+        folder: The collection.
+        model: Gives the codes.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from PIL import Image
+        >>> from pml_hashing import Collection, HashingModel
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for name in ("shoe/a.png", "shoe/b.png", "hat/c.png"):
+        ...     (folder / name).parent.mkdir(exist_ok=True)
+        ...     noise = np.random.default_rng(len(name)).integers(256, size=(32, 32, 3))
+        ...     Image.fromarray(noise.astype(np.uint8)).save(folder / name)
+        >>> model = HashingModel("test_resnet", code_length=16, img_size=32)
+        >>> photos = Collection.create(folder / "photos.codes", model)
+        >>> print(photos.sync(folder, labels="folders", progress=False))
+        3 added, 0 changed, 0 renamed, 0 removed, 0 unchanged, 3 encoded, 0 unreadable, 3 ignored
+        >>> (match,) = photos.search(folder / "hat/c.png", where={"label": "hat"})
+        >>> match.name, match.distance, match.labels
+        ('hat/c.png', 0, ('hat',))
+        >>> sorted(match.name for match in photos.similar("hat/c.png"))
+        ['shoe/a.png', 'shoe/b.png']
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        model: Model,
+        *,
+        transform: Transform | None = None,
+    ) -> None:
+        self.folder, self.model = Path(folder), model
+        super().__init__(Snapshot.read(self.folder))
+        manifest = self._snapshot.manifest
+        if manifest.model != fingerprint(model):
+            raise ValueError(
+                f"Expected the model that {self.folder} was made with, got one with other weights: "
+                "make a new collection for it."
+            )
+        self._encoder = CollectionEncoder(
+            model,
+            manifest.code_length,
+            model.transform() if transform is None else transform,
+            packed=not manifest.vectors,
+        )
+
+    @classmethod
+    def create(
+        cls,
+        folder: str | os.PathLike[str],
+        model: Model,
+        *,
+        vectors: bool = False,
+        transform: Transform | None = None,
+    ) -> Self:
+        """Make a new collection, without images yet.
+
+        The model is copied: what is trained later does not change the collection.
+
+        Args:
+            folder: Where to make it. It must not exist, or be empty.
+            model: Gives the codes.
+            vectors: Whether real codes are kept beside the bits, in float32 at 32 times their size,
+                for `search(..., rerank="vectors")`.
+            transform: Preprocesses an image. The model's own if `None`.
+
+        Raises:
+            FileExistsError: If there is a collection, or something else, in the folder.
+            TypeError: If `model` is no model of this library.
+            ValueError: If the model does not say how it preprocesses images, and there is no
+                `transform`.
+        """
+        if type(model).__name__ not in MODELS or not isinstance(model, nn.Module):
+            raise TypeError(
+                f"Expected `model` to be one of {', '.join(MODELS)}, got {type(model).__name__}."
+            )
+        folder, own = Path(folder), copy.deepcopy(model).eval()
+        if transform is None:
+            own.transform()
+        check_new(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder, 0):
+            check_new(folder)
+            own.save_pretrained(folder / MODEL_FOLDER)
+            kind, length = type(model).__name__, model.code_length
+            Manifest(fingerprint(own), kind, length, vectors).write(folder)
+        return cls(folder, own, transform=transform)
+
+    @classmethod
+    def from_itq(
+        cls,
+        folder: str | os.PathLike[str],
+        images: str | os.PathLike[str],
+        backbone: str | nn.Module,
+        code_length: int = 64,
+        *,
+        vectors: bool = False,
+        on_unreadable: OnUnreadable = lambda _: None,
+        **options: Any,
+    ) -> Self:
+        """Make a new collection whose model is learned from a folder of images, without labels.
+
+        Call `sync` next: it encodes them.
+
+        Args:
+            folder: Where to make it.
+            images: The folder of the images to learn from: more of them than `code_length`.
+            backbone: As of `HashingModel`. It should have trained weights.
+            code_length: Number of bits.
+            vectors: As of `create`.
+            on_unreadable: Called with the error of each image that cannot be read. `sync` reports
+                them.
+            **options: Other options of `HashingModel.from_itq`, such as `pretrained`,
+                `checkpoint_path`, `img_size`, `max_samples`, `device` and `progress`.
+
+        Raises:
+            FileExistsError: As `create`.
+            FileNotFoundError: If there is no such folder of images.
+            ValueError: If there are too few images for so many bits, or as `create`.
+        """
+        check_new(Path(folder))
+        root = Path(images)
+        paths = [root / name for name in list_images(root).names]
+        options |= {"on_unreadable": on_unreadable}
+        model = HashingModel.from_itq(backbone, code_length, paths, **options)
+        return cls.create(folder, model, vectors=vectors)
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        device: str | torch.device = "cpu",
+        transform: Transform | None = None,
+        **backbones: nn.Module,
+    ) -> Self:
+        """Return a collection that was made before.
+
+        Args:
+            folder: The collection.
+            device: Where to put the model.
+            transform: Preprocesses an image. The model's own if `None`.
+            **backbones: Modules that the model was made with, as of its `from_pretrained`.
+
+        Raises:
+            FileNotFoundError: If there is no collection.
+            ValueError: If a file of it is damaged, or belongs to another.
+        """
+        manifest = Manifest.read(Path(folder))
+        if manifest.model_class not in MODELS:
+            raise ValueError(
+                f"Expected a collection with one of {', '.join(MODELS)} at {folder}, "
+                f"got {manifest.model_class!r}."
+            )
+        kind = MODELS[manifest.model_class]
+        options: Any = {"device": device, **backbones}
+        model = kind.from_pretrained(Path(folder) / MODEL_FOLDER, **options)
+        return cls(folder, model, transform=transform)
+
+    def sync(
+        self,
+        images: str | os.PathLike[str] | None = None,
+        *,
+        labels: Labels = None,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        allow_outside: bool = False,
+        timeout: float = 0,
+        progress: bool = True,
+    ) -> SyncReport:
+        """Bring the collection in step with a folder: add, encode again, rename, drop.
+
+        A file of known size, times and inode is not read. Any other is compared by its content,
+        so that one that was renamed, moved or swapped is not encoded again. Killed at any moment,
+        the collection is as before, and the next sync goes on from what was encoded. At the end,
+        all changes become visible at once.
+
+        Args:
+            images: The folder. That of the last sync if `None`.
+            labels: Where metadata come from. `"folders"`: the first sub-folder is the label. A CSV
+                file: its column `path` is relative to `images` or to the table, and `label` may
+                hold several, as in `sea|sand`. A mapping of names to a label, a list of labels or
+                a dict of columns. `"keep"`: they stay with their images. The first two are
+                remembered, and read again by each sync whose `labels` are `None`.
+            batch_size: Images at a time.
+            num_workers: Processes that load images.
+            allow_outside: Whether links out of the folder are followed. If not, an image behind one
+                is among the unreadable.
+            timeout: Seconds to wait for another process that writes. Without end if negative.
+            progress: Show progress bars.
+
+        Returns:
+            What was done. An image that cannot be read has no code, and is named in it.
+
+        Raises:
+            FileNotFoundError: If there is no such folder or table.
+            OSError: If the disk is full, or a sub-folder cannot be read.
+            TimeoutError: If another process is writing.
+            ValueError: If there was no sync before and `images` is `None`, or a table is none.
+        """
+        check_integer(batch_size, 1, "batch_size")
+        options = SyncOptions(batch_size, num_workers, allow_outside, progress)
+        with writing(self.folder, timeout):
+            snapshot = self._snapshot.latest()
+            root = snapshot.root if images is None else Path(images)
+            if not root.is_dir():
+                raise FileNotFoundError(f"Expected `images` to be a folder of images, got {root}.")
+            labels = snapshot.manifest.labels if labels is None else labels
+            source = remembered(labels)
+            run = Sync(snapshot, self._encoder, root.resolve(), options)
+            self._snapshot, report = run.run(labels if source is None else source, source)
+        return report
+
+    def refresh(self) -> bool:
+        """Take over what another process has written, and return whether it had.
+
+        Raises:
+            FileNotFoundError: If the collection is gone.
+            ValueError: If a file of it is damaged, or it was made anew with another model.
+        """
+        latest = self._snapshot.latest()
+        is_new, self._snapshot = latest is not self._snapshot, latest
+        return is_new
+
+    @overload
+    def search(
+        self, query: list[Any] | tuple[Any, ...], k: int | None = None, **options: Unpack[Options]
+    ) -> list[list[Match]]: ...
+
+    @overload
+    def search(
+        self, query: ImageLike, k: int | None = None, **options: Unpack[Options]
+    ) -> list[Match]: ...
+
+    def search(
+        self, query: Any, k: int | None = None, **options: Unpack[Options]
+    ) -> list[Match] | list[list[Match]]:
+        """Return the nearest images of a query, the nearest first, ties by name.
+
+        Args:
+            query: A picture: a path, bytes of a file, a PIL image, an array or a tensor of pixels,
+                as of `datasets.load_image`; or the name of an image of the collection, where there
+                is no file of this path, which is then not among its own neighbours. Or several, as
+                a list or as one array or tensor with a first dimension.
+            k: How many, at most: 10 if neither `k` nor `radius` is given.
+            **options: Any of these:
+
+                - `radius`: largest distance in bits, inclusive;
+                - `where`: a condition, as of `HammingKNN.search`: `{"label": "shoe"}`, or a list of
+                  values. An image with several labels matches each;
+                - `rerank`: order the `num_candidates` (100) nearest anew by the real code of the
+                  query and their bits (`"asymmetric"`) or their real codes (`"vectors"`, if they
+                  are kept).
+
+        Returns:
+            A list of `Match`; of several queries, a list of such lists. There are fewer than `k` if
+            no more match.
+
+        Raises:
+            FileNotFoundError: If a query is neither a file nor a name.
+            TypeError: If a query is no picture.
+            UnreadableImageError: If a file does not decode.
+            ValueError: If a number is out of range, there is no such column, or no vectors to
+                re-rank by, or `radius` is given with `rerank`.
+        """
+        request = Request(k, **options)
+        queries, is_one = to_queries(query)
+        matches = Search(self._snapshot, self._encoder).find(queries, request)
+        return matches[0] if is_one else matches
+
+    @overload
+    def similar(
+        self, name: str, k: int | None = None, **options: Unpack[Options]
+    ) -> list[Match]: ...
+
+    @overload
+    def similar(
+        self, name: list[str] | tuple[str, ...], k: int | None = None, **options: Unpack[Options]
+    ) -> list[list[Match]]: ...
+
+    def similar(
+        self, name: str | Sequence[str], k: int | None = None, **options: Unpack[Options]
+    ) -> list[Match] | list[list[Match]]:
+        """Return what is nearest to an image of the collection, without that image itself.
+
+        As `search`, but what is not the name of an image is never looked for on the disk: for names
+        that come from elsewhere.
+
+        Args:
+            name: The name of an image, or several.
+            k: As of `search`.
+            **options: As of `search`.
+
+        Returns:
+            A list of `Match`; of several names, a list of such lists.
+
+        Raises:
+            KeyError: If there is no such image.
+            ValueError: As `search`.
+        """
+        request = Request(k, **options)
+        names = [name] if isinstance(name, str) else name
+        matches = Search(self._snapshot, self._encoder).similar(names, request)
+        return matches[0] if isinstance(name, str) else matches
+
+    def duplicates(self, radius: int) -> DuplicateGroups:
+        """Return groups of near-duplicates: images that are linked by distances within `radius`.
+
+        Groups are connected components: of A, B and C, where A is near B and B near C, all three
+        are one group, however far C is from A. Each image is in one group at most, and the result
+        does not depend on any order. Of each, the file to keep comes first: of most pixels, then of
+        most bytes, then the first by name.
+
+        Args:
+            radius: In bits, inclusive. 0 for equal codes.
+
+        Raises:
+            ValueError: If `radius` is negative.
+        """
+        check_integer(radius, 0, "radius")
+        snapshot = self._snapshot
+        groups = find_duplicates(
+            snapshot.names,
+            snapshot.codes(packed=True),
+            snapshot.manifest.code_length,
+            snapshot.files.contents,
+            radius,
+        )
+        return DuplicateGroups(groups)
+
+    def __repr__(self) -> str:
+        return f"Collection({str(self.folder)!r}, {len(self):,} images, {self.code_length} bits)"

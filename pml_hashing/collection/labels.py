@@ -1,0 +1,153 @@
+"""Labels and other metadata of images: from sub-folders, a table, or a mapping."""
+
+import csv
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+LABEL, SEPARATOR = "label", "|"
+FOLDERS, KEEP = "folders", "keep"
+RESERVED = ("self", "codes", "ids")  # arguments of `HammingKNN.train`
+PATH_COLUMNS = ("path", "name", "file", "filename", "file_name", "image")
+
+Value: TypeAlias = str | int | float | bool | None
+"""What a column of metadata can hold."""
+
+Row: TypeAlias = dict[str, Value]
+"""The metadata of one image."""
+
+Metadata: TypeAlias = dict[str, list[Value]]
+"""For each column one value per image."""
+
+Labels: TypeAlias = str | os.PathLike[str] | Mapping[str, object] | None
+"""`"folders"`, `"keep"`, the path of a table, or for names a label, labels, or columns."""
+
+
+def labels_of(value: Value) -> tuple[str, ...]:
+    """Return the labels that the column `label` holds of an image."""
+    return tuple(str(value).split(SEPARATOR)) if value is not None else ()
+
+
+def join_labels(labels: Iterable[str]) -> str | None:
+    """Return labels as one value of the column `label`, in one order; `None` for none."""
+    return SEPARATOR.join(sorted({label.strip() for label in labels} - {""})) or None
+
+
+def rows_of(labels: Labels, root: Path, names: Sequence[str]) -> tuple[dict[str, Row], list[str]]:
+    """Return the metadata of images by their names, and what is said of images that are not there.
+
+    Args:
+        labels: Where they come from.
+        root: The folder of the images.
+        names: The images.
+
+    Raises:
+        FileNotFoundError: If there is no such table.
+        TypeError: If a mapping has something else than labels and columns.
+        ValueError: If the table is none.
+    """
+    if labels is None or labels == KEEP:
+        return {}, []
+    if labels == FOLDERS:
+        return {name: {LABEL: _folder_of(name)} for name in names}, []
+    if isinstance(labels, Mapping):
+        rows = {str(name): _to_row(str(name), value) for name, value in labels.items()}
+    else:
+        rows = _read_table(Path(labels), root, set(names))
+    for row in rows.values():
+        _check_columns(row)
+    known = set(names)
+    absent = sorted(name for name in rows if name not in known)
+    return {name: row for name, row in rows.items() if name in known}, absent
+
+
+def _check_columns(row: Row) -> None:
+    for column in row:
+        if not column.isidentifier() or column in RESERVED:
+            raise ValueError(
+                "Expected columns of metadata whose names are identifiers and none of "
+                f"{', '.join(RESERVED)}, got {column!r}."
+            )
+
+
+def _folder_of(name: str) -> str | None:
+    folder, _, rest = name.partition("/")
+    return join_labels([folder]) if rest else None
+
+
+def _to_row(name: str, value: object) -> Row:
+    if isinstance(value, Mapping):
+        row = dict(value)
+        if LABEL in row:
+            row |= _to_row(name, row[LABEL])
+        return row
+    if value is None or isinstance(value, str):
+        return {LABEL: join_labels((value or "").split(SEPARATOR))}
+    if isinstance(value, Sequence) and all(isinstance(label, str) for label in value):
+        return {LABEL: join_labels(value)}
+    raise TypeError(
+        f"Expected `labels` of {name!r} to be a label, a list of labels or a dict of columns, "
+        f"got {value!r}."
+    )
+
+
+def _read_table(path: Path, root: Path, names: set[str]) -> dict[str, Row]:
+    """Return the rows of a CSV file by the names of their images."""
+    rows: dict[str, Row] = {}
+    line = 0
+    # Names of files are bytes: those that are no UTF-8 come back as Python has them.
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            columns = [column.strip() for column in next(reader, [])]
+            place = _path_column(columns)
+            for cells in reader:
+                line = reader.line_num
+                if not cells:
+                    continue
+                if len(cells) != len(columns):
+                    raise ValueError(f"it has {len(columns)} columns, but not here.")
+                name = _to_name(cells[place].strip(), path.parent, root, names)
+                if name in rows:
+                    raise ValueError(f"{name!r} comes twice.")
+                rows[name] = _cells_to_row(columns, cells, place)
+        except (csv.Error, ValueError) as error:
+            raise ValueError(
+                f"Expected a table of images at {path}, got another in line "
+                f"{line or reader.line_num}: {error}"
+            ) from error
+    return rows
+
+
+def _path_column(columns: list[str]) -> int:
+    if len(set(columns)) < len(columns):
+        raise ValueError(f"a column comes twice in {', '.join(columns)}.")
+    place = next((columns.index(name) for name in PATH_COLUMNS if name in columns), None)
+    if place is None:
+        raise ValueError(f"none of its columns is {', '.join(PATH_COLUMNS)}.")
+    return place
+
+
+def _cells_to_row(columns: list[str], cells: list[str], place: int) -> Row:
+    row: Row = {}
+    for number, (column, cell) in enumerate(zip(columns, cells, strict=True)):
+        if number != place:
+            text = cell.strip()
+            row[column] = join_labels(text.split(SEPARATOR)) if column == LABEL else text or None
+    return row
+
+
+def _to_name(text: str, folder: Path, root: Path, names: set[str]) -> str:
+    """Return the name of an image, whose path is in the folder of the images or the table's."""
+    if text in names:
+        return text
+    path = os.path.relpath(folder.resolve() / text, root)
+    return Path(path).as_posix()
+
+
+def remembered(labels: Labels) -> str | None:
+    """Return where labels come from, if later syncs look there again."""
+    if labels is None or labels == KEEP or isinstance(labels, Mapping):
+        return None
+    return FOLDERS if labels == FOLDERS else str(Path(labels).resolve())

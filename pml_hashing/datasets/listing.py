@@ -1,0 +1,75 @@
+"""Which files of a folder are images."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+from typing import NamedTuple
+
+IMAGE_ENDINGS = frozenset(
+    f".{ending}"
+    for ending in (
+        *("avif", "bmp", "dib", "gif", "jfif", "jp2", "jpe", "jpeg", "jpg"),
+        *("pbm", "pgm", "png", "pnm", "ppm", "tif", "tiff", "webp"),
+    )
+)
+
+
+class Listing(NamedTuple):
+    """The images of a folder.
+
+    Attributes:
+        names: Their paths in the folder, with `/`, sorted.
+        ignored: How many files are none, by their endings in lower case. What is hidden, by a dot
+            at the start of its name, is not even counted.
+    """
+
+    names: list[str]
+    ignored: dict[str, int]
+
+
+def list_images(folder: str | os.PathLike[str]) -> Listing:
+    """Return the files in a folder, at any depth, whose ending is that of an image.
+
+    Links are followed, but not into a folder that they are in. Nothing is opened.
+
+    Args:
+        folder: Where to look.
+
+    Raises:
+        FileNotFoundError: If it is not a folder.
+        OSError: If a folder in it cannot be read: its images are not gone.
+    """
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"Expected `folder` to be a folder of images, got {folder}.")
+    names, ignored = [], Counter[str]()
+    for name in _files(os.fspath(folder), "", ()):
+        ending = PurePath(name).suffix.lower()
+        if ending in IMAGE_ENDINGS:
+            names.append(name)
+        else:
+            ignored[ending] += 1
+    return Listing(sorted(names), dict(sorted(ignored.items())))
+
+
+def _files(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+    """Yield the names of all files that are not hidden."""
+    status = os.stat(folder)  # noqa: PTH116 - a path of many files costs more
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if _is_folder(entry):
+                yield from _files(entry.path, f"{prefix}{entry.name}/", (*above, here))
+            else:
+                yield prefix + entry.name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: whoever reads it is told
+        return False
