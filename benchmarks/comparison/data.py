@@ -1,4 +1,4 @@
-"""Images and labels: CIFAR-10, Fashion-MNIST, a folder of classes, images with several labels."""
+"""Images and labels: CIFAR, Fashion-MNIST, a folder of classes, images with several labels."""
 
 import gzip
 from collections.abc import Callable
@@ -92,6 +92,15 @@ def cifar10(root: Path) -> Images:
     return Images(np.concatenate([half.data for half in halves]), torch.tensor(labels), 10_000)
 
 
+def cifar100(root: Path) -> Images:
+    if (root / "load_assets.py").exists():
+        images, labels, _ = load_assets(root).cifar100()
+        return Images(images, torch.from_numpy(labels), 0)
+    halves = [datasets.CIFAR100(root, train) for train in (True, False)]
+    labels = [label for half in halves for label in half.targets]
+    return Images(np.concatenate([half.data for half in halves]), torch.tensor(labels), 10_000)
+
+
 def fashion_mnist(root: Path) -> Images:
     names = [
         f"{half}-{kind}" for kind in ("images-idx3", "labels-idx1") for half in ("train", "t10k")
@@ -109,10 +118,15 @@ def miml(root: Path) -> Images:
 
 DATASETS: dict[str, Callable[[Path], Images]] = {
     "cifar10": cifar10,
+    "cifar100": cifar100,
     "fashion-mnist": fashion_mnist,
     "miml": miml,
 }
-DOWNLOADS = {"cifar10": datasets.CIFAR10, "fashion-mnist": datasets.FashionMNIST}
+DOWNLOADS = {
+    "cifar10": datasets.CIFAR10,
+    "cifar100": datasets.CIFAR100,
+    "fashion-mnist": datasets.FashionMNIST,
+}
 
 
 def _read_idx(root: Path, name: str) -> np.ndarray:

@@ -126,7 +126,7 @@ def test_figure():
 def test_figure_without_bits(tmp_path):
     ((_, cells),) = by_setting(RECORDS[:1]).items()
     plot(cells).savefig(tmp_path / "empty.png")
-    assert to_markdown(RECORDS[:1]).count("| float features |") == 4
+    assert to_markdown(RECORDS[:1]).count("| float features |") == 3  # no radius without bits
 
 
 def test_the_tables_of_the_docs_are_those_of_the_committed_records():
