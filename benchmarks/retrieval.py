@@ -47,7 +47,7 @@ def parse_args() -> Namespace:
     add, positive = parser.add_argument, at_least(1)
     add("--dataset", default="cifar10", help=f"{', '.join(DATASETS)} (cifar10) or a folder")
     add("--root", type=Path, default=ROOT, help="of the data sets (PML_HASHING_DATA, or data)")
-    add("--download", action="store_true", help=f"download {' or '.join(DOWNLOADS)} to the root")
+    add("--download", action="store_true", help=f"download {', '.join(DOWNLOADS)} to the root")
     add(
         "--protocol",
         choices=PROTOCOLS,
@@ -100,7 +100,7 @@ def problems(args: Namespace) -> Iterator[str]:
     if args.dataset not in DATASETS and not Path(args.dataset).is_dir():
         yield f"unknown data set {args.dataset!r}: {', '.join(DATASETS)}, or a folder"
     if args.download and args.dataset not in DOWNLOADS:
-        yield f"--download is for {' and '.join(DOWNLOADS)}, not for {args.dataset!r}"
+        yield f"--download is for {', '.join(DOWNLOADS)}, not for {args.dataset!r}"
     if args.end_to_end and args.features is not None:
         yield "--features are of a frozen backbone, so there are none --end-to-end"
     if args.checkpoint is not None and not args.checkpoint.is_file():

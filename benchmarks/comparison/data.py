@@ -72,7 +72,7 @@ def download(dataset: str, root: Path) -> None:
     """
     if dataset not in DOWNLOADS:
         raise ValueError(
-            f"Expected `dataset` to be {' or '.join(DOWNLOADS)} to download it, got {dataset!r}."
+            f"Expected `dataset` to be {', '.join(DOWNLOADS)} to download it, got {dataset!r}."
         )
     DOWNLOADS[dataset](root, download=True)
 

@@ -308,7 +308,7 @@ def test_a_download_comes_first(compare, monkeypatch):
         (["--loss", "DSAH"], "Expected a module and a loss in it, such as my_module:MyLoss"),
         (["--device", "gpu"], "expected a device of PyTorch, got 'gpu'"),
         (["--workers", "-1"], "expected at least 0, got -1"),
-        (["--download"], "--download is for cifar10 and fashion-mnist, not for"),
+        (["--download"], "--download is for cifar10, cifar100, fashion-mnist, not for"),
         (["--csv", "."], "expected a file of its own for --csv, got ."),
         (["--protocol", "1k"], "invalid choice: '1k'"),
         (["--epochs", "0"], "expected at least 1, got 0"),
