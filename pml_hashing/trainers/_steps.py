@@ -143,8 +143,9 @@ class Stepper:
         data = self.precision.to_device(data, self.dtype)
         with self.precision.autocast():
             features = self.compute_features(data)
-        is_tensor = isinstance(features, Tensor) and features.is_floating_point()
-        if not is_tensor or features.ndim < 2 or features.shape[0] != len(labels):
+        if not isinstance(features, Tensor) or not features.is_floating_point():
+            return None
+        if features.ndim < 2 or len(features) != len(labels):
             return None
         return features, labels
 
