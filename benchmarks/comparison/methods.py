@@ -53,7 +53,8 @@ METHODS: dict[str, Method] = {
     "HashNet": Recipe(losses.HashNetLoss, bound="scaled_tanh", schedules=continuation),
     "HyP2": Recipe(losses.HyP2Loss),
     "DSAH kappa=10 rho=0": Recipe(
-        losses.DSAHLoss, arguments={"inner_product_weight": 10.0, "class_share": 0.0}
+        losses.DSAHLoss,
+        arguments={"inner_product_weight": 10.0, "class_share": 0.0, "class_codes": "spread"},
     ),
     "DSAH spread": Recipe(losses.DSAHLoss, arguments={"class_codes": "spread"}),
     **FROM_CLASS_CODES,

@@ -299,7 +299,10 @@ def test_a_download_comes_first(compare, monkeypatch):
     ("more", "message"),
     [
         (["--methods", "DSAH2"], "unknown method 'DSAH2': of float features, ITQ, KSH"),
-        (["--dataset", "cifar"], "unknown data set 'cifar': cifar10, cifar100, fashion-mnist, miml, or a"),
+        (
+            ["--dataset", "cifar"],
+            "unknown data set 'cifar': cifar10, cifar100, fashion-mnist, miml, or a",
+        ),
         (["--checkpoint", "no.pt"], "no file no.pt"),
         (["--end-to-end", "--features", "x.npz"], "--features are of a frozen backbone"),
         (["--end-to-end"], "'ITQ' has no network that could be trained --end-to-end"),

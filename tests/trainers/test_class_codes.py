@@ -161,9 +161,9 @@ def test_a_resumed_training_does_not_pass_again(tmp_path, fatal_step):
     [nn.Sequential(nn.Linear(5, 12), nn.Tanh()), nn.Linear(5, 12)],
     ids=["head alone", "layer"],
 )
-def test_without_a_trunk_codes_stay_as_they_are(network, caplog):
-    dataset = Data()
-    engine = make_engine(networks=[network], dataset=dataset)
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_without_a_trunk_codes_stay_as_they_are(network, num_workers, caplog):
+    engine = make_engine(networks=[network], num_workers=num_workers)
     before = loss_of(engine).class_codes.clone()
     with caplog.at_level(logging.INFO, "pml_hashing"):
         engine.fit(1)
