@@ -61,8 +61,8 @@ class DADHLoss(DiscreteLoss):
         bank_samples: Samples of the code bank, drawn anew in every call, whose latest codes the
             batch is paired with in the likelihood; at least $n$: all. 0: those of the batch.
         code_bank: The bank of data-set mode. Mini-batch mode if `None`.
-        **kwargs: Arguments of `DiscreteLoss` (`sweeps`, `seed`), and of PML's losses (`reducer`,
-            `embedding_regularizer`, ...).
+        **kwargs: Arguments of `DiscreteLoss` (`sweeps`, `class_codes`, `seed`), and of PML's losses
+            (`reducer`, `embedding_regularizer`, ...).
 
     Raises:
         ValueError: If a weight is negative, `similar_weight` is not positive, `sweeps` is less than

@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from pml_hashing.code_bank import CodeBank
-from pml_hashing.losses._classes import codes_with_tie_code
+from pml_hashing.losses._classes import ClassCodes, codes_with_tie_code
 from pml_hashing.losses._discrete import DiscreteLoss, check_weights
 from pml_hashing.losses._similar_weight import SimilarWeight
 from pml_hashing.losses.terms import FisherCenters, PairLikelihood, Quantization
@@ -99,7 +99,7 @@ class DFHLoss(DiscreteLoss):
         similar_weight: SimilarWeight = "balanced",
         bank_samples: int = 0,
         sweeps: int = 1,
-        class_codes: Tensor | None = None,
+        class_codes: ClassCodes = "spread",
         seed: int = 0,
         code_bank: CodeBank | None = None,
         **kwargs: Any,
@@ -125,3 +125,9 @@ class DFHLoss(DiscreteLoss):
             code_bank=code_bank,
             **kwargs,
         )
+
+    def use_features(self, features: Tensor, labels: Tensor) -> None:
+        super().use_features(features, labels)
+        centers = self.terms["center"]
+        assert isinstance(centers, FisherCenters)
+        centers.first_centers.copy_(self.class_codes[:-1])

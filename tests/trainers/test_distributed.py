@@ -75,6 +75,7 @@ def test_codes_and_weights_have_moved(alone):
     for name, trained in alone.items():
         if name != "wrapped":
             assert 0 < trained["map"] <= 1
+    assert alone["dsah"]["metric_loss"]["assignment.is_made"]
     codes = alone["dsah"]["code_bank"]["binary_codes"]
     assert len(codes.unique(dim=0)) > 1
     start = script.make_trainer(script.ProxyAnchorLoss(3, 8)).models["trunk"].state_dict()
