@@ -4,25 +4,26 @@
     python examples/custom_folder.py photos/labels.csv           # columns path and label: sea|sand
     python examples/custom_folder.py photos --query dog/17.jpg   # search again: nothing is trained
 
-The first run splits the images into queries and a database, trains DSAH on the database, and writes
-the model, the codes of all images and a gallery of queries to --output. What is there already is
-not made again: a run that was stopped while encoding resumes where it was. Remove the folder to
-start afresh. Images that do not decode are named and left out. For photographs, add --pretrained.
+The first run splits the images into queries and a database, trains DSAH on the database, and makes
+a collection of all images. Every run brings the collection in step with the folder, at the cost of
+what changed, scores it and draws a gallery. All is by name: files may be added, renamed or removed
+between two runs. A run that was stopped resumes where it was. Remove the folder --output to start
+afresh. Images that do not decode are named and left out. For photographs, add --pretrained.
 """
 
+import json
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import AdamW
 from torch.utils.data import Subset
 
-from pml_hashing import AsymmetricTrainer, CodeBank, DSAHLoss, HammingKNN, HashingModel
-from pml_hashing.datasets import ImageFiles, UnreadableImageError, retrieval_split
+from pml_hashing import AsymmetricTrainer, CodeBank, Collection, DSAHLoss, HashingModel
+from pml_hashing.datasets import ImageFiles, retrieval_split
 from pml_hashing.evaluation import mean_average_precision
 from pml_hashing.visualize import plot_neighbors
 
@@ -34,21 +35,25 @@ def load_images(data: Path) -> ImageFiles:
     return images.readable(lambda error: print(f"left out: {error}"))
 
 
-def load_split(images: ImageFiles, args: Namespace) -> dict[str, Tensor]:
-    """Return queries, database and training images of the first run."""
-    path = args.output / "split.safetensors"
+def load_split(images: ImageFiles, args: Namespace) -> tuple[list[str], list[str]]:
+    """Return the names of the queries and of the training images of the first run."""
+    path = args.output / "split.json"
     if not path.exists():
         args.output.mkdir(parents=True, exist_ok=True)
         sizes = {"num_queries": args.queries, "num_train": args.train_size}
+        split = retrieval_split(images.labels, **sizes, seed=args.seed)._asdict()
+        names = {part: [images.names[i] for i in split[part]] for part in ("query", "train")}
         unfinished = path.with_suffix(".unfinished")  # else a killed run leaves half a file
-        save_file(retrieval_split(images.labels, **sizes, seed=args.seed)._asdict(), unfinished)
+        unfinished.write_text(json.dumps(names))
         unfinished.replace(path)
-    return load_file(path)
+    names = json.loads(path.read_text())
+    return names["query"], names["train"]
     # --8<-- [end:images]
 
 
 # --8<-- [start:train]
-def train(images: ImageFiles, places: Tensor, args: Namespace) -> None:
+def train(images: ImageFiles, names: list[str], args: Namespace) -> HashingModel:
+    places = torch.tensor([images.index(name) for name in names if name in images.names])
     model = HashingModel(
         args.backbone, args.code_length, pretrained=args.pretrained, img_size=args.image_size
     )
@@ -69,36 +74,44 @@ def train(images: ImageFiles, places: Tensor, args: Namespace) -> None:
         seed=args.seed,
     )
     trainer.train(num_epochs=args.epochs)
-    model.save_pretrained(args.output / "model")
+    return model
     # --8<-- [end:train]
 
 
 # --8<-- [start:encode]
-def encode(model: HashingModel, images: ImageFiles, args: Namespace) -> tuple[Tensor, Tensor]:
-    """Return packed codes, and the places of the images that have one."""
-    unreadable: list[UnreadableImageError] = []
-    codes = model.encode(
-        images.with_transform(model.transform()),
-        path=args.output / "codes.safetensors",
-        num_workers=args.workers,
-        on_unreadable=unreadable.append,
-    )
-    has_code = torch.ones(len(images), dtype=torch.bool)
-    for error in unreadable:
-        print(f"left out: {error}")
-        has_code[error.index] = False
-    return codes, has_code.nonzero().flatten()
+def encode(images: ImageFiles, train_names: list[str], args: Namespace) -> Collection:
+    """Return the collection of all images, in step with their folder."""
+    folder = args.output / "codes"
+    if not (folder / "collection.json").exists():
+        Collection.create(folder, train(images, train_names, args))
+    photos = Collection.open(folder, device=args.device)
+    labels = args.data if args.data.suffix == ".csv" else "folders"
+    print(photos.sync(images.folder, labels=labels, num_workers=args.workers))
+    return photos
     # --8<-- [end:encode]
 
 
+# --8<-- [start:score]
+def score(photos: Collection, images: ImageFiles, queries: list[str]) -> float:
+    """Return mAP of the queries, searched among all other images."""
+    held = [name for name in images.names if name in photos]
+    sides = [name for name in held if name in queries], [n for n in held if n not in queries]
+    codes = [photos.codes(names) for names in sides]
+    labels = [images.labels[[images.index(name) for name in names]] for names in sides]
+    return mean_average_precision(codes[0], labels[0], codes[1], labels[1])
+    # --8<-- [end:score]
+
+
 # --8<-- [start:search]
-def search(knn: HammingKNN, codes: Tensor, queries: Tensor, images: ImageFiles) -> Figure:
+def search(photos: Collection, images: ImageFiles, queries: list[str]) -> Figure:
     """Print the neighbours of some images by their names, and draw them."""
-    distances, found = knn.search(codes, k=min(8, len(knn)))
-    for query, names in zip(queries.tolist(), found, strict=True):
-        print(f"{images.names[query]}: {', '.join(map(str, names))}")
-    places = torch.tensor([[images.index(str(name)) for name in names] for names in found])
-    return plot_neighbors(images, queries, places, distances=distances)
+    found = photos.similar(queries, k=min(8, len(photos) - 1), where={"label": images.classes})
+    for query, matches in zip(queries, found, strict=True):
+        print(f"{query}: {', '.join(match.name for match in matches)}")
+    rows = [[images.index(match.name) for match in matches] for matches in found]
+    distances = torch.tensor([[match.distance for match in matches] for matches in found])
+    places = torch.tensor([images.index(query) for query in queries])
+    return plot_neighbors(images, places, torch.tensor(rows), distances=distances)
     # --8<-- [end:search]
 
 
@@ -106,7 +119,7 @@ def parse_args() -> Namespace:
     parser = ArgumentParser(description="Train, score and search codes of your own images.")
     add = parser.add_argument
     add("data", type=Path, help="a folder of class folders, or a CSV file")
-    add("--query", help="search for this image of the data")
+    add("--query", help="search for this image of the data, or another picture")
     add("--backbone", default="resnet18", help="any name of timm.list_models() (resnet18)")
     add("--pretrained", action="store_true", help="start from timm's weights")
     add("--image-size", type=int, help="the backbone's own by default")
@@ -125,22 +138,15 @@ def parse_args() -> Namespace:
 def run(args: Namespace) -> None:
     torch.manual_seed(args.seed)
     images = load_images(args.data)
-    split = load_split(images, args)
-    if not (args.output / "model").exists():
-        train(images, split["train"], args)
-    model = HashingModel.from_pretrained(args.output / "model", device=args.device)
-    codes, places = encode(model, images, args)
-    is_query = torch.isin(places, split["query"])
-    sides = [(codes[part], images.labels[places[part]]) for part in (is_query, ~is_query)]
-    print(f"mAP {mean_average_precision(*sides[0], *sides[1]):.3f}")
-    knn = HammingKNN(code_length=model.code_length)
-    knn.train(sides[1][0], ids=[images.names[place] for place in places[~is_query].tolist()])
-    asked = is_query if args.query is None else places == images.index(args.query)
-    if not asked.any():
-        raise ValueError(f"Expected --query to be an image that was encoded, got {args.query}.")
-    rows = asked.nonzero().flatten()[:8]
-    figure = search(knn, codes[rows], places[rows], images)
-    figure.savefig(args.output / "gallery.png")
+    queries, train_names = load_split(images, args)
+    photos = encode(images, train_names, args)
+    print(f"mAP {score(photos, images, queries):.3f}")
+    if args.query is not None and args.query not in photos:
+        for match in photos.search(args.query):
+            print(f"{match.distance:3d} bits: {match.path}")
+        return
+    shown = [name for name in queries if name in photos][:8] if args.query is None else [args.query]
+    search(photos, images, shown).savefig(args.output / "gallery.png")
 
 
 def main() -> None:

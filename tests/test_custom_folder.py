@@ -55,18 +55,33 @@ def test_class_folders(run, folder, tmp_path):
     assert score(first) > 0.9
     assert re.search(r"left out: .*red/7\.jpg", first)
     written = {path.name: path.stat().st_mtime_ns for path in output.iterdir()}
-    assert written.keys() == {"codes.safetensors", "gallery.png", "model", "split.safetensors"}
+    assert written.keys() == {"codes", "gallery.png", "split.json"}
     again = run(folder, "--query", "green/3.jpg")
     assert score(again) == score(first)
+    assert "0 encoded" in again
     names = re.search(r"^green/3\.jpg: (.*)$", again, flags=re.MULTILINE)[1].split(", ")
     assert len(names) == 8
     assert all(name.startswith("green/") for name in names)
-    for name in ("codes.safetensors", "model", "split.safetensors"):
-        assert (output / name).stat().st_mtime_ns == written[name]
+    assert (output / "split.json").stat().st_mtime_ns == written["split.json"]
     assert (output / "gallery.png").stat().st_mtime_ns > written["gallery.png"]
     for name in ("green/no.jpg", "red/7.jpg"):
         with pytest.raises(SystemExit, match=rf"custom_folder\.py: error: .*{name}"):
             run(folder, "--query", name)
+
+
+def test_files_change_between_two_runs(run, folder, tmp_path):
+    first = run(folder, *OPTIONS, "--backbone", "test_resnet")
+    (folder / "blue" / "0.jpg").rename(folder / "blue" / "zz.jpg")
+    (folder / "blue" / "1.jpg").unlink()
+    save(folder / "blue" / "new.jpg", "blue")
+    again = run(folder, "--query", "blue/zz.jpg")
+    assert "1 added, 0 changed, 1 renamed, 1 removed, 117 unchanged, 1 encoded" in again
+    assert score(again) > score(first) - 0.05
+    names = re.search(r"^blue/zz\.jpg: (.*)$", again, flags=re.MULTILINE)[1].split(", ")
+    assert all(name.startswith("blue/") for name in names)
+    save(tmp_path / "other.jpg", "green")
+    found = run(folder, "--query", str(tmp_path / "other.jpg"))
+    assert len(re.findall(r"bits: .*green/", found)) == 10
 
 
 def test_a_table_of_several_labels(run, tmp_path):
@@ -88,7 +103,7 @@ def test_a_table_of_several_labels(run, tmp_path):
             ["--backbone", "resnet1"],
             r"error: Expected `backbone` to be a name of timm.list_models\(\), got 'resnet1'",
         ),
-        (["--queries", "120"], "error: Expected `num_queries` of at most 119, got 120"),
+        (["--queries", "120"], "error: Expected `num_queries` of at most 118, got 120"),
     ],
 )
 def test_bad_arguments_are_named(run, folder, arguments, message):

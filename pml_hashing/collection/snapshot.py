@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, Self, TypeAlias
 import numpy as np
 import torch
 
-from pml_hashing._files import write_atomically
+from pml_hashing._files import open_file, write_atomically
 from pml_hashing._tensor_files import read_tensors, write_tensors
 from pml_hashing.code_file import from_json_tensor, json_tensor
 from pml_hashing.codes import packed_length
@@ -117,7 +117,8 @@ class Files:
         """
         try:
             expected = FILES_FORMAT | {"generation": str(generation)}
-            tensors, _ = read_tensors(path, expected)
+            with open_file(path, "a file of Collection.sync") as file:
+                tensors, _ = read_tensors(file, expected)
             states = [FileState(*row) for row in tensors["states"].tolist()]
             digests = tensors["digests"].numpy()
             sizes = tensors["sizes"].tolist()

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from pml_hashing._files import open_file
 from pml_hashing.datasets.unreadable import UnreadableImageError
 
 ImageLike: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | np.ndarray | Tensor
@@ -96,9 +97,8 @@ def read_bytes(path: Path, folder: Path | None = None) -> bytes:
     try:
         if folder is not None and not path.resolve().is_relative_to(folder):
             raise PermissionError(f"a link leads out of {folder}")
-        if path.exists() and not path.is_file():
-            raise OSError("it is no regular file")  # a pipe or a device may never end
-        return path.read_bytes()
+        with open_file(path, "an image") as file:
+            return file.read()
     except (OSError, RuntimeError, ValueError) as error:  # of a loop of links, of a zero in a name
         raise _unreadable(path, error) from error
 

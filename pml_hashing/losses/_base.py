@@ -8,6 +8,7 @@ from pytorch_metric_learning.losses import BaseMetricLossFunction
 from pytorch_metric_learning.reducers import (
     ClassWeightedReducer,
     DivisorReducer,
+    MeanReducer,
     MultipleReducers,
     PerAnchorReducer,
 )
@@ -174,6 +175,40 @@ class BaseHashingLoss(BaseMetricLossFunction):
         parts = [part.reshape(()) for part in parts]  # a regularizer may return a vector of one
         with torch.autocast(embeddings.device.type, enabled=False):
             return reducer.sub_loss_reduction(torch.stack(parts), embeddings, labels)
+
+    def takes_means(self, *names: str) -> bool:
+        """Return whether all that becomes of these sub-losses is their mean, as by default.
+
+        What the losses are of, pairs or samples, then does not matter. PML's other reducers ask.
+        """
+        reducers: list[nn.Module] = [self.reducer]
+        if type(self.reducer) is MultipleReducers:
+            given = dict(self.reducer.reducers.items())
+            reducers = [given.get(name, self.reducer.default_reducer) for name in names]
+        return all(type(reducer) is MeanReducer for reducer in reducers)
+
+    @property
+    def wants_features(self) -> bool:
+        """Whether `use_features` is to be called before training: see `class_codes="assigned"`."""
+        return False
+
+    def use_features(self, features: Tensor, labels: Tensor) -> None:
+        """Give confused classes near codes, in a loss with `class_codes="assigned"`.
+
+        The trainers call it before the first round. In a loop of your own:
+        `loss_func.use_features(*gather_features(model.trunk, loader))`.
+
+        Args:
+            features: One row per sample, `(n, width)`, of the model before training: see
+                `centers.gather_features`.
+            labels: Class ids `(n,)` or multi-hot rows `(n, num_classes)`.
+
+        Raises:
+            ValueError: If the class codes of the loss are others, there are none, or training has
+                started from them; if features or labels are wrong.
+        """
+        name = type(self).__name__
+        raise ValueError(f'Expected a loss with `class_codes="assigned"`, got {name}.')
 
     def pair_loss(
         self, losses: Tensor, pairs: tuple[Tensor, Tensor], kind: Literal["pos", "neg"]

@@ -44,8 +44,8 @@ class CrossBatchMemory(losses.CrossBatchMemory):
         >>> loss_func = CrossBatchMemory(DPSHLoss(), embedding_size=2, memory_size=4)
         >>> loss_func(torch.ones(1, 2), torch.tensor([0]))  # a binary code without a pair
         tensor(0.)
-        >>> loss_func(torch.ones(1, 2), torch.tensor([0]))  # with the first: log(1 + e^-1)
-        tensor(0.3133)
+        >>> loss_func(torch.ones(1, 2), torch.tensor([0]))  # half of log(1 + e^-1)
+        tensor(0.1566)
 
     References:
         Wang et al., [Cross-Batch Memory for Embedding

@@ -10,7 +10,7 @@ from pml_hashing.codes import unpack
 from pml_hashing.search._arguments import to_packed, to_vectors
 from pml_hashing.search.approximate import ApproximateIndex
 from pml_hashing.search.memory_store import MemoryStore
-from pml_hashing.search.store import CodeStore, Fetched, Neighbors, Where
+from pml_hashing.search.store import Codes, CodeStore, Fetched, Neighbors, Where
 
 Rerank = Literal["asymmetric", "vectors"]
 FETCHED: dict[Rerank | None, Fetched] = {"asymmetric": "packed_codes", "vectors": "vectors"}
@@ -39,7 +39,7 @@ class NeighborSearch:
     def find(
         self,
         store: CodeStore,
-        query: Tensor,
+        query: Codes,
         k: int,
         where: Where,
         *,

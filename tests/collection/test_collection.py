@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from collection.pictures import held_codes, make_model, save
+from pictures import held_codes, make_model, save
 from PIL import Image
 from torch import nn
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from collection.pictures import fresh_codes, held_codes, make_model, save
+from pictures import fresh_codes, held_codes, make_model, save
 
 from pml_hashing import Collection
 from pml_hashing.collection.journal import Journal

@@ -1,5 +1,6 @@
 """Images in folders and tables: their labels, and what is refused by name."""
 
+import os
 import pickle
 import sys
 
@@ -70,6 +71,7 @@ def test_a_table_with_several_labels_a_row(folder):
 def test_images_are_found_by_name(folder):
     images = ImageFiles.from_folder(folder)
     assert [images.index(name) for name in images.names] == [0, 1, 2]
+    assert images.index("./cat//a.png") == 0
     with pytest.raises(KeyError, match="cat/z"):
         images.index("cat/z.png")
 
@@ -140,6 +142,8 @@ def test_only_readable_images(unreadable):
         ("path,label\na.png,x\nb.png\n", "line 3: it has 2 columns, but not here"),
         ("path,label\na.png,x,y\n", "line 2: it has 2 columns, but not here"),
         ('path,label\na.png,"x\n', "unexpected end of data"),
+        ("path,label,label\na.png,x,y\n", "line 1: it has 2 columns label"),
+        ("path,label,path,path\na.png,x,b,c\n", "line 1: it has 3 columns path"),
         ("path,label\n", "same size, not empty, got 0 and 0"),
         ("path,label\na.png,x\nb.png,x||y\n", "none of them empty, for image 1, 'b.png'"),
         ("path,label\n,x\n", "stays in the folder for image 0, ''"),
@@ -147,6 +151,8 @@ def test_only_readable_images(unreadable):
         ("path,label\na/../../a.png,x\n", "stays in the folder for image 0"),
         ("path,label\n/etc/a.png,x\n", "stays in the folder for image 0, '/etc/a.png'"),
         ("path,label\na.png,x\nb.png,y\na.png,y\n", "image 0 again for image 2, 'a.png'"),
+        ("path,label\na.png,x\n./a.png,y\n", r"image 0 again for image 1, '\./a\.png'"),
+        ("path,label\na//b.png,x\na/./b.png,y\n", "image 0 again for image 1, 'a/./b.png'"),
     ],
 )
 def test_wrong_tables_name_the_row(folder, text, message):
@@ -199,6 +205,23 @@ def test_what_is_missing(folder, tmp_path):
 def test_wrong_arguments(folder, names, labels, message):
     with pytest.raises(ValueError, match=message):
         ImageFiles(folder, names, labels, classes=["x"])
+
+
+def test_a_column_that_is_not_asked_for_may_be_there_twice(folder):
+    path = write_table(folder, "path,label,more,more\ncat/a.png,x,1,2\n")
+    assert ImageFiles.from_csv(path).classes == ["x"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such files there")
+@pytest.mark.parametrize(("make", "kind"), [(os.mkfifo, "a pipe"), (os.mkdir, "a folder")])
+def test_what_is_no_file_is_named_and_not_waited_for(folder, make, kind):
+    make(folder / "cat" / "other.png")
+    images = ImageFiles(folder, ["cat/other.png"], [["x"]])
+    with pytest.raises(UnreadableImageError, match=rf"got {kind} at .*other\.png"):
+        images.image(0)
+    make(folder / "other.csv")
+    with pytest.raises(FileNotFoundError, match=rf"got {kind} at .*other\.csv"):
+        ImageFiles.from_csv(folder / "other.csv")
 
 
 @pytest.fixture
