@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Self, TypeAlias, Unpack, overload
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from pml_hashing._checks import check_integer
+from pml_hashing._checks import check_codes, check_integer
 from pml_hashing.collection.contents import Contents
 from pml_hashing.collection.duplicates import DuplicateGroups, find_duplicates
 from pml_hashing.collection.encoding import CollectionEncoder, Transform
@@ -351,6 +351,37 @@ class Collection(Contents):
         names = [name] if isinstance(name, str) else name
         matches = Search(self._snapshot, self._encoder).similar(names, request)
         return matches[0] if isinstance(name, str) else matches
+
+    def encode(self, pictures: Sequence[ImageLike]) -> Tensor:
+        """Return the real codes of pictures, `(n, code_length)`, which `search_codes` takes.
+
+        Raises:
+            TypeError: If one is no picture.
+            UnreadableImageError: If one does not decode.
+            ValueError: If there is none.
+        """
+        if not len(pictures):
+            raise ValueError("Expected `pictures` with at least one, got none.")
+        return self._encoder.queries(pictures)
+
+    def search_codes(
+        self, codes: Tensor, k: int | None = None, **options: Unpack[Options]
+    ) -> list[list[Match]]:
+        """Return what is nearest to codes that the model gave before.
+
+        Args:
+            codes: As `encode` returns them.
+            k: As of `search`.
+            **options: As of `search`.
+
+        Returns:
+            For each of them a list of `Match`.
+
+        Raises:
+            ValueError: As `search`, or if `codes` are of another shape.
+        """
+        check_codes(codes, "codes", self.code_length)
+        return Search(self._snapshot, self._encoder).near(codes, Request(k, **options))
 
     def duplicates(self, radius: int) -> DuplicateGroups:
         """Return groups of near-duplicates: images that are linked by distances within `radius`.

@@ -87,6 +87,10 @@ class Search:
             self.snapshot.row(name)
         return self._near(self._codes([], names), names, request)
 
+    def near(self, codes: Tensor, request: Request) -> list[list[Match]]:
+        """Return what is near real codes."""
+        return self._near(codes, [None] * len(codes), request)
+
     def _name_of(self, query: object) -> str | None:
         """Return the name of an image of the collection, `None` for a picture."""
         if not isinstance(query, str | os.PathLike) or _is_file(query):

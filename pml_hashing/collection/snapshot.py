@@ -17,7 +17,7 @@ from pml_hashing._tensor_files import read_tensors, write_tensors
 from pml_hashing.code_file import from_json_tensor, json_tensor
 from pml_hashing.codes import packed_length
 from pml_hashing.collection.files import Content, FileState
-from pml_hashing.collection.labels import LABEL, Metadata, labels_of
+from pml_hashing.collection.labels import LABEL, Metadata, Value, labels_of
 from pml_hashing.search import HammingKNN, MemoryStore, Records
 
 Rerank: TypeAlias = Literal["asymmetric", "vectors"]
@@ -288,6 +288,11 @@ class Snapshot:
                 counts[label] += count
         return dict(sorted(counts.items()))
 
+    @cached_property
+    def label_values(self) -> set[Value]:
+        """All values of the column of labels, each once."""
+        return set(self.columns.get(LABEL, ()))
+
     def to_where(self, where: Mapping[str, object] | None) -> Mapping[str, object] | None:
         """Return a condition in which a label stands for all sets of labels that have it."""
         if not isinstance(where, Mapping) or LABEL not in where or LABEL not in self.columns:
@@ -295,9 +300,10 @@ class Snapshot:
         wanted = where[LABEL]
         many = isinstance(wanted, list | tuple | set | frozenset)
         labels = set(wanted) if many else {wanted}  # pyright: ignore[reportArgumentType]
-        held = set(self.columns.get(LABEL, ()))
         sets = [
-            value for value in held if value in labels or not labels.isdisjoint(labels_of(value))
+            value
+            for value in self.label_values
+            if value in labels or not labels.isdisjoint(labels_of(value))
         ]
         sets += [label for label in labels if not isinstance(label, str | None)]  # are refused
         return {**where, LABEL: sorted(sets, key=str)} if LABEL in self.columns else dict(where)
