@@ -52,7 +52,7 @@ def write_photos(data: Path, folder: Path) -> dict[str, dict[str, str]]:
     known = {}
     for image, name in zip(images, names, strict=True):
         row = rows[Path(str(name)).stem]
-        author = re.sub(r"[^\w .-]", "", row["author"]).strip()
+        author = " ".join(re.sub(r"[^\w .-]", "", row["author"]).split())
         photo = f"{author} {row['landing_page'].rsplit('/', 1)[-1]}.jpg"
         kind = KIND_OF.get(int(row["label_0based"]), "other")
         (folder / kind).mkdir(parents=True, exist_ok=True)
