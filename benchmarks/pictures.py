@@ -3,7 +3,7 @@
     PML_HASHING_DATA=DATA python benchmarks/pictures.py outputs/pictures [--model MODEL]
 
 reads `DATA/imagenet_compat250`, photographs under CC BY 2.0 with their authors, and learns codes of
-64 bits without labels (ITQ) on a frozen backbone, from these and from every fifth picture of
+128 bits without labels (ITQ) on a frozen backbone, from these and from every second picture of
 `DATA/miml2000`; or takes a model that was saved. Needs matplotlib, playwright and a Chromium.
 Writes `gallery.jpg`, `search.jpg`, `duplicates.jpg` and `attribution.md`, a table of all
 photographs that are to be seen.
@@ -38,7 +38,7 @@ KINDS = {  # of ImageNet's classes, which are in the order of WordNet
     "other": [],
 }
 KIND_OF = {number: kind for kind, numbers in KINDS.items() for number in numbers}
-NUM_NEIGHBORS = 6
+NUM_BITS, NUM_NEIGHBORS = 128, 6
 BACKBONE, WEIGHTS = "tf_efficientnet_lite0", "weights/tf_efficientnet_lite0.in1k.fp16.safetensors"
 WIDE, PHONE = {"width": 1200, "height": 860}, {"width": 390, "height": 700}
 
@@ -63,8 +63,8 @@ def write_photos(data: Path, folder: Path) -> dict[str, dict[str, str]]:
 
 def learn(data: Path, photos: Path) -> HashingModel:
     others = load_assets(data).jpeg_pack(data / "miml2000" / "miml2000.npz")[0]
-    learned_from = [*sorted(photos.rglob("*.jpg")), *list(others)[::5]]
-    return HashingModel.from_itq(BACKBONE, 64, learned_from, checkpoint_path=data / WEIGHTS)
+    learned_from = [*sorted(photos.rglob("*.jpg")), *list(others)[::2]]
+    return HashingModel.from_itq(BACKBONE, NUM_BITS, learned_from, checkpoint_path=data / WEIGHTS)
 
 
 def draw_gallery(photos: Collection, queries: list[str], path: Path) -> list[str]:
@@ -85,15 +85,14 @@ def draw_gallery(photos: Collection, queries: list[str], path: Path) -> list[str
     return [*queries, *(match.name for row in found for match in row)]
 
 
-def typical(photos: Collection, kind: str) -> str:
-    """Return the photograph of a kind whose neighbours are neither all right nor all wrong."""
+def good_query(photos: Collection, kind: str) -> str:
+    """Return the photograph of a kind at the upper quartile of how many neighbours are right."""
     of_kind = [name for name in photos.names if name.startswith(f"{kind}/")]
     right = [
         sum(match.name.startswith(f"{kind}/") for match in photos.similar(name, k=NUM_NEIGHBORS))
         for name in of_kind
     ]
-    middle = sorted(right)[len(right) // 2]
-    return of_kind[right.index(middle)]
+    return of_kind[right.index(sorted(right)[3 * len(right) // 4])]
 
 
 def shoot(photos: Collection, query: str, output: Path) -> list[str]:
@@ -162,11 +161,12 @@ def main() -> None:
         known = write_photos(data, folder / "photos")
         if arguments.model is None:
             model = learn(data, folder / "photos")
+            model.save_pretrained(output / "model")
         else:
             model = HashingModel.from_pretrained(arguments.model)
         photos = Collection.create(folder / "photographs", model)
         print(photos.sync(folder / "photos", labels="folders"))
-        queries = [typical(photos, kind) for kind in ("dog", "bird", "insect", "reptile")]
+        queries = [good_query(photos, kind) for kind in ("dog", "bird", "insect", "reptile")]
         shown = draw_gallery(photos, queries, output / "gallery.jpg")
         shown += shoot(photos, queries[0], output)
         write_attribution(shown, known, output / "attribution.md")
