@@ -1,0 +1,44 @@
+"""What the command prints: names of files whatever their bytes are, and JSON."""
+
+import codecs
+import json
+import sys
+from io import TextIOWrapper
+from typing import Any
+
+import click
+
+CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+NAMES = "pml_hashing.names"
+
+
+def prepare_streams() -> None:
+    """Let all names of files be printed: bytes that are no text as they are."""
+    codecs.register_error(NAMES, _encode_anyhow)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors=NAMES)
+
+
+def _encode_anyhow(error: UnicodeError) -> tuple[str | bytes, int]:
+    for handler in ("surrogateescape", "backslashreplace"):
+        try:
+            return codecs.lookup_error(handler)(error)
+        except UnicodeError:
+            continue
+    raise error
+
+
+def shown(name: object) -> str:
+    """Return a name in one line, without what would steer a terminal."""
+    return str(name).translate(CONTROLS)
+
+
+def print_json(content: Any) -> None:
+    """Print JSON, in ASCII: bytes of names that are no text are escaped as Python does."""
+    click.echo(json.dumps(content, indent=2, default=str))
+
+
+def warn(message: object) -> None:
+    """Print a line on the error stream, where it is in nobody's way."""
+    click.echo(shown(message), err=True)

@@ -1,0 +1,273 @@
+"""`pml-hashing train`: a model from labelled images."""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pml_hashing.command import options
+from pml_hashing.command.output import shown, warn
+from pml_hashing.command.weights import check_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.utils.data import Dataset
+
+    from pml_hashing import Engine, HashingModel
+    from pml_hashing.datasets import ImageFiles
+
+ENDING = ".model"
+SETUP, CHECKPOINTS = "train.json", "checkpoints"
+FINE_RATE = 0.1  # of a trained backbone, to that of the hash layer
+DSAH, UNBOUNDED = "dsah", ("orthohash", "greedyhash", "dpsh")  # which bound codes by themselves
+LOSSES = (DSAH, "csq", "hyp2", *UNBOUNDED)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a training is: the same goes on from its checkpoints.
+
+    Attributes:
+        backbone: A name of timm.
+        checkpoint: A file of its weights.
+        img_size: Pixels a side.
+        bits: Length of a code.
+        loss: One of `LOSSES`.
+        fine_tune: Whether the backbone is trained too.
+        batch_size: Images in a step.
+        lr: Learning rate of the hash layer.
+        seed: Of all random numbers.
+    """
+
+    backbone: str
+    checkpoint: Path | None
+    img_size: int | None
+    bits: int
+    loss: str
+    fine_tune: bool
+    batch_size: int
+    lr: float
+    seed: int
+
+    def keep(self, output: Path, images: "ImageFiles") -> None:
+        """Write it beside the checkpoints.
+
+        Raises:
+            ValueError: If there is another training.
+        """
+        from pml_hashing._files import write_atomically
+
+        mine = json.loads(json.dumps(asdict(self) | {"images": _digest(images)}, default=str))
+        path = output / SETUP
+        if path.is_file():
+            held = json.loads(path.read_text())
+            other = [name for name in mine if held.get(name) != mine[name]]
+            if other:
+                raise ValueError(
+                    f"Expected the same {', '.join(other)} as of the training in {output}, got "
+                    "others: remove it, or name another place by --output."
+                )
+            return
+        if output.exists() and any(output.iterdir()):
+            raise FileExistsError(f"Expected --output to be new or a training's, got {output}.")
+        output.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda part: part.write_text(json.dumps(mine, indent=2) + "\n"))
+
+
+@click.command(short_help="Train a model on labelled images.")
+@click.argument("data", type=options.FILE)
+@click.option("--output", type=options.FILE, help="The model. DATA.model by default.")
+@options.backbone_option
+@options.checkpoint_option
+@options.img_size_option
+@options.bits_option
+@click.option("--loss", type=click.Choice(LOSSES), default=DSAH, show_default=True)
+@click.option("--fine-tune", is_flag=True, help="Train the backbone too: slow without a GPU.")
+@click.option("--epochs", type=click.IntRange(1), default=20, show_default=True)
+@click.option("--batch-size", type=click.IntRange(2), default=64, show_default=True)
+@click.option(
+    "--lr", type=click.FloatRange(0, min_open=True), default=1e-3, show_default=True,
+    help="Learning rate. A tenth of it for the backbone.",
+)  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True)
+@options.workers_option
+@options.device_option
+@options.progress_option
+@options.traceback_option
+def train(
+    *,
+    data: Path,
+    output: Path | None,
+    epochs: int,
+    workers: int,
+    device: str | None,
+    progress: bool,
+    **setup_options: Any,
+) -> None:
+    """Train a model on DATA: a folder with a sub-folder for each class, or a CSV file.
+
+    The table has the columns "path", relative to it, and "label", which may hold several, as in
+    sea|sand. Only the hash layer is trained, on the features of a trained backbone, unless
+    --fine-tune is given. Called again, it goes on where it was stopped, or with more --epochs.
+
+    \b
+    Examples:
+        pml-hashing train photos/
+        pml-hashing index photos/ --model photos.model --labels folders
+        pml-hashing serve
+    """
+    setup = Setup(**setup_options)
+    place = Path(data.resolve().stem + ENDING) if output is None else output
+    images = read_images(data)
+    setup.keep(place, images)
+    if not progress:
+        os.environ["TQDM_DISABLE"] = "1"  # is read when the trainer is imported
+    model = make_model(setup, options.to_device(device))
+    engine = make_engine(setup, model, images, place / CHECKPOINTS, workers, progress)
+    engine.resume()
+    engine.fit(epochs, on_round=_tell)
+    model.save_pretrained(place)
+    click.echo(
+        f"{shown(place)}: {setup.bits} bits, {len(images.classes):,} classes. "
+        f'Next: "pml-hashing index FOLDER --model {shown(place)}"'
+    )
+
+
+def read_images(data: Path) -> "ImageFiles":
+    """Return the labelled images of a folder or a table.
+
+    Raises:
+        FileNotFoundError: If there is no such folder or table.
+        ValueError: If it is none, or there are no labels.
+    """
+    from pml_hashing.datasets import ImageFiles
+
+    if data.suffix.lower() == ".csv":
+        return ImageFiles.from_csv(data)
+    if data.is_dir() and not any(path.is_dir() for path in data.iterdir()):
+        raise ValueError(
+            f"Expected a sub-folder for each class in {data}, got none: a CSV file can name "
+            'labels, and "pml-hashing index" needs none.'
+        )
+    return ImageFiles.from_folder(data)
+
+
+def make_model(setup: Setup, device: str) -> "HashingModel":
+    """Return a model with a trained backbone and a new hash layer."""
+    import torch
+
+    from pml_hashing import HashingModel
+
+    if setup.checkpoint is None:
+        check_weights(setup.backbone)
+    torch.manual_seed(setup.seed)
+    model = HashingModel(
+        setup.backbone,
+        setup.bits,
+        pretrained=setup.checkpoint is None,
+        checkpoint_path=setup.checkpoint,
+        img_size=setup.img_size,
+        bound="none" if setup.loss in UNBOUNDED else "tanh",
+    )
+    return model.to(device)
+
+
+def make_engine(
+    setup: Setup,
+    model: "HashingModel",
+    images: "ImageFiles",
+    checkpoints: Path,
+    workers: int,
+    progress: bool,
+) -> "Engine":
+    """Return the training of a model, or of its hash layer alone, on images."""
+    from torch.optim import AdamW
+
+    from pml_hashing import Engine
+
+    reading = {"num_workers": workers, "progress": progress}
+    dataset, labels = (to_images if setup.fine_tune else to_features)(model, images, **reading)
+    loss_func = make_loss(setup, labels, len(images.classes)).to(labels.device)
+    device = next(model.embedder.parameters()).device
+    loss_func.to(device)
+    groups: list[dict[str, Any]] = [
+        {"params": [*model.embedder.parameters(), *loss_func.parameters()], "lr": setup.lr}
+    ]
+    if setup.fine_tune:
+        groups.append({"params": [*model.trunk.parameters()], "lr": setup.lr * FINE_RATE})
+    return Engine(
+        model if setup.fine_tune else model.embedder,
+        loss_func,
+        AdamW(groups),
+        dataset,
+        min(setup.batch_size, len(labels)),
+        num_workers=workers if setup.fine_tune else 0,
+        seed=setup.seed,
+        checkpoint_folder=checkpoints,
+    )
+
+
+def to_features(
+    model: "HashingModel", images: "ImageFiles", **reading: Any
+) -> "tuple[Dataset[Any], Tensor]":
+    """Return the backbone's features of images, each computed once, and the labels."""
+    import torch
+    from torch.utils.data import TensorDataset
+
+    from pml_hashing.datasets import UnreadableImageError
+    from pml_hashing.models.encoding import encode
+
+    unreadable: list[UnreadableImageError] = []
+    reading |= {"on_unreadable": unreadable.append, "packed": False}
+    width = model.embedder.in_features
+    features = encode(model.trunk, width, model.data_config, images, **reading)
+    for error in unreadable:
+        warn(f"left out: {error}")
+    is_kept = torch.ones(len(images), dtype=torch.bool)
+    is_kept[[error.index for error in unreadable]] = False
+    labels = images.labels[is_kept]
+    return TensorDataset(features, labels), labels
+
+
+def to_images(
+    model: "HashingModel", images: "ImageFiles", **_: Any
+) -> "tuple[Dataset[Any], Tensor]":
+    """Return images as the backbone is trained on them, and their labels."""
+    readable = images.readable(lambda error: warn(f"left out: {error}"))
+    return readable.with_transform(model.transform(is_training=True)), readable.labels
+
+
+def make_loss(setup: Setup, labels: "Tensor", num_classes: int) -> "nn.Module":
+    """Return a loss for classes. That of the default learns codes of all images together."""
+    import pml_hashing.losses as of
+
+    length = setup.bits
+    if setup.loss == DSAH:
+        from pml_hashing import CodeBank
+
+        bank = CodeBank(labels, length, num_classes=num_classes)
+        return of.DSAHLoss(num_classes, length, seed=setup.seed, code_bank=bank)
+    if setup.loss == "dpsh":
+        return of.DPSHLoss()
+    classes = {
+        "csq": of.CSQLoss,
+        "greedyhash": of.GreedyHashLoss,
+        "hyp2": of.HyP2Loss,
+        "orthohash": of.OrthoHashLoss,
+    }
+    return classes[setup.loss](num_classes, length)
+
+
+def _digest(images: "ImageFiles") -> str:
+    """Return a checksum of the names of images and their labels."""
+    total = hashlib.sha256(json.dumps([images.names, images.classes]).encode())
+    total.update(images.labels.numpy().tobytes())
+    return total.hexdigest()
+
+
+def _tell(engine: "Engine") -> None:
+    warn(f"epoch {engine.round}: loss {engine.loss.item():.4f}")
