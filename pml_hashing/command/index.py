@@ -30,13 +30,13 @@ class ModelOptions:
 
     def make(self, place: Path, images: Path, **reading: Any) -> "Collection":
         """Return a new collection."""
+        if self.model is None and self.checkpoint is None:
+            check_weights(self.backbone)  # before anything imports timm
         from pml_hashing import Collection, HashingModel
 
         if self.model is not None:
             model = HashingModel.from_pretrained(self.model, device=options.to_device(self.device))
             return Collection.create(place, model, vectors=self.vectors)
-        if self.checkpoint is None:
-            check_weights(self.backbone)
         return Collection.from_itq(
             place,
             images,

@@ -9,12 +9,11 @@ if TYPE_CHECKING:
     from pml_hashing import Collection
 
 ENDING = ".codes"
+MANIFEST = "collection.json"  # without waiting for the import of the collection's own name
 
 
 def is_collection(folder: Path) -> bool:
     """Return whether there is a collection in a folder."""
-    from pml_hashing.collection.snapshot import MANIFEST
-
     return (folder / MANIFEST).is_file()
 
 

@@ -53,16 +53,19 @@ class Setup:
     lr: float
     seed: int
 
-    def keep(self, output: Path, images: "ImageFiles") -> None:
-        """Write it beside the checkpoints.
+    def content(self, images: "ImageFiles") -> dict[str, Any]:
+        """Return it and which images it is about, for JSON."""
+        weights = None if self.checkpoint is None else self.checkpoint.name
+        return asdict(self) | {"checkpoint": weights, "images": _digest(images)}
+
+    def check(self, output: Path, images: "ImageFiles") -> None:
+        """Raise unless a folder is new, or has this training.
 
         Raises:
-            ValueError: If there is another training.
+            FileExistsError: If it has something else.
+            ValueError: If it has another training.
         """
-        from pml_hashing._files import write_atomically
-
-        mine = json.loads(json.dumps(asdict(self) | {"images": _digest(images)}, default=str))
-        path = output / SETUP
+        path, mine = output / SETUP, self.content(images)
         if path.is_file():
             held = json.loads(path.read_text())
             other = [name for name in mine if held.get(name) != mine[name]]
@@ -71,11 +74,16 @@ class Setup:
                     f"Expected the same {', '.join(other)} as of the training in {output}, got "
                     "others: remove it, or name another place by --output."
                 )
-            return
-        if output.exists() and any(output.iterdir()):
+        elif output.exists() and (not output.is_dir() or any(output.iterdir())):
             raise FileExistsError(f"Expected --output to be new or a training's, got {output}.")
+
+    def write(self, output: Path, images: "ImageFiles") -> None:
+        """Write it beside the checkpoints."""
+        from pml_hashing._files import write_atomically
+
+        text = json.dumps(self.content(images), indent=2) + "\n"
         output.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda part: part.write_text(json.dumps(mine, indent=2) + "\n"))
+        write_atomically(output / SETUP, lambda path: path.write_text(text))
 
 
 @click.command(short_help="Train a model on labelled images.")
@@ -123,11 +131,12 @@ def train(
     setup = Setup(**setup_options)
     place = Path(data.resolve().stem + ENDING) if output is None else output
     images = read_images(data)
-    setup.keep(place, images)
+    setup.check(place, images)
     if not progress:
         os.environ["TQDM_DISABLE"] = "1"  # is read when the trainer is imported
     model = make_model(setup, options.to_device(device))
     engine = make_engine(setup, model, images, place / CHECKPOINTS, workers, progress)
+    setup.write(place, images)
     engine.resume()
     engine.fit(epochs, on_round=_tell)
     model.save_pretrained(place)
@@ -158,12 +167,12 @@ def read_images(data: Path) -> "ImageFiles":
 
 def make_model(setup: Setup, device: str) -> "HashingModel":
     """Return a model with a trained backbone and a new hash layer."""
+    if setup.checkpoint is None:
+        check_weights(setup.backbone)  # before anything imports timm
     import torch
 
     from pml_hashing import HashingModel
 
-    if setup.checkpoint is None:
-        check_weights(setup.backbone)
     torch.manual_seed(setup.seed)
     model = HashingModel(
         setup.backbone,
