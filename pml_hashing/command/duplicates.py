@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from pml_hashing.command import options
-from pml_hashing.command.output import print_json, shown
+from pml_hashing.command.output import print_json, say, shown
 from pml_hashing.command.places import open_collection
 
 
@@ -40,8 +40,8 @@ def duplicates(*, radius: int, table: Path | None, collection: Path | None, as_j
         print_json([{"keep": row["names"][0], **row} for row in rows])
         return
     for group in groups:
-        click.echo(f"keep  {shown(group.keep)}")
+        say(f"keep  {shown(group.keep)}")
         for name, distance in zip(group.extra, group.distances[1:], strict=True):
-            click.echo(f"{distance:4d}  {shown(name)}")
+            say(f"{distance:4d}  {shown(name)}")
     extra = sum(len(group.extra) for group in groups)
-    click.echo(f"{len(groups):,} groups, {extra:,} images beside those to keep")
+    say(f"{len(groups):,} groups, {extra:,} images beside those to keep")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pml_hashing.command import options
-from pml_hashing.command.output import print_json, warn
+from pml_hashing.command.output import print_json, say, warn
 from pml_hashing.command.places import open_collection
 
 if TYPE_CHECKING:
@@ -122,9 +122,9 @@ def evaluate(
         return
     width = max(map(len, scores))
     for name, value in about.items():
-        click.echo(f"{name:{width}}  {value:,}")
+        say(f"{name:{width}}  {value:,}")
     for name, value in scores.items():
-        click.echo(f"{name:{width}}  {value:.4f}")
+        say(f"{name:{width}}  {value:.4f}")
 
 
 def _held(photos: "Collection") -> Labelled:

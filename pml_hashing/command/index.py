@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pml_hashing.command import options
-from pml_hashing.command.output import print_json, shown, warn
+from pml_hashing.command.output import print_json, say, shown, warn
 from pml_hashing.command.places import is_collection, place_for
 from pml_hashing.command.weights import check_weights
 
@@ -185,10 +185,10 @@ def _print(photos: "Collection", report: "SyncReport") -> None:
         warn(f"left out: {error}")
     for name in report.unmatched:
         warn(f"in the table of labels, and not in the folder: {name}")
-    click.echo(str(report))
+    say(str(report))
     if report.ignored:
         counts = [
             f"{count:,} {shown(ending) or 'none'}" for ending, count in report.ignored.items()
         ]
-        click.echo(f"no images, by their endings: {', '.join(counts)}")
-    click.echo(f"{shown(photos.folder)}: {len(photos):,} images, {photos.code_length} bits each")
+        say(f"no images, by their endings: {', '.join(counts)}")
+    say(f"{shown(photos.folder)}: {len(photos):,} images, {photos.code_length} bits each")

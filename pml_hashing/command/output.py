@@ -34,11 +34,16 @@ def shown(name: object) -> str:
     return str(name).translate(CONTROLS)
 
 
-def print_json(content: Any) -> None:
-    """Print JSON, in ASCII: bytes of names that are no text are escaped as Python does."""
-    click.echo(json.dumps(content, indent=2, default=str))
+def say(text: str) -> None:
+    """Print a line of what was asked for."""
+    click.echo(text, sys.stdout)  # without a file, click puts a question mark for what is no text
 
 
 def warn(message: object) -> None:
     """Print a line on the error stream, where it is in nobody's way."""
-    click.echo(shown(message), err=True)
+    click.echo(shown(message), sys.stderr)
+
+
+def print_json(content: Any) -> None:
+    """Print JSON, in ASCII: bytes of names that are no text are escaped as Python does."""
+    say(json.dumps(content, indent=2, default=str))

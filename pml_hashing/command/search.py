@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pml_hashing.command import options
-from pml_hashing.command.output import print_json, shown
+from pml_hashing.command.output import print_json, say, shown
 from pml_hashing.command.places import open_collection
 
 if TYPE_CHECKING:
@@ -65,10 +65,10 @@ def search(
         print_json([{"query": one, "matches": list(map(_to_json, near))} for one, near in pairs])
         return
     for one, near in zip(query, found, strict=True):
-        click.echo(f"{shown(one)}: {len(near):,} found")
+        say(f"{shown(one)}: {len(near):,} found")
         for match in near:
             labels = f"  ({', '.join(map(shown, match.labels))})" if match.labels else ""
-            click.echo(f"  {match.distance:4g}  {shown(match.name)}{labels}")
+            say(f"  {match.distance:4g}  {shown(match.name)}{labels}")
 
 
 def to_condition(

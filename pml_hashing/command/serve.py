@@ -10,6 +10,7 @@ from threading import Timer
 import click
 
 from pml_hashing.command import options
+from pml_hashing.command.output import warn
 from pml_hashing.command.places import open_collection
 
 MOST_THREADS = 4  # of the model: one picture does not keep more busy
@@ -64,7 +65,7 @@ def serve(
     with socket.create_server((host, port), family=family) as listening:
         shown_host = f"[{host}]" if ":" in host else host
         address = f"http://{shown_host}:{listening.getsockname()[1]}/"
-        click.echo(f"{len(photos):,} images at {address} (Ctrl-C stops)", err=True)
+        warn(f"{len(photos):,} images at {address} (Ctrl-C stops)")
         if in_browser:
             Timer(SECONDS_TO_START, webbrowser.open, [address]).start()
         config = uvicorn.Config(app, log_level="warning")

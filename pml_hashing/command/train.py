@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pml_hashing.command import options
-from pml_hashing.command.output import shown, warn
+from pml_hashing.command.output import say, shown, warn
 from pml_hashing.command.weights import check_weights
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def train(
     engine.resume()
     engine.fit(epochs, on_round=_tell)
     model.save_pretrained(place)
-    click.echo(
+    say(
         f"{shown(place)}: {setup.bits} bits, {len(images.classes):,} classes. "
         f'Next: "pml-hashing index FOLDER --model {shown(place)}"'
     )

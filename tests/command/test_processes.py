@@ -55,9 +55,10 @@ def test_names_that_are_no_text(start, run, indexed, monkeypatch, encoding):
 
 def test_a_closed_pipe_ends_quietly(start, indexed):
     process = start("duplicates")
-    process.stdout.close()
-    assert process.stderr.read() == b""
-    assert process.wait() == 1
+    with process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
