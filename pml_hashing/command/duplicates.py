@@ -17,7 +17,9 @@ from pml_hashing.command.places import open_collection
     show_default=True,
     help="Bits in which duplicates may differ. 0 for equal codes.",
 )
-@click.option("--csv", "table", type=options.FILE, help="Write a table: one row per image.")
+@click.option(
+    "--csv", "table", type=options.FILE, metavar="FILE", help="Write a table: one row per image."
+)
 @options.collection_option
 @options.json_option
 @options.traceback_option

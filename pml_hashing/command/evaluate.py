@@ -44,6 +44,7 @@ class Labelled:
 @click.option(
     "--queries",
     type=options.FILE,
+    metavar="FOLDER",
     help="A folder of images that are not in the collection. By default each image of the "
     "collection is a query against the others.",
 )

@@ -104,20 +104,31 @@ def _is_same(images: Path, held: Path) -> bool:
 
 @click.command(short_help="Make a collection of a folder, or bring it in step.")
 @click.argument("folder", required=False, type=options.FILE)
-@options.collection_option
+@options.new_collection_option
 @click.option(
     "--labels",
     metavar="folders|FILE.csv",
-    help='"folders": the first sub-folder is the label. A table: its column "path" names images, '
-    '"label" may hold several, as in sea|sand. "keep": no longer so. Remembered.',
+    help='Where labels come from, now and the next times. "folders": the first sub-folder. A '
+    'table: its column "path" names images, "label" may hold several, as in sea|sand.',
 )
-@click.option("--model", type=options.FILE, help='A model, as "train" writes it.')
+@click.option(
+    "--model",
+    type=options.FILE,
+    metavar="FOLDER",
+    help='A model, as "train" writes it, instead of learning one.',
+)
 @options.backbone_option
 @options.checkpoint_option
 @options.img_size_option
 @options.bits_option
 @click.option("--vectors", is_flag=True, help='Keep real codes too, for "search --rerank vectors".')
-@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="Images at a time.",
+)
 @options.workers_option
 @click.option("--allow-outside", is_flag=True, help="Follow links out of the folder.")
 @options.device_option

@@ -34,12 +34,17 @@ def to_device(asked: str | None) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-collection_option = click.option(
-    "--collection",
-    type=FILE,
-    envvar=VARIABLE,
-    show_envvar=True,
-    help="The collection. By default the only *.codes in the current folder.",
+def _collection_option(text: str) -> Any:
+    return click.option(
+        "--collection", type=FILE, envvar=VARIABLE, show_envvar=True, metavar="FOLDER", help=text
+    )
+
+
+collection_option = _collection_option(
+    "The collection. By default the only *.codes in the current folder."
+)
+new_collection_option = _collection_option(
+    "Where the collection is or will be. By default FOLDER.codes in the current folder."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 traceback_option = click.option(
@@ -61,7 +66,11 @@ device_option = click.option(
     help='Where the model runs, such as "cpu" or "cuda:1". By default a GPU if there is one.',
 )
 workers_option = click.option(
-    "--workers", type=click.IntRange(0), default=0, show_default=True, help="Processes that load."
+    "--workers",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Processes that load images.",
 )
 backbone_option = click.option(
     "--backbone", default=BACKBONE, show_default=True, help="Any name of timm.list_models()."
@@ -69,6 +78,7 @@ backbone_option = click.option(
 checkpoint_option = click.option(
     "--checkpoint",
     type=FILE,
+    metavar="FILE",
     help="A file of weights of the backbone, where timm's hub is out of reach.",
 )
 img_size_option = click.option(
