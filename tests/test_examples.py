@@ -14,7 +14,7 @@ from PIL import Image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 # These have a test or a file of tests of their own.
-LONG = {"collection", "custom_folder", "figures", "million_images", "own_loss", "quickstart"}
+LONG = {"collection", "figures", "million_images", "own_loss", "quickstart"}
 SHORT = sorted({path.stem for path in EXAMPLES.glob("*.py")} - LONG)
 
 

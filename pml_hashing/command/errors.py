@@ -5,11 +5,13 @@ from typing import Any
 
 import click
 
+from pml_hashing.command.output import shown
+
 SHOW = "pml_hashing.traceback"  # in the context
 
 GOING_ON = {
     "index": "The collection is as it was. The same command goes on from what was encoded.",
-    "train": "The same command goes on from the latest checkpoint.",
+    "train": "The same command goes on, from the latest checkpoint if there is one.",
     "serve": "The same command serves again.",
 }
 """What to do after Ctrl-C, by subcommand."""
@@ -68,6 +70,7 @@ def message_of(error: Exception) -> str:
 
 def with_options(message: str, command: click.Command) -> str:
     """Return a message of the Python API with the options in the place of its arguments."""
+    message = "\n".join(map(shown, message.splitlines()))
     options = {
         str(param.name): param.opts[0]
         for param in command.params

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pml_hashing.command import options
-from pml_hashing.command.output import print_json, say, shown, warn
+from pml_hashing.command.output import counted, print_json, say, shown, warn
 from pml_hashing.command.places import is_collection, place_for
 from pml_hashing.command.weights import check_weights
 
@@ -130,6 +130,13 @@ def _is_same(images: Path, held: Path) -> bool:
     help="Images at a time.",
 )
 @options.workers_option
+@click.option(
+    "--timeout",
+    type=float,
+    default=0,
+    show_default=True,
+    help="Seconds to wait for another process that writes to the collection.",
+)
 @click.option("--allow-outside", is_flag=True, help="Follow links out of the folder.")
 @options.device_option
 @options.json_option
@@ -145,6 +152,7 @@ def index(
     batch_size: int,
     workers: int,
     allow_outside: bool,
+    timeout: float,
     as_json: bool,
     progress: bool,
     **model_options: Any,
@@ -173,7 +181,9 @@ def index(
         raise click.UsageError("Missing argument 'FOLDER'.")
     else:
         photos = making.make(place, folder, **reading)
-    report = photos.sync(folder, labels=labels, allow_outside=allow_outside, **reading)
+    report = photos.sync(
+        folder, labels=labels, allow_outside=allow_outside, timeout=timeout, **reading
+    )
     if as_json:
         print_json(_to_json(photos, report))
     else:
@@ -198,8 +208,5 @@ def _print(photos: "Collection", report: "SyncReport") -> None:
         warn(f"in the table of labels, and not in the folder: {name}")
     say(str(report))
     if report.ignored:
-        counts = [
-            f"{count:,} {shown(ending) or 'none'}" for ending, count in report.ignored.items()
-        ]
-        say(f"no images, by their endings: {', '.join(counts)}")
+        say(f"no images, by their endings: {counted(report.ignored)}")
     say(f"{shown(photos.folder)}: {len(photos):,} images, {photos.code_length} bits each")

@@ -3,6 +3,7 @@
 import codecs
 import json
 import sys
+from collections.abc import Mapping
 from io import TextIOWrapper
 from typing import Any
 
@@ -32,6 +33,11 @@ def _encode_anyhow(error: UnicodeError) -> tuple[str | bytes, int]:
 def shown(name: object) -> str:
     """Return a name in one line, without what would steer a terminal."""
     return str(name).translate(CONTROLS)
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Return how many there are of each kind, in one line."""
+    return ", ".join(f"{count:,} {shown(kind) or 'without'}" for kind, count in counts.items())
 
 
 def say(text: str) -> None:

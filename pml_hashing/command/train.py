@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pml_hashing.command import options
-from pml_hashing.command.output import say, shown, warn
+from pml_hashing.command.output import counted, say, shown, warn
 from pml_hashing.command.training import (
     DSAH,
     LOSSES,
@@ -91,6 +91,8 @@ def train(
     setup = Setup(**setup_options)
     place = Path(data.resolve().stem + ENDING) if output is None else output
     images = read_images(data)
+    if images.ignored:
+        warn(f"not used: {counted(images.ignored)}")
     setup.check(place, images)
     if not progress:
         os.environ["TQDM_DISABLE"] = "1"  # is read when the trainer is imported

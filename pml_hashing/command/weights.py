@@ -7,6 +7,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 HUB = "https://huggingface.co"
+OFFLINE = "HF_HUB_OFFLINE"
 SECONDS = 5.0
 
 
@@ -19,8 +20,8 @@ def check_weights(backbone: str) -> None:
         OSError: If it has not.
     """
     # The hub's client reads this when it is imported. It would ask for a minute.
-    if not hub_answers():
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    if OFFLINE not in os.environ and not hub_answers():
+        os.environ[OFFLINE] = "1"
     import timm
 
     from pml_hashing.models._errors import shortened

@@ -38,6 +38,7 @@ def test_tracebacks_only_where_asked(indexed):
         (ValueError("Expected `code_length`, got `others`."), "Expected --bits, got `others`."),
         (KeyError("Expected a name."), "Expected a name."),
         (OSError(28, "No space left on device", "a.bin"), "No space left on device: a.bin"),
+        (ValueError("a\x1b[2J\nb"), "a\\x1b[2J\nb"),
         (MemoryError(), "MemoryError:  (--traceback shows where)"),
         (AssertionError("odd"), "AssertionError: odd (--traceback shows where)"),
     ],

@@ -8,6 +8,7 @@ from collection.pictures import make_model, save
 from command.conftest import MODEL
 
 from pml_hashing import Collection
+from pml_hashing.collection.folders import writing
 from pml_hashing.collection.snapshot import MANIFEST
 from pml_hashing.command import places
 
@@ -95,6 +96,12 @@ def test_wrong_places_and_usage(run, here, weights):
         *("index", "photos", "--checkpoint", weights, *MODEL, "--collection", "full"), code=1
     )
     assert "new or empty" in full.stderr
+
+
+def test_another_process_that_writes(run, indexed):
+    with writing(places.Path("photos.codes"), 0):
+        assert "--timeout waits for it" in run("index", "--timeout", 0.1, code=1).stderr
+    run("index")
 
 
 def test_what_tells_a_collection():

@@ -37,10 +37,12 @@ def scores(run, *options):
 @pytest.mark.parametrize("loss", ["dsah", "csq", "hyp2", "orthohash", "greedyhash", "dpsh"])
 def test_from_a_folder_to_its_score(run, colors, weights, loss):
     (colors / "colors/red/bad.png").write_bytes(b"no image")
+    (colors / "colors/notes.txt").touch()
     training = ["--checkpoint", weights, *MODEL, "--loss", loss, "--lr", 0.01]
     result = run("train", "colors", *training)
     assert "colors.model: 8 bits, 2 classes" in result.stdout
     assert "bad.png" in result.stderr
+    assert "not used: 1 .txt\n" in result.stderr
     run("index", "colors", "--model", "colors.model", "--labels", "folders")
     found = scores(run, "--queries", "held_out")
     assert (found["queries"], found["database"], found["without_labels"]) == (12, 28, 0)
