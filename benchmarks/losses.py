@@ -1,17 +1,20 @@
 """Time and memory of a step of every loss, and of the discrete steps, beside plain formulas.
 
     OMP_NUM_THREADS=1 python benchmarks/losses.py > benchmarks/results/losses_cpu.txt
+    OMP_NUM_THREADS=1 python benchmarks/losses.py blocks > benchmarks/results/losses_blocks_cpu.txt
 
 A step is forward and backward of the loss alone, for a batch of 128 codes of 64 bits. Times are CPU
 time on one thread, the median of several runs. Memory is the peak of what a run allocates, besides
 codes, labels and code bank. Plain versions are the formulas as published scripts write them, with a
-row of similarities for every sample of the batch; they are timed in the same run.
+row of similarities for every sample of the batch; they are timed in the same run. `blocks` is the
+table of all pairs and triplets of larger batches: in blocks, and as the lists that miners give.
 """
 
 import inspect
 import json
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,6 +32,7 @@ from torch.profiler import ProfilerActivity, profile
 import pml_hashing
 from pml_hashing import CodeBank, losses
 from pml_hashing.codes import binarize
+from pml_hashing.pairs import to_pairs
 
 BATCH_SIZE, CODE_LENGTH = 128, 64
 SAMPLES, MANY_SAMPLES, FEW_SAMPLES = 59_000, 1_000_000, 10_000
@@ -262,16 +266,44 @@ def plain_table() -> None:
         print_row(label, plain_ms, ours_ms, plain_ms / ours_ms, *peaks, width=width)
 
 
+def listed_step(loss_func: Any, codes: Tensor, labels: Tensor) -> None:
+    """A step on the same pairs as a list of places, which is how a miner gives its own."""
+    step(loss_func, codes, labels, to_pairs(None, labels, labels))
+
+
+def blocks_table() -> None:
+    width = 13
+    columns = ("list, ms", "blocks, ms", "ratio", "list, MB", "blocks, MB")
+    print_head("All pairs or triplets of a batch, in the same run", *columns, width=width)
+    pairs, triplets = ("DPSHLoss", "HashNetLoss"), ("DNNHLoss", "DTSHLoss")
+    cases = [
+        (name, kind, 128) for name in (*pairs, *triplets) for kind in ("10 classes", "21 labels")
+    ]
+    cases += [(name, kind, 4096) for name in pairs for kind in ("10 classes", "21 labels")]
+    cases += [(name, "21 labels", 1024) for name in triplets]
+    for name, kind, count in cases:
+        codes, labels = make_codes(count).requires_grad_(), make_labels(kind, count)
+        loss_func = make_loss(name, kind)
+        listed = partial(listed_step, loss_func, codes, labels)
+        blocks = partial(step, loss_func, codes, labels)
+        times = [median_ms(work, repeats=31 if count == 128 else 3) for work in (listed, blocks)]
+        peaks = (peak_mb(listed), peak_mb(blocks))
+        label = f"{name}, {count:,}, {kind}"
+        print_row(label, *times, times[0] / times[1], *peaks, width=width)
+
+
 def main() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    print("command: OMP_NUM_THREADS=1 python benchmarks/losses.py")
+    of_blocks = sys.argv[1:] == ["blocks"]
+    print(f"command: OMP_NUM_THREADS=1 python benchmarks/losses.py{' blocks' * of_blocks}")
     print(f"processor: {processor()}, one thread")
     print(
         f"versions: pml_hashing {pml_hashing.__version__}, torch {torch.__version__}, "
         f"Python {platform.python_version()}"
     )
-    for table in (batch_table, bank_table, likelihood_table, update_table, plain_table):
+    tables = (batch_table, bank_table, likelihood_table, update_table, plain_table)
+    for table in (blocks_table,) if of_blocks else tables:
         table()
 
 

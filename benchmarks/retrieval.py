@@ -38,6 +38,7 @@ from comparison.results import read_records, write_csv
 from comparison.sources import Source
 from comparison.task import Budget
 
+PROTOCOL_OF = {"cifar10": "1k/59k", "cifar100": "1k/15k", "fashion-mnist": "1k/59k"}
 ROOT = Path(os.environ.get("PML_HASHING_DATA", "data"))
 
 
@@ -46,8 +47,12 @@ def parse_args() -> Namespace:
     add, positive = parser.add_argument, at_least(1)
     add("--dataset", default="cifar10", help=f"{', '.join(DATASETS)} (cifar10) or a folder")
     add("--root", type=Path, default=ROOT, help="of the data sets (PML_HASHING_DATA, or data)")
-    add("--download", action="store_true", help=f"download {' or '.join(DOWNLOADS)} to the root")
-    add("--protocol", choices=PROTOCOLS, help="how to split (1k/59k, a folder or miml 10%%/90%%)")
+    add("--download", action="store_true", help=f"download {', '.join(DOWNLOADS)} to the root")
+    add(
+        "--protocol",
+        choices=PROTOCOLS,
+        help="how to split (1k/59k, cifar100 1k/15k, a folder or miml 10%%/90%%)",
+    )
     add("--methods", nargs="*", metavar="METHOD", help=f"of {', '.join(METHODS)} (all)")
     add("--loss", nargs="+", default=[], metavar="MODULE:LOSS", help="losses from elsewhere")
     add("--code-lengths", type=positive, nargs="+", default=[12, 24, 32, 48])
@@ -65,7 +70,7 @@ def parse_args() -> Namespace:
     add("--csv", type=Path, help="also write the results of this grid as a table")
     args = parser.parse_args()
     if args.protocol is None:
-        args.protocol = "1k/59k" if args.dataset in {"cifar10", "fashion-mnist"} else "10%/90%"
+        args.protocol = PROTOCOL_OF.get(args.dataset, "10%/90%")
     if args.methods is None:
         args.methods = NETWORKS if args.end_to_end else list(METHODS)
     for problem in problems(args):
@@ -95,7 +100,7 @@ def problems(args: Namespace) -> Iterator[str]:
     if args.dataset not in DATASETS and not Path(args.dataset).is_dir():
         yield f"unknown data set {args.dataset!r}: {', '.join(DATASETS)}, or a folder"
     if args.download and args.dataset not in DOWNLOADS:
-        yield f"--download is for {' and '.join(DOWNLOADS)}, not for {args.dataset!r}"
+        yield f"--download is for {', '.join(DOWNLOADS)}, not for {args.dataset!r}"
     if args.end_to_end and args.features is not None:
         yield "--features are of a frozen backbone, so there are none --end-to-end"
     if args.checkpoint is not None and not args.checkpoint.is_file():

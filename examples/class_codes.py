@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from pml_hashing import HashingModel
-from pml_hashing.centers import assign_codes, class_similarity, gather_features, hash_centers
+from pml_hashing.centers import gather_features
 from pml_hashing.evaluation import mean_average_precision
 from pml_hashing.losses import CSQLoss
 
@@ -27,10 +27,8 @@ model = HashingModel("test_resnet", CODE_LENGTH, in_chans=1, img_size=32).to(dev
 loader = DataLoader(TensorDataset(images[database], labels[database]), 64, shuffle=True)
 
 # --8<-- [start:assign]
-features, feature_labels = gather_features(model.trunk, loader)  # one pass, before training
-alike = class_similarity(features, feature_labels, num_classes=10)
-codes = assign_codes(hash_centers(10, CODE_LENGTH), alike)
-loss_func = CSQLoss(10, CODE_LENGTH, class_codes=codes).to(device)
+loss_func = CSQLoss(10, CODE_LENGTH, class_codes="assigned").to(device)
+loss_func.use_features(*gather_features(model.trunk, loader))  # one pass, before training
 # --8<-- [end:assign]
 
 optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)

@@ -1,7 +1,7 @@
 """A folder of photographs, nobody's labels: a search, and its near-duplicates.
 
     python examples/collection.py photos --backbone resnet50 --pretrained
-    python examples/collection.py        # cuts a folder of 120 small pictures out of two photographs
+    python examples/collection.py   # cuts 120 small pictures out of two photographs
 
 The second time, only what changed in the folder is encoded.
 """

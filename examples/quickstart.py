@@ -30,7 +30,7 @@ from torchvision.datasets import CIFAR10
 
 from pml_hashing import AsymmetricTrainer, CodeBank, DSAHLoss, HammingKNN, HashingModel, evaluation
 from pml_hashing.datasets import ImageArrays, ImageFiles, LabelledImages, retrieval_split
-from pml_hashing.visualize import plot_neighbors, plot_precision_recall
+from pml_hashing.visualize import choose_queries, plot_neighbors, plot_precision_recall
 
 BACKBONE = "test_resnet"  # timm's smallest ResNet: 0.4 million parameters
 RATE = 3e-3  # the largest while training
@@ -148,11 +148,10 @@ def run(args: Namespace) -> None:
     print_table(methods)
     save(model, methods, args.output)
 
-    # Search for some queries, from the worst to the best, with the saved model and index.
+    # Search for queries of all classes, from bad ones to good ones, with what was saved.
     model, knn = HashingModel.from_pretrained(args.output / "model"), HammingKNN()
     knn.load(args.output / "index.safetensors")
-    order = evaluation.average_precision(*codes).argsort()
-    shown = query[order[torch.linspace(0, len(order) - 1, 8).long()]]
+    shown = query[choose_queries(labels[query], 8, evaluation.average_precision(*codes))]
     distances, found = knn(model.encode(Subset(encoded, shown.tolist())), k=min(10, len(knn)))
     figure = plot_neighbors(images, shown, database[found], distances=distances)
     figure.savefig(args.output / "gallery.jpg", dpi=90)  # small enough for a web page

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # torch cannot sort or compare them all
+BITS = (torch.bool, torch.uint8, *UNSIGNED)
 
 
 def check(holds: object, expected: str, got: object) -> None:
@@ -33,15 +34,11 @@ def check_finite(codes: Tensor, name: str) -> None:
 
     Reads the smallest and the largest value back from the device. Booleans and bytes are bits.
     """
-    if (
-        codes.dtype in (torch.bool, torch.uint8, *UNSIGNED)
-        or codes.is_complex()
-        or not codes.numel()
-    ):
+    if codes.dtype in BITS or codes.is_complex() or not codes.numel():
         return
-    bounds = codes.new_empty(2)  # read back in one copy
-    torch.aminmax(codes.detach(), out=(bounds[0], bounds[1]))
-    low, high = bounds.tolist()
+    low, high = torch.aminmax(codes.detach())
+    # On another device they are read back in one copy.
+    low, high = (low.item(), high.item()) if codes.is_cpu else torch.stack([low, high]).tolist()
     if not math.isfinite(high - low):
         rows = (~codes.isfinite()).view(len(codes), -1).any(dim=1).nonzero().flatten()
         if len(rows) > 0:  # else the difference alone is too large

@@ -1,6 +1,7 @@
 """The only imports of what the next major version of PML makes private or removes."""
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from pytorch_metric_learning.utils import common_functions, loss_and_miner_utils
 from pytorch_metric_learning.utils.distributed import DistributedLossWrapper
@@ -26,9 +27,23 @@ class _Removed:
         )
 
 
-try:
+if TYPE_CHECKING:
     from pytorch_metric_learning.testers import GlobalEmbeddingSpaceTester
     from pytorch_metric_learning.trainers import BaseTrainer
     from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
-except ImportError:
-    AccuracyCalculator = BaseTrainer = GlobalEmbeddingSpaceTester = _Removed  # type: ignore[misc,assignment]
+else:
+    REMOVED = {
+        "AccuracyCalculator": "utils.accuracy_calculator",
+        "BaseTrainer": "trainers",
+        "GlobalEmbeddingSpaceTester": "testers",
+    }
+
+    def __getattr__(name: str) -> type:
+        """Return a class of version 2 when it is asked for, as scikit-learn comes with it."""
+        if name not in REMOVED:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        try:
+            found = getattr(import_module(f"pytorch_metric_learning.{REMOVED[name]}"), name)
+        except ImportError:
+            found = _Removed
+        return globals().setdefault(name, found)

@@ -1,50 +1,157 @@
-"""Write files so that a crash loses nothing: under a temporary name, then renamed."""
+"""Read ordinary files only, and write them so that a crash loses nothing: renamed when whole."""
 
 import contextlib
+import errno
 import glob
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 if sys.platform != "win32":
     import fcntl
 
 SUFFIX = ".unfinished"
+KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def open_file(path: str | os.PathLike[str], expected: str) -> BinaryIO:
+    """Open an ordinary file to read it. All else is an error at once: a pipe may never end.
+
+    Args:
+        path: The file, or a link to it.
+        expected: What it should be, for the message.
+
+    Raises:
+        FileNotFoundError: If there is none, or it is a folder, a pipe, a socket or a device.
+        OSError: If it may not be read.
+    """
+    try:
+        # Without O_NONBLOCK, to open a pipe waits for somebody who writes into it.
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(path, flags)
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        if isinstance(error, OSError) and error.errno not in {
+            errno.ENOENT,
+            errno.ENOTDIR,
+            errno.ELOOP,
+            errno.ENXIO,  # a socket, or a device that is not there
+        }:
+            raise
+        raise FileNotFoundError(f"Expected {expected}, got none at `{path}`.") from error
+    kind = kind_of(os.fstat(descriptor).st_mode)
+    if kind is None:
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise FileNotFoundError(f"Expected {expected}, got {kind} at `{path}`.")
+
+
+def kind_of(mode: int) -> str | None:
+    """Return what stands in the place of an ordinary file, `None` if it is one."""
+    return KINDS.get(stat.S_IFMT(mode))
 
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
     """Call `write` with a temporary path beside `path`, then put that file in its place.
 
     What stood at `path` stays intact if `write` fails or the process is killed. What a killed
-    process left beside it is removed by the next process that writes there, except on Windows.
+    process left beside it is removed by the next process that writes there, except on Windows. The
+    new file has the permissions of the one it replaces; a link stays, and the file that it leads to
+    is replaced.
 
     Args:
         path: The file to write. Its folder is made where it does not exist.
         write: A function that writes the file at the path it is given.
 
     Raises:
-        OSError: If the folder cannot be written, or is full.
+        OSError: If the folder cannot be written, or is full, or `path` is no ordinary file: a
+            folder, a pipe or a device. It has the name of the file.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_unfinished(path)
-    with _temporary_folder(path) as folder:
-        temporary, ordinary = folder / path.name, folder / "ordinary"
-        ordinary.touch()
-        try:
+    place = Path(os.path.realpath(path))
+    with errors_named(path):
+        before = _status(place)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        _remove_unfinished(place)
+        with _temporary_folder(place) as folder:
+            temporary, ordinary = folder / place.name, folder / "ordinary"
+            ordinary.touch()
             write(temporary)
             _sync(temporary)
-        except OSError as error:
-            if error.filename is None:  # that of a full disk
-                error.filename = str(path)
-            raise
-        temporary.chmod(ordinary.stat().st_mode)  # safetensors lets only the owner read
-        temporary.replace(path)
-    if sys.platform != "win32":  # a folder cannot be opened there
-        _sync(path.parent)
+            # A writer may have made it for the owner only.
+            _like(temporary, before or ordinary.stat())
+            temporary.replace(place)
+        sync_folder(place.parent)
+
+
+def open_to_change(path: Path) -> BinaryIO:
+    """Open an ordinary file to read and write it, without a buffer. It is made if there is none.
+
+    Raises:
+        OSError: If it may not be opened, or is no ordinary file. It has the name of the file.
+    """
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags, 0o666)
+    kind = kind_of(os.fstat(descriptor).st_mode)
+    if kind is None:
+        return os.fdopen(descriptor, "r+b", buffering=0)
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, f"Expected a file to change, got {kind}", str(path))
+
+
+@contextlib.contextmanager
+def errors_named(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Put a file's name into errors that have none, or that of something temporary beside it."""
+    place = Path(os.path.realpath(path))
+    temporary = str(place.with_name(f".{place.name}."))
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or os.fsdecode(error.filename).startswith(temporary):
+            error.filename = os.fspath(path)
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power failure, where a folder can be opened."""
+    if sys.platform != "win32":
+        _sync(folder)
+
+
+def _status(place: Path) -> os.stat_result | None:
+    """Return the status of the file that is to be replaced, `None` where there is none.
+
+    Raises:
+        OSError: If it is no ordinary file, which would be lost, or a link to itself.
+    """
+    try:
+        status = place.stat()
+    except FileNotFoundError:
+        return None
+    kind = kind_of(status.st_mode)
+    if kind is None:
+        return status
+    number = errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.EINVAL
+    raise OSError(number, f"Expected a file to replace, got {kind}", str(place))
+
+
+def _like(path: Path, other: os.stat_result) -> None:
+    """Give a file the permissions of another and, where this user may, its owner and group."""
+    if sys.platform != "win32":
+        status = path.stat()
+        if (status.st_uid, status.st_gid) != (other.st_uid, other.st_gid):
+            with contextlib.suppress(PermissionError):
+                os.chown(path, other.st_uid, other.st_gid)
+    path.chmod(stat.S_IMODE(other.st_mode))
 
 
 @contextlib.contextmanager

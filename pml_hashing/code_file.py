@@ -3,12 +3,12 @@
 import json
 import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pml_hashing._files import open_file
 from pml_hashing._tensor_files import read_tensors
 from pml_hashing.codes import packed_length
 
@@ -43,13 +43,12 @@ def read_code_file(
         written_by: What should have written it, for messages.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If there is no such file, or something else in its place.
         ValueError: If it is damaged, or another kind of file.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"Expected a file that {written_by} wrote, got none at `{path}`.")
     try:
-        tensors, metadata = read_tensors(path, FORMAT)
+        with open_file(path, f"a file that {written_by} wrote") as file:
+            tensors, metadata = read_tensors(file, FORMAT)
         _check(tensors, metadata)
     except (KeyError, ValueError) as error:
         raise ValueError(

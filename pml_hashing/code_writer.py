@@ -3,14 +3,18 @@
 import hashlib
 import json
 import os
-import struct
 import zlib
+from contextlib import ExitStack
+from operator import index
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
+from pml_hashing._files import errors_named, open_to_change, sync_folder
+from pml_hashing._locks import LockedError, locked_file, remove
+from pml_hashing._safetensors import header_of
 from pml_hashing._tensor_files import sign, summarize
 from pml_hashing.code_file import describe, from_json_tensor, json_tensor, read_code_file
 from pml_hashing.codes import packed_length
@@ -51,11 +55,12 @@ class CodeWriter:
 
     Raises:
         OSError: If the files cannot be read and written.
-        ValueError: If the existing files belong to other codes.
+        ValueError: If the existing files belong to other codes, hold what no writer wrote, or
+            another process or thread is writing them.
     """
 
     def __init__(self, path: str | os.PathLike[str], codes_of: CodesOf) -> None:
-        self._path, self._codes_of = Path(path), codes_of
+        self._path, self._codes_of = Path(os.path.realpath(path)), codes_of
         self._partial, self._progress = (
             self._path.with_name(self._path.name + ending) for ending in (".partial", ".progress")
         )
@@ -63,17 +68,23 @@ class CodeWriter:
         self._width, self._num_rows = packed_length(codes_of.code_length), 0
         self._sum = hashlib.sha256()
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._begin()
-        self._lines: BinaryIO = self._progress.open("r+b")
-        self._codes: BinaryIO = self._partial.open("r+b")
-        self._continue()
+        with errors_named(self._path), ExitStack() as stack:
+            try:
+                self._lines = stack.enter_context(locked_file(self._progress))
+            except LockedError as error:
+                raise ValueError(
+                    f"Expected a `path` that nothing else encodes to, got {path}, to which another "
+                    "process or thread is writing codes."
+                ) from error
+            self._codes = stack.enter_context(open_to_change(self._partial))
+            self._continue()
+            self._files = stack.pop_all()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._codes.close()
-        self._lines.close()
+        self._files.close()
 
     def append(
         self, packed_codes: Tensor, num_items: int, unreadable: list[UnreadableImageError]
@@ -89,21 +100,20 @@ class CodeWriter:
             OSError: If the disk is full. What was written before is kept.
         """
         codes = packed_codes.numpy().tobytes()
-        self._codes.write(codes)
-        self._codes.flush()
+        _write(self._codes, codes, self._path)
         self._sum.update(codes)
         self.num_done += num_items
         self._num_rows += len(packed_codes)
         self.unreadable += unreadable
         record = {"items": self.num_done, "rows": self._num_rows, "sha256": self._sum.hexdigest()}
         record["unreadable"] = [_to_json(error) for error in unreadable]
-        self._lines.write(_to_line(record))
-        self._lines.flush()
+        _write(self._lines, _to_line(record), self._path)
 
     def finish(self) -> None:
         """Move the finished file into place.
 
         Raises:
+            OSError: If the disk is full. The codes are kept.
             ValueError: If none of the items could be read.
         """
         if not self._num_rows:
@@ -114,18 +124,18 @@ class CodeWriter:
         shape = (self._num_rows, self._width)
         summary = {"packed_codes": (str(torch.uint8), shape, self._sum.hexdigest())}
         summary |= summarize(tensors)
-        for tensor in tensors.values():
-            self._codes.write(tensor.numpy().tobytes())
         metadata = describe(self._codes_of.code_length, self._num_rows) | self._codes_of.described()
-        shapes = {name: shape for name, (_, shape, _) in summary.items()}
+        shapes = {name: (torch.uint8, shape) for name, (_, shape, _) in summary.items()}
+        for tensor in tensors.values():
+            _write(self._codes, tensor.numpy().tobytes(), self._path)
         self._codes.seek(0)
-        self._codes.write(_to_header(shapes, sign(metadata, summary)))
-        self._codes.flush()
-        os.fsync(self._codes.fileno())
+        _write(self._codes, header_of(shapes, sign(metadata, summary), HEADER_SIZE), self._path)
+        with errors_named(self._path):
+            os.fsync(self._codes.fileno())
         self._codes.close()
         self._partial.replace(self._path)
-        self._lines.close()
-        self._progress.unlink()
+        sync_folder(self._path.parent)
+        remove(self._lines, self._progress)
 
     def _tensors_of_unreadable(self) -> dict[str, Tensor]:
         if not self.unreadable:
@@ -136,47 +146,82 @@ class CodeWriter:
             "unreadable": json_tensor([_to_json(error) for error in self.unreadable]),
         }
 
-    def _begin(self) -> None:
-        """Make both files, or check that they were begun for the same codes."""
-        expected = _to_line(self._codes_of.described())
-        self._partial.touch()
-        self._progress.touch()
-        with self._progress.open("r+b") as lines:
-            found = lines.readline()
-            if found != expected and not expected.startswith(found):
-                raise ValueError(
-                    f"Expected `{self._progress}` to be begun for {self._codes_of}, "
-                    f"got {_from_line(found)}: delete it to begin anew."
-                )
-            lines.seek(0)
-            lines.write(expected)
-
     def _continue(self) -> None:
-        """Go to the end of what is valid, and cut off the rest."""
-        end = len(self._lines.readline())
-        self._codes.seek(HEADER_SIZE)
-        for line in self._lines:
-            if not self._holds(_from_line(line)):
-                break
-            end += len(line)
-        self._lines.seek(end)
-        self._lines.truncate()
-        self._codes.seek(HEADER_SIZE + self._num_rows * self._width)
-        self._codes.truncate()
+        """Go to the end of what is valid, and cut off the rest.
 
-    def _holds(self, record: Any) -> bool:
-        try:
-            num_rows, num_items = int(record["rows"]), int(record["items"])
-            unreadable = [_from_json(error) for error in record["unreadable"]]
-        except (KeyError, TypeError, ValueError):
+        Raises:
+            ValueError: If the files were begun for other codes, or a line says what none can say.
+        """
+        with (
+            open(self._lines.fileno(), "rb", closefd=False) as lines,
+            open(self._codes.fileno(), "rb", closefd=False) as codes,
+        ):
+            codes.seek(HEADER_SIZE)
+            end = self._begin(lines.readline())
+            for line in lines:
+                if not self._holds(line, codes):
+                    break
+                end += len(line)
+        self._lines.truncate(end)
+        self._lines.seek(end)
+        self._codes.truncate(HEADER_SIZE + self._num_rows * self._width)
+        self._codes.seek(0, 2)
+
+    def _begin(self, found: bytes) -> int:
+        """Write the first line, if it is not there, and return its length."""
+        expected = _to_line(self._codes_of.described())
+        if found != expected and not expected.startswith(found):
+            raise ValueError(
+                f"Expected `{self._progress}` to be begun for {self._codes_of}, "
+                f"got {_from_line(found)}: delete it to begin anew."
+            )
+        if found != expected:
+            self._lines.seek(0)
+            _write(self._lines, expected, self._path)
+        return len(expected)
+
+    def _holds(self, line: bytes, codes: BinaryIO) -> bool:
+        """Tell whether a line is whole, and the next codes are those that it was written for."""
+        record = _from_line(line)
+        if record is None:
             return False
+        num_items, num_rows, unreadable = self._checked(record)
         total = self._sum.copy()
-        total.update(self._codes.read(max(0, num_rows - self._num_rows) * self._width))
+        left = os.fstat(codes.fileno()).st_size - HEADER_SIZE
+        total.update(codes.read(min((num_rows - self._num_rows) * self._width, max(left, 0))))
         if total.hexdigest() != record.get("sha256"):
             return False
         self._sum, self._num_rows, self.num_done = total, num_rows, num_items
         self.unreadable += unreadable
         return True
+
+    def _checked(self, record: Any) -> tuple[int, int, list[UnreadableImageError]]:
+        """Return how many items and rows are done by a line, and its unreadable items.
+
+        Raises:
+            ValueError: If it is none that `append` writes. It has its checksum: somebody made it.
+        """
+        try:
+            num_items, num_rows = index(record["items"]), index(record["rows"])
+            unreadable = [_from_json(error) for error in record["unreadable"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._not_written(record) from error
+        missing = [error.index for error in unreadable]
+        new = range(self.num_done, min(num_items, self._codes_of.num_items))
+        if (
+            not self.num_done < num_items <= self._codes_of.num_items
+            or num_rows - self._num_rows != len(new) - len(missing)
+            or missing != sorted(set(missing))
+            or not all(place in new for place in missing)
+        ):
+            raise self._not_written(record)
+        return num_items, num_rows, unreadable
+
+    def _not_written(self, record: Any) -> ValueError:
+        return ValueError(
+            f"Expected `{self._progress}` to hold lines that {WRITTEN_BY} wrote, got "
+            f"{str(record)[:99]} after item {self.num_done}: delete it to begin anew."
+        )
 
 
 def read_finished(
@@ -196,7 +241,11 @@ def read_finished(
         )
     try:
         records = from_json_tensor(tensors["unreadable"]) if "unreadable" in tensors else []
-        return tensors["packed_codes"], [_from_json(record) for record in records]
+        unreadable = [_from_json(record) for record in records]
+        num_items = len(tensors["packed_codes"]) + len(unreadable)
+        if num_items != codes_of.num_items:
+            raise ValueError(f"it is of {num_items} items, not {codes_of.num_items}.")
+        return tensors["packed_codes"], unreadable
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"Expected a whole file that {WRITTEN_BY} wrote, got `{path}`: {error}"
@@ -211,18 +260,20 @@ def _to_line(record: dict[str, Any]) -> bytes:
 def _from_line(line: bytes) -> Any:
     """Return the record of a line, or `None` if the line is cut or changed."""
     text, _, rest = line.rpartition(b" ")
-    return json.loads(text) if text and rest == b"%08x\n" % zlib.crc32(text) else None
+    if not text or rest != b"%08x\n" % zlib.crc32(text):
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text[:99]  # somebody made it
 
 
-def _to_header(shapes: dict[str, tuple[int, ...]], metadata: dict[str, str]) -> bytes:
-    """Return the first bytes of a safetensors file of uint8 tensors, in this order."""
-    entries: dict[str, Any] = {"__metadata__": metadata}
-    end = 0
-    for name, shape in shapes.items():
-        start, end = end, end + shape[0] * (shape[1] if len(shape) > 1 else 1)
-        entries[name] = {"dtype": "U8", "shape": shape, "data_offsets": [start, end]}
-    text = json.dumps(entries).encode("ascii")
-    return struct.pack("<Q", HEADER_SIZE - 8) + text.ljust(HEADER_SIZE - 8)
+def _write(file: BinaryIO, content: bytes, path: Path) -> None:
+    """Write all of it, or raise an error with the name of the file that it is for."""
+    rest = memoryview(content)
+    with errors_named(path):
+        while rest:
+            rest = rest[file.write(rest) :]
 
 
 def _to_json(error: UnreadableImageError) -> list[Any]:
@@ -230,5 +281,7 @@ def _to_json(error: UnreadableImageError) -> list[Any]:
 
 
 def _from_json(record: list[Any]) -> UnreadableImageError:
-    message, path, index = record
-    return UnreadableImageError(message, path=path, index=index)
+    message, path, place = record
+    if not isinstance(message, str) or not isinstance(path, str):
+        raise TypeError(f"{record!r:.99} is no unreadable item.")
+    return UnreadableImageError(message, path=path, index=index(place))

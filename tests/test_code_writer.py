@@ -1,6 +1,8 @@
 """Whatever is cut from or changed in half-written files, the finished one is the same."""
 
-import errno
+import json
+import os
+import zlib
 
 import pytest
 import torch
@@ -123,24 +125,136 @@ def test_changed_finished_files_are_refused_or_the_same(place, whole, tmp_path):
         read_finished(tmp_path / "changed", CODES_OF)
 
 
-def test_a_full_disk_loses_nothing(stopped, whole, tmp_path, monkeypatch):
-    writer = CodeWriter(tmp_path / "stopped", CODES_OF)
+FORGED = {
+    "no rows": {"rows": None},
+    "rows of text": {"rows": "6"},
+    "half a row": {"rows": 6.0},
+    "fewer rows": {"rows": 4},
+    "more rows": {"rows": 9},
+    "rows gone": {"rows": -1},
+    "fewer items": {"items": 5},
+    "no new items": {"items": 6, "rows": 5},
+    "more items than there are": {"items": 10, "rows": 9},
+    "very many": {"items": 2**70, "rows": 2**70 - 1},
+    "unreadable before": {"rows": 6, "unreadable": [["no image", "0.jpg", 0]]},
+    "unreadable behind": {"rows": 6, "unreadable": [["no image", "8.jpg", 8]]},
+    "unreadable twice": {"rows": 5, "unreadable": [["no", "6.jpg", 6]] * 2},
+    "unreadable in disorder": {"rows": 5, "unreadable": [["", "", 7], ["", "", 6]]},
+    "unreadable of another kind": {"rows": 6, "unreadable": [["no image", 3, 6]]},
+    "unreadable at no place": {"rows": 6, "unreadable": [["no image", "6.jpg", "6"]]},
+    "unreadable of too few": {"rows": 6, "unreadable": [["no image", "6.jpg"]]},
+    "nothing unreadable": {"unreadable": None},
+}
 
-    class Full:
-        def write(self, content):
-            codes.write(content[:1])
-            codes.flush()
-            raise OSError(errno.ENOSPC, "No space left on device")
 
-        def close(self):
-            codes.close()
+def lines_of(content, change):
+    """Return the lines of a progress, the last changed and its checksum right."""
+    *before, last = content.splitlines(keepends=True)
+    record = json.loads(last.rpartition(b" ")[0]) if isinstance(change, dict) else None
+    text = json.dumps(record | change).encode() if record else change
+    return b"".join([*before, b"%s %08x\n" % (text, zlib.crc32(text))])
 
-    with writer:
-        codes = writer._codes
-        monkeypatch.setattr(writer, "_codes", Full())
-        with pytest.raises(OSError, match="No space left"):
-            writer.append(*batch_of(6))
+
+@pytest.mark.parametrize(
+    "change",
+    [*FORGED.values(), b"no json", b"3", b"[3]", b"[" * 100_000],
+    ids=[*FORGED, "no json", "number", "list", "deep"],
+)
+def test_forged_progress_is_an_error(change, tmp_path):
+    """A line with its checksum that no writer writes: codes would belong to other items."""
+    write(tmp_path / "stopped", until=8)
+    path = tmp_path / "stopped.progress"
+    path.write_bytes(lines_of(path.read_bytes(), change))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match=r"`.*stopped\.progress` to hold lines that .*delete it"):
+        write(tmp_path / "stopped")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("content", [b"no json", b"[3]"])
+def test_a_forged_first_line_is_an_error(content, stopped, tmp_path):
+    path, _ = stopped[".progress"]
+    path.write_bytes(b"%s %08x\n" % (content, zlib.crc32(content)))
+    with pytest.raises(ValueError, match=r"progress` to be begun for CodesOf.*delete it"):
+        write(tmp_path / "stopped")
+
+
+def test_lines_for_other_codes_are_not_believed(tmp_path, whole):
+    """The rows are as many as they should be, but not there, or others."""
+    write(tmp_path / "stopped", until=8)
+    path = tmp_path / "stopped.progress"
+    path.write_bytes(lines_of(path.read_bytes(), {"sha256": "0" * 64}))
     assert write(tmp_path / "stopped") == 6
+    assert (tmp_path / "stopped").read_bytes() == whole
+
+
+def test_a_second_writer_is_refused_at_once_and_destroys_nothing(tmp_path, whole):
+    path, writer = tmp_path / "codes", CodeWriter(tmp_path / "codes", CODES_OF)
+    (tmp_path / "link").symlink_to("codes")
+    with writer:
+        while writer.num_done < 9:
+            for name in (path, f"{tmp_path}/./codes", tmp_path / "link"):
+                with pytest.raises(ValueError, match=r"nothing else encodes to, got .*, to which"):
+                    CodeWriter(name, CODES_OF)
+            writer.append(*batch_of(writer.num_done))
+        writer.finish()
+    assert path.read_bytes() == whole
+    with CodeWriter(path, CODES_OF) as other:  # who is late begins anew, beside what is finished
+        other.append(*batch_of(0))
+    assert path.read_bytes() == whole
+    assert len(read_finished(path, CODES_OF)[0]) == 8
+
+
+def test_a_writer_that_is_refused_can_follow(tmp_path, whole):
+    other = CODES_OF._replace(model="another")
+    write(tmp_path / "codes", until=4)
+    with pytest.raises(ValueError, match="to be begun for"):
+        CodeWriter(tmp_path / "codes", other)
+    assert write(tmp_path / "codes") == 4
+    assert (tmp_path / "codes").read_bytes() == whole
+
+
+def test_a_link_stays_and_its_file_is_written(tmp_path, whole):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to("elsewhere/codes")
+    write(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "elsewhere" / "codes").read_bytes() == whole
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["codes"]
+
+
+@pytest.mark.parametrize("suffix", ["", ".partial", ".progress"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_an_error_and_not_waited_for(tmp_path, suffix, make):
+    make(tmp_path / f"codes{suffix}")
+    with pytest.raises(OSError, match=f"codes{suffix}"):
+        read_finished(tmp_path / "codes", CODES_OF) if not suffix else write(tmp_path / "codes")
+
+
+def test_a_finished_file_of_fewer_items_is_refused(tmp_path, whole):
+    tensors, metadata = read_code_file(tmp_path / "whole")
+    del tensors["unreadable"]
+    write_tensors(tmp_path / "changed", tensors, metadata)
+    with pytest.raises(ValueError, match=r"changed`: it is of 8 items, not 9"):
+        read_finished(tmp_path / "changed", CODES_OF)
+
+
+@pytest.fixture
+def limited():
+    """Let files have so many bytes and no more, as on a full disk."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("size", [0, 50, 300, 4097, 4103, 4111])
+def test_a_full_disk_loses_nothing(size, whole, tmp_path, limited):
+    limited(size)
+    with pytest.raises(OSError, match=rf"File too large: '{tmp_path}/stopped'"):
+        write(tmp_path / "stopped")
+    limited(-1)
+    assert write(tmp_path / "stopped") == {4103: 4, 4111: 8}.get(size, 0)
     assert (tmp_path / "stopped").read_bytes() == whole
 
 

@@ -1,9 +1,9 @@
 """What works on the next major version of PML, which has no trainers and testers."""
 
 import subprocess
-import sys
 
 import pytest
+from strict import PYTHON
 
 from pml_hashing import _compat
 
@@ -42,7 +42,7 @@ for removed, arguments in ((AsymmetricTrainer, ({}, {}, 4, {}, [])), (HammingTes
 
 
 def test_without_trainers_and_testers():
-    script = [sys.executable, "-W", "error", "-c", SCRIPT]
+    script = [*PYTHON, "-c", SCRIPT]
     run = subprocess.run(script, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
 

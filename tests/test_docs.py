@@ -61,3 +61,14 @@ def test_figures_quoted_in_the_tutorial_are_those_of_the_benchmark():
         sorted_by_class['here, `ties="stable"`'],
         at_1000['here, `ties="stable"`'],
     ]
+
+
+def test_formulas_need_no_network():
+    config = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    scripts = [*config["extra_javascript"], *config["extra_css"]]
+    assert [script for script in scripts if "//" in script] == []
+    mathjax = DOCS / "javascripts" / "mathjax"
+    assert f"javascripts/{mathjax.name}/tex-chtml.js" in scripts
+    asked_for = re.findall(r"MathJax_[\w-]+\.woff", (mathjax / "tex-chtml.js").read_text("utf-8"))
+    assert set(asked_for) <= {path.name for path in mathjax.rglob("*.woff")}
+    assert asked_for

@@ -14,7 +14,7 @@ from PIL import Image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 # These have a test or a file of tests of their own.
-LONG = {"collection", "figures", "million_images", "own_loss", "quickstart"}
+LONG = {"collection", "custom_folder", "figures", "million_images", "own_loss", "quickstart"}
 SHORT = sorted({path.stem for path in EXAMPLES.glob("*.py")} - LONG)
 
 
@@ -58,6 +58,18 @@ def test_own_losses(tmp_path):
         scores = re.findall(rf"{name}, .* mAP (\d\.\d+)", done.stdout)
         assert float(scores[0]) < 0.5
         assert float(scores[-1]) > 0.9
+
+
+def test_collection(tmp_path):
+    options = ["--backbone", "test_resnet"]
+    first, second = (run("collection", tmp_path, *options) for _ in range(2))
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    assert first.stdout.startswith("132 added, ")
+    assert second.stdout.startswith("0 added, 0 changed, 0 renamed, 0 removed, 132 unchanged, 0 en")
+    assert first.stdout.splitlines()[1:] == second.stdout.splitlines()[1:]
+    assert "bits from china/00.png" in second.stdout
+    rows = (tmp_path / "outputs" / "collection" / "duplicates.csv").read_text().splitlines()
+    assert rows[0] == "group,path,keep,distance,width,height,bytes"
 
 
 def test_two_processes(tmp_path):

@@ -1,13 +1,16 @@
 """A file is written whole or not at all."""
 
 import os
+import socket
+import stat
 import sys
 import threading
+from functools import partial
 
 import pytest
 
 from pml_hashing import _files
-from pml_hashing._files import write_atomically
+from pml_hashing._files import open_file, write_atomically
 
 
 def test_file_is_written(tmp_path):
@@ -182,3 +185,126 @@ def test_an_error_without_a_name_gets_one(tmp_path):
 
     with pytest.raises(OSError, match=r"No space left on device: '.*codes\.bin'"):
         write_atomically(tmp_path / "codes.bin", fail)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such permissions there")
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o444, 0o666])
+def test_a_file_keeps_the_permissions_of_the_one_it_replaces(tmp_path, mode):
+    path = tmp_path / "codes.bin"
+    path.touch()
+    path.chmod(mode)
+    write_atomically(path, lambda temporary: temporary.write_bytes(b"new"))
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+    assert path.read_bytes() == b"new"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="root may give away")
+def test_a_file_keeps_its_owner_and_group_where_that_may_be(tmp_path, monkeypatch):
+    path = tmp_path / "codes.bin"
+    path.touch()
+    os.chown(path, 1234, 2345)
+    write_atomically(path, lambda temporary: temporary.write_bytes(b"new"))
+    assert (path.stat().st_uid, path.stat().st_gid) == (1234, 2345)
+
+    def fail(*_):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "chown", fail)
+    write_atomically(path, lambda temporary: temporary.write_bytes(b"newer"))
+    assert path.read_bytes() == b"newer"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+@pytest.mark.parametrize("target", ["there", "gone", "chained"])
+def test_a_link_stays_and_its_file_is_replaced(tmp_path, target):
+    path, file = tmp_path / "link", tmp_path / "elsewhere" / "file"
+    file.parent.mkdir()
+    if target != "gone":
+        file.write_bytes(b"old")
+    path.symlink_to("second" if target == "chained" else "elsewhere/file")
+    (tmp_path / "second").symlink_to(file)
+    write_atomically(path, lambda temporary: temporary.write_bytes(b"new"))
+    assert path.is_symlink()
+    assert path.read_bytes() == file.read_bytes() == b"new"
+    assert names(file.parent) == ["file"]
+
+
+def link_to_itself(path):
+    os.symlink(path, path)  # noqa: PTH211
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such files there")
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (os.mkdir, IsADirectoryError, "got a folder: .*other"),
+        (os.mkfifo, OSError, "got a pipe: .*other"),
+        (partial(os.symlink, "/dev/null"), OSError, "got a device: .*null"),
+        (link_to_itself, OSError, "levels of symbolic links: .*other"),
+    ],
+)
+def test_what_is_no_file_is_not_replaced(tmp_path, make, error, message):
+    make(tmp_path / "other")
+    before, written = (tmp_path / "other").lstat(), []
+    with pytest.raises(error, match=message):
+        write_atomically(tmp_path / "other", written.append)
+    assert os.path.samestat((tmp_path / "other").lstat(), before)
+    assert names(tmp_path) == ["other"]
+    assert not written  # it is noticed before the work, not after
+
+
+@pytest.mark.parametrize("name", [None, "temporary"])
+def test_an_error_has_the_name_of_the_file_not_of_what_is_temporary(tmp_path, name):
+    def fail(temporary):
+        raise OSError(28, "No space left on device", name and str(temporary))
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_atomically(tmp_path / "codes.bin", fail)
+    assert (caught.value.errno, caught.value.filename) == (28, str(tmp_path / "codes.bin"))
+
+
+def test_a_file_is_opened(tmp_path):
+    (tmp_path / "file").write_bytes(b"content")
+    (tmp_path / "link").symlink_to("file")
+    for name in ("file", "link"):
+        with open_file(tmp_path / name, "codes") as file:
+            assert file.read() == b"content"
+
+
+def make_socket(path):
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such files there")
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [
+        (os.mkdir, "a folder"),
+        (os.mkfifo, "a pipe"),
+        (partial(os.symlink, "/dev/zero"), "a device"),
+        (link_to_itself, "none"),
+        (make_socket, "none"),
+        (lambda path: None, "none"),
+    ],
+)
+def test_only_ordinary_files_are_opened(tmp_path, make, found, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the name of a socket is short
+    make("other")
+    with pytest.raises(FileNotFoundError, match=f"^Expected codes, got {found} at `.*other`"):
+        open_file(tmp_path / "other", "codes")
+
+
+def test_a_name_that_no_file_has(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"^Expected codes, got none"):
+        open_file(f"{tmp_path}/\0", "codes")
+    (tmp_path / "file").touch()
+    with pytest.raises(FileNotFoundError, match=r"^Expected codes, got none"):
+        open_file(tmp_path / "file" / "other", "codes")
+
+
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may read anything")
+def test_a_file_that_may_not_be_read(tmp_path):
+    (tmp_path / "file").touch(0o200)
+    with pytest.raises(PermissionError, match="file"):
+        open_file(tmp_path / "file", "codes")

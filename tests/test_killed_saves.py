@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +15,11 @@ import torch
 from torch import nn
 
 from pml_hashing import _files
+from pml_hashing.code_writer import CodesOf, CodeWriter
 from pml_hashing.models import HashingModel
+from pml_hashing.models.encoding import fingerprint
 from pml_hashing.search import HammingKNN
+from pml_hashing.trainers.checkpoints import write_checkpoint
 
 SCRIPT = Path(__file__)
 LONGEST = 0.05  # seconds until a kill: several saves
@@ -130,14 +134,66 @@ def test_disk_full(kind, tmp_path):
     limits, other = resource.getrlimit(resource.RLIMIT_FSIZE), make(-1)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
     try:
-        with pytest.raises(
-            OSError, match=rf"to write it whole, got .*File too large.*: '{tmp_path}"
-        ):
+        with pytest.raises(OSError, match=rf"File too large: '{tmp_path}/{files[-1]}'"):
             save(other, tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert load(tmp_path) == 1
     assert names(tmp_path) == files
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 800 kB that fills up, where one may be made."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=800k", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, check=False).returncode:
+        pytest.skip("needs the right to mount a small disk")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def leave(folder, room):
+    """Fill a disk but for so many bytes."""
+    (folder / "other").write_bytes(bytes(shutil.disk_usage(folder).free - room))
+
+
+def test_a_disk_that_fills_up(kind, small_disk):
+    make, save, load, files = kind
+    save(make(1), small_disk)
+    leave(small_disk, 50_000)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        save(make(-1), small_disk)
+    assert (caught.value.errno, caught.value.filename) == (28, str(small_disk / files[-1]))
+    assert load(small_disk) == 1
+    assert names(small_disk) == sorted([*files, "other"])
+
+
+@pytest.mark.parametrize("room", range(0, 40_000, 4096))
+def test_a_checkpoint_on_a_disk_that_fills_up(room, small_disk):
+    leave(small_disk, room)
+    path = small_disk / "state.pt"
+    with pytest.raises(OSError, match=r"write a checkpoint .*No space left on device") as caught:
+        write_checkpoint(path, {"weights": torch.zeros(3, 4000)})
+    assert (caught.value.errno, caught.value.filename) == (28, str(path))
+    assert names(small_disk) == ["other"]
+
+
+def test_an_encoding_on_a_disk_that_fills_up_goes_on_where_there_is_room(small_disk):
+    model = HashingModel(nn.Identity(), 64, num_features=4)
+    values, path = torch.randn(20_000, 4), small_disk / "codes"
+    expected = model.encode(values, batch_size=500, progress=False)
+    leave(small_disk, 100_000)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        model.encode(values, path=path, batch_size=500, progress=False)
+    assert (caught.value.errno, caught.value.filename) == (28, str(path))
+    assert names(small_disk) == ["codes.partial", "codes.progress", "other"]
+    with CodeWriter(path, CodesOf(64, len(values), fingerprint(model))) as writer:
+        assert 0 < writer.num_done < len(values)
+    (small_disk / "other").unlink()
+    assert torch.equal(model.encode(values, path=path, batch_size=500, progress=False), expected)
+    assert names(small_disk) == ["codes"]
 
 
 def test_no_space_left(kind, tmp_path, monkeypatch):

@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from pml_hashing.datasets import ImageArrays
+from pml_hashing.datasets import ImageArrays, ImageFiles
 from pml_hashing.evaluation import precision_recall_by_radius
 from pml_hashing.visualize import (
+    choose_queries,
     plot_by_code_length,
     plot_neighbors,
     plot_precision_recall,
@@ -179,6 +180,7 @@ IMAGES, RELEVANT = torch.zeros(2, 3, 4, 4), torch.ones(2, 2, dtype=torch.bool)
         ({"query_images": IMAGES[:1]}, ValueError, "`query_images` of 2 queries, .* got 1"),
         ({"retrieved_images": [[]]}, ValueError, "`retrieved_images` of 2 queries, .* got 1"),
         ({"query_names": ["cat"]}, ValueError, "`query_names` of 2 queries, .* got 1"),
+        ({"retrieved_names": [["a"]] * 2}, ValueError, "`retrieved_names` of 2 images .* got 1"),
         (
             {"retrieved_images": [IMAGES, IMAGES[:1]]},
             ValueError,
@@ -252,7 +254,9 @@ def test_neighbors_of_a_data_set(labels, names, wrong):
     )
     queries, found = figure.axes[::4], [axes for i, axes in enumerate(figure.axes) if i % 4]
     assert [axes.get_xlabel() for axes in queries] == names
-    assert [axes.get_xlabel() for axes in found[:3]] == ["d = 1", "d = 2", "d = 3"]
+    classes = [", ".join(ImageArrays(gray, labels).class_names(i)) for i in (1, 2, 3)]
+    below = [f"{text}\nd = {d}" for d, text in enumerate(classes, start=1)]
+    assert [axes.get_xlabel() for axes in found[:3]] == below
     assert [is_framed(axes) for axes in found] == wrong
     shown = [round(float(pixels(axes).max() * 255)) for axes in found]
     assert shown == (40 * neighbors).flatten().tolist()
@@ -265,6 +269,50 @@ def test_neighbors_of_other_sizes(queries, neighbors):
     images = ImageArrays(np.zeros((3, 2, 2), np.uint8), [0, 1, 0])
     with pytest.raises(ValueError, match=r"`queries` of shape \(num_queries,\) and `neighbors`"):
         plot_neighbors(images, torch.tensor(queries), torch.tensor(neighbors))
+
+
+def test_neighbors_in_files_have_names(tmp_path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / "sea").mkdir(exist_ok=True)
+        Image.new("RGB", (4, 6)).save(tmp_path / "sea" / name)
+    images = ImageFiles.from_folder(tmp_path)
+    figure = plot_neighbors(images, torch.tensor([0]), torch.tensor([[1]]))
+    assert [axes.get_xlabel() for axes in figure.axes] == ["a.png\nsea", "b.png\nsea"]
+
+
+def test_no_image_covers_a_heading():
+    portrait, landscape = np.zeros((40, 10, 3)), np.zeros((10, 40, 3))
+    images = [[landscape, portrait, portrait]]
+    figure = plot_retrieval([landscape], images, torch.ones(1, 3, dtype=torch.bool))
+    figure.canvas.draw()
+    boxes = [axes.get_window_extent() for axes in figure.axes]
+    for heading in figure.texts:
+        assert heading.get_text()
+        assert not any(heading.get_window_extent().overlaps(box) for box in boxes)
+
+
+def test_queries_are_chosen_of_each_class_in_turn():
+    labels, scores = torch.tensor([0, 0, 0, 1, 1, 2]), torch.tensor([0.9, 0.1, 0.5, 0.4, 0.2, 0.3])
+    chosen = choose_queries(labels, 3, scores)
+    assert labels[chosen].tolist() == [0, 1, 2]
+    assert chosen[0] == 1  # the worst of its class
+    everything = choose_queries(labels, 99, scores)
+    assert sorted(everything.tolist()) == list(range(6))
+    rows = torch.nn.functional.one_hot(labels)
+    assert torch.equal(choose_queries(rows, 3, scores), chosen)
+    assert len(choose_queries(torch.zeros(3, 2, dtype=torch.long), 2)) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((torch.tensor([0, 1]), 0), "`count`"),
+        ((torch.tensor([0, 1]), 1, torch.zeros(3)), "`scores`"),
+    ],
+)
+def test_queries_that_cannot_be_chosen(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        choose_queries(*arguments)
 
 
 def test_without_matplotlib_an_error_says_what_to_install(monkeypatch):

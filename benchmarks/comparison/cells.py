@@ -16,10 +16,11 @@ from comparison.results import Record
 from comparison.sources import Source
 from comparison.task import Budget, Learned, Task
 from pml_hashing import __version__
-from pml_hashing.evaluation import HammingRanking
+from pml_hashing.evaluation import HammingRanking, mean_average_precision
 from pml_hashing.pairs import similarity
 
 MEBIBYTE, TOP_K = 2**20, 5000
+UNSEEN = "mean_average_precision_of_unseen"
 
 
 @dataclass(frozen=True)
@@ -73,19 +74,31 @@ def run_cell(cell: Cell, source: Source) -> Record:
 
 def hamming_scores(learned: Learned, labels: Tensor, split: Split) -> dict[str, float]:
     """Return the scores of codes, with `expected` ties."""
-    ranking = HammingRanking(
-        learned.query(split.query),
-        labels[split.query],
-        learned.database(split.database),
-        labels[split.database],
-    )
+    query, database = learned.query(split.query), learned.database(split.database)
+    ranking = HammingRanking(query, labels[split.query], database, labels[split.database])
     metrics = {
         "mean_average_precision": lambda s: s.average_precision(),
         "mean_average_precision_at_5000": lambda s: s.average_precision(TOP_K),
     }
     scores = {name: x.mean().item() for name, x in ranking.score(metrics).items()}
     within_2 = ranking.precision_by_radius()[:, :3][:, -1]
-    return scores | {"precision_within_radius_2": within_2.mean().item()}
+    scores["precision_within_radius_2"] = within_2.mean().item()
+    unseen = unseen_items(split)
+    if unseen.any():
+        of_unseen = labels[split.database[unseen]]
+        scores[UNSEEN] = mean_average_precision(
+            query, labels[split.query], database[unseen], of_unseen
+        )
+    return scores
+
+
+def unseen_items(split: Split) -> Tensor:
+    """Return which items of the database were not trained on, booleans; none if none or all were.
+
+    Where all are unseen, the score over all is that over the unseen.
+    """
+    unseen = ~torch.isin(split.database, split.training)
+    return unseen & ~unseen.all()
 
 
 def cosine_scores(learned: Learned, labels: Tensor, split: Split) -> dict[str, float]:
@@ -94,16 +107,28 @@ def cosine_scores(learned: Learned, labels: Tensor, split: Split) -> dict[str, f
         nn.functional.normalize(encode(indices))
         for encode, indices in ((learned.query, split.query), (learned.database, split.database))
     )
-    item_labels, totals = labels[split.database], torch.zeros(2, dtype=torch.float64)
+    item_labels, unseen = labels[split.database], unseen_items(split)
+    totals = torch.zeros(3, dtype=torch.float64)
     for query, label in zip(queries, labels[split.query], strict=True):
         order = (items @ query).argsort(descending=True)
         relevant = similarity(label[None], item_labels)[0][order]
-        ranks = relevant.nonzero().flatten() + 1
-        precisions = torch.arange(1, len(ranks) + 1) / ranks.double()
-        for place, part in enumerate((precisions, precisions[ranks <= TOP_K])):
-            totals[place] += part.sum() / max(1, len(part))
-    all_, at_5000 = (totals / len(queries)).tolist()
-    return {"mean_average_precision": all_, "mean_average_precision_at_5000": at_5000}
+        totals += torch.stack(
+            [
+                average_precision(relevant),
+                average_precision(relevant, TOP_K),
+                average_precision(relevant[unseen[order]]),
+            ]
+        )
+    all_, at_5000, of_unseen = (totals / len(queries)).tolist()
+    scores = {"mean_average_precision": all_, "mean_average_precision_at_5000": at_5000}
+    return scores | {UNSEEN: of_unseen} if unseen.any() else scores
+
+
+def average_precision(relevant: Tensor, top_k: int | None = None) -> Tensor:
+    """Return the average precision of one ranking, 0 where nothing is relevant."""
+    ranks = relevant[:top_k].nonzero().flatten() + 1
+    precisions = torch.arange(1, len(ranks) + 1) / ranks.double()
+    return precisions.sum() / max(1, len(ranks))
 
 
 def peak_memory(device: str) -> int:

@@ -1,4 +1,4 @@
-"""Images and labels: CIFAR-10, Fashion-MNIST, a folder of classes, images with several labels."""
+"""Images and labels: CIFAR, Fashion-MNIST, a folder of classes, images with several labels."""
 
 import gzip
 from collections.abc import Callable
@@ -69,7 +69,7 @@ def download(dataset: str, root: Path) -> None:
     """
     if dataset not in DOWNLOADS:
         raise ValueError(
-            f"Expected `dataset` to be {' or '.join(DOWNLOADS)} to download it, got {dataset!r}."
+            f"Expected `dataset` to be {', '.join(DOWNLOADS)} to download it, got {dataset!r}."
         )
     DOWNLOADS[dataset](root, download=True)
 
@@ -84,6 +84,15 @@ def cifar10(root: Path) -> Images:
         images, labels = load_assets(root).cifar10("all")
         return Images(images, torch.from_numpy(labels), 10_000)
     halves = [datasets.CIFAR10(root, train) for train in (True, False)]
+    labels = [label for half in halves for label in half.targets]
+    return Images(np.concatenate([half.data for half in halves]), torch.tensor(labels), 10_000)
+
+
+def cifar100(root: Path) -> Images:
+    if (root / "load_assets.py").exists():
+        images, labels, _ = load_assets(root).cifar100()
+        return Images(images, torch.from_numpy(labels), 0)
+    halves = [datasets.CIFAR100(root, train) for train in (True, False)]
     labels = [label for half in halves for label in half.targets]
     return Images(np.concatenate([half.data for half in halves]), torch.tensor(labels), 10_000)
 
@@ -105,10 +114,15 @@ def miml(root: Path) -> Images:
 
 DATASETS: dict[str, Callable[[Path], Images]] = {
     "cifar10": cifar10,
+    "cifar100": cifar100,
     "fashion-mnist": fashion_mnist,
     "miml": miml,
 }
-DOWNLOADS = {"cifar10": datasets.CIFAR10, "fashion-mnist": datasets.FashionMNIST}
+DOWNLOADS = {
+    "cifar10": datasets.CIFAR10,
+    "cifar100": datasets.CIFAR100,
+    "fashion-mnist": datasets.FashionMNIST,
+}
 
 
 def _read_idx(root: Path, name: str) -> np.ndarray:

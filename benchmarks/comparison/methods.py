@@ -1,8 +1,10 @@
 """All methods by name, each with how it is made. Add a method as a line of `METHODS`."""
 
+from dataclasses import replace
 from functools import partial
 
 from comparison.baselines import fit_baseline, float_features
+from comparison.fixed_codes import FixedCodesLoss
 from comparison.networks import Recipe, continuation, crh_centers, dcwh_stages
 from comparison.outside import load_loss
 from comparison.task import Method
@@ -10,18 +12,35 @@ from pml_hashing import baselines, losses
 
 FLOAT_FEATURES = "float features"
 
+
+def assigned(recipe: Recipe) -> Recipe:
+    """Return the recipe with class codes by which confused classes are near each other.
+
+    With the same seed, they are the same for all losses.
+    """
+    return replace(recipe, arguments={**recipe.arguments, "class_codes": "assigned"})
+
+
+FROM_CLASS_CODES: dict[str, Recipe] = {
+    "ADSH": Recipe(losses.ADSHLoss),
+    "CSQ": Recipe(losses.CSQLoss),
+    "DADH": Recipe(losses.DADHLoss, networks=2),
+    "DAPH": Recipe(losses.DAPHLoss, networks=2, sum_codes=False),
+    "DSDH": Recipe(losses.DSDHLoss),
+    "OrthoHash": Recipe(losses.OrthoHashLoss, bound="none"),
+    "fixed codes": Recipe(FixedCodesLoss),
+}
+"""Losses that start from class codes in no order, each of which has a row with assigned ones too.
+DSAH assigns them by default."""
+
 METHODS: dict[str, Method] = {
     FLOAT_FEATURES: float_features,
     "ITQ": partial(fit_baseline, baselines.ITQ),
     "KSH": partial(fit_baseline, baselines.KSH),
     "SDH": partial(fit_baseline, baselines.SDH),
     "FastHash": partial(fit_baseline, baselines.FastHash),
-    "ADSH": Recipe(losses.ADSHLoss),
     "ADSQ": Recipe(losses.ADSQLoss, networks=2),
-    "CSQ": Recipe(losses.CSQLoss),
     "CRH": Recipe(losses.CRHLoss, bound="none", schedules=crh_centers),
-    "DADH": Recipe(losses.DADHLoss, networks=2),
-    "DAPH": Recipe(losses.DAPHLoss, networks=2, sum_codes=False),
     "DCWH": Recipe(losses.DCWHLoss, bound="none", schedules=dcwh_stages),
     "DFH": Recipe(losses.DFHLoss),
     "DHN": Recipe(losses.DHNLoss),
@@ -29,15 +48,17 @@ METHODS: dict[str, Method] = {
     "DPSH": Recipe(losses.DPSHLoss, bound="none"),
     "DSAHA": Recipe(losses.DSAHALoss),
     "DSAH": Recipe(losses.DSAHLoss),
-    "DSDH": Recipe(losses.DSDHLoss),
     "DTSH": Recipe(losses.DTSHLoss, bound="none"),
     "GreedyHash": Recipe(losses.GreedyHashLoss, bound="none"),
     "HashNet": Recipe(losses.HashNetLoss, bound="scaled_tanh", schedules=continuation),
     "HyP2": Recipe(losses.HyP2Loss),
-    "OrthoHash": Recipe(losses.OrthoHashLoss, bound="none"),
     "DSAH kappa=10 rho=0": Recipe(
-        losses.DSAHLoss, arguments={"inner_product_weight": 10.0, "class_share": 0.0}
+        losses.DSAHLoss,
+        arguments={"inner_product_weight": 10.0, "class_share": 0.0, "class_codes": "spread"},
     ),
+    "DSAH spread": Recipe(losses.DSAHLoss, arguments={"class_codes": "spread"}),
+    **FROM_CLASS_CODES,
+    **{f"{name} assigned": assigned(recipe) for name, recipe in FROM_CLASS_CODES.items()},
 }
 """Methods of the library. A `Recipe` trains networks; the others take features as they are."""
 

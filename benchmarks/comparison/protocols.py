@@ -82,7 +82,9 @@ PROTOCOLS = {
     "1k/54k": Protocol(
         "100 queries and 500 training images a class, which are not searched", 100, 500, False
     ),
+    "1k/15k": Protocol("10 queries and 100 training images a class, from the database", 10, 100),
     "10k/50k": Protocol("the test images are queries, trained on all others", None),
     "10%/90%": Protocol("one image in ten is a query, trained on all others", 0.1),
 }
-"""Names and sizes are those of CIFAR-10; other data sets are split by the same rule."""
+"""Names and sizes are those of CIFAR-10, and of `1k/15k` those of 16,000 images of CIFAR-100; other
+data sets are split by the same rule."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 MEAN_AP = "mean_average_precision"
 SCORES = {
     MEAN_AP: "mAP@all",
+    "mean_average_precision_of_unseen": "mAP over unseen images alone",
     "mean_average_precision_at_5000": "mAP@5000",
     "precision_within_radius_2": "P@H≤2",
 }
@@ -78,6 +79,10 @@ class Cells:
             if of == method and length in (code_length, None) and name in record
         ]
 
+    def have(self, name: str) -> bool:
+        """Return whether any record has this value."""
+        return any(name in record for record in self.records.values())
+
     def has_bits(self, method: str) -> bool:
         """Return whether the method has codes at all."""
         return any(of == method and length is not None for of, length, _ in self.records)
@@ -108,6 +113,8 @@ def to_markdown(records: Iterable[Record], images: str | None = None) -> str:
         if images is not None:
             lines += [f"![mAP over code length]({images}/{setting.file_name}.png)", ""]
         for name, title in SCORES.items():
+            if not cells.have(name):
+                continue
             lines += [f"{title}, {_seeds(cells)}:", "", *score_table(cells, name), ""]
         lines += [f"Costs at {cells.code_lengths[-1]} bits:", "", *cost_table(cells), ""]
     return "\n".join(lines)

@@ -1,5 +1,6 @@
 """Codes of classes: codes that lie far apart, and which class gets which."""
 
+from pml_hashing.centers.assigned import assigned_codes
 from pml_hashing.centers.assignment import assign_codes
 from pml_hashing.centers.constrained import minimal_distance, semantic_centers, separated_centers
 from pml_hashing.centers.hadamard_codes import hadamard, hash_centers
@@ -9,6 +10,7 @@ from pml_hashing.centers.spread import smallest_distance, spread_codes
 
 __all__ = [
     "assign_codes",
+    "assigned_codes",
     "class_similarity",
     "gather_features",
     "hadamard",

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from pml_hashing._checks import (
+    check,
     check_at_least,
     check_choice,
-    check_finite,
     check_label_values,
     check_labels,
 )
 from pml_hashing._eval_mode import eval_mode
+from pml_hashing.codes import bits_to_signs
 from pml_hashing.solvers import class_sums, label_counts, label_sums, ridge
 
 FOLDS = 5
@@ -24,6 +25,8 @@ SHARPNESS = 12.0
 SHRINKAGE = 0.1
 """Part of the mean variance that is added to all, where there are few samples for the features."""
 SCORES_OF_A_BLOCK = 2**22
+MOST_FEATURES = 4096
+"""Wider features, such as images as they are, are gathered as sums: see `narrow`."""
 
 Similarity: TypeAlias = Literal["confusion", "means"]
 
@@ -98,7 +101,7 @@ def _check(features: Tensor, labels: Tensor, num_classes: int, method: str) -> N
         raise ValueError(
             f"Expected `features` of shape (n, width), not empty, got {tuple(features.shape)}."
         )
-    check_finite(features, "features")
+    check(features.isfinite().all(), "finite values in `features`", "NaN or infinity")
     check_labels(labels, features, "labels")
     check_label_values(labels, num_classes, "labels")
     check_choice(method, ("confusion", "means"), "method")
@@ -190,7 +193,9 @@ def gather_features(
 
     Args:
         model: Maps inputs to features `(batch_size, width)`, such as the trunk of a model. It
-            runs in eval mode.
+            runs in eval mode. More dimensions are flattened, and more than 4,096 features summed in
+            groups, with random signs that are always the same: distances and products stay
+            about as they are.
         batches: Inputs and labels, such as a `DataLoader`; more entries are left aside.
         most: Samples that are kept, drawn at random from all: memory does not grow with the data
             set.
@@ -205,14 +210,14 @@ def gather_features(
 
     Examples:
         >>> import torch
-        >>> from pml_hashing.centers import assign_codes, class_similarity, gather_features
-        >>> from pml_hashing.centers import spread_codes
+        >>> from pml_hashing.centers import gather_features
         >>> from pml_hashing.losses import CSQLoss
         >>> trunk = torch.nn.Identity()
-        >>> images, labels = torch.randn(60, 4), torch.arange(60) % 3
-        >>> features, labels = gather_features(trunk, [(images, labels)])
-        >>> alike = class_similarity(features, labels, num_classes=3)
-        >>> loss_func = CSQLoss(3, 16, class_codes=assign_codes(spread_codes(3, 16), alike))
+        >>> batches = [(torch.randn(60, 4), torch.arange(60) % 3)]
+        >>> loss_func = CSQLoss(3, 16, class_codes="assigned")
+        >>> loss_func.use_features(*gather_features(trunk, batches))
+        >>> loss_func.wants_features
+        False
     """
     check_at_least(most, 1, "most")
     device = next((part.device for part in model.parameters()), None)
@@ -220,7 +225,7 @@ def gather_features(
     kept: list[tuple[Tensor, Tensor, Tensor]] = []
     with eval_mode(model):
         for inputs, labels, *_ in batches:
-            features = model(inputs if device is None else inputs.to(device)).float()
+            features = narrow(model(inputs if device is None else inputs.to(device)))
             keys = torch.rand(len(features), generator=generator, device="cpu")
             kept.append((keys.to(features.device), features, labels.to(features.device)))
             if sum(len(keys) for keys, *_ in kept) > 2 * most:
@@ -238,3 +243,20 @@ def _with_least_keys(
     keys, features, labels = (torch.cat(parts) for parts in zip(*kept, strict=True))
     rows = keys.argsort(stable=True)[:most].sort().values
     return keys[rows], features[rows], labels[rows]
+
+
+def narrow(features: Tensor) -> Tensor:
+    """Return features as float32 rows of at most `MOST_FEATURES`, into which more are summed.
+
+    Each feature is added to one place, with one sign, both drawn once and for all: memory is that
+    of the batch, and the expected product of two rows is that of the whole ones.
+    """
+    features = features.flatten(start_dim=1).float()
+    width = features.shape[1]
+    if width <= MOST_FEATURES:
+        return features
+    generator = torch.Generator("cpu").manual_seed(0)
+    places = torch.randint(MOST_FEATURES, (width,), generator=generator, device="cpu")
+    signs = bits_to_signs(torch.randint(2, (width,), generator=generator, device="cpu"))
+    sums = features.new_zeros(len(features), MOST_FEATURES)
+    return sums.index_add_(1, places.to(sums.device), features * signs.to(sums))

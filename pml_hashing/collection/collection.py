@@ -2,22 +2,24 @@
 
 import copy
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias, Unpack, overload
 
 import torch
 from torch import Tensor, nn
 
-from pml_hashing._checks import check_integer
+from pml_hashing._checks import check_codes, check_integer
+from pml_hashing.collection.contents import Contents
 from pml_hashing.collection.duplicates import DuplicateGroups, find_duplicates
 from pml_hashing.collection.encoding import CollectionEncoder, Transform
 from pml_hashing.collection.folders import MODEL_FOLDER, check_new, writing
-from pml_hashing.collection.labels import FOLDERS, KEEP, Labels, Row
-from pml_hashing.collection.searching import Request, Search, to_queries
-from pml_hashing.collection.snapshot import Manifest, Rerank, Snapshot
+from pml_hashing.collection.labels import Labels, remembered
+from pml_hashing.collection.matches import Match
+from pml_hashing.collection.searching import Options, Request, Search, to_queries
+from pml_hashing.collection.snapshot import Manifest, Snapshot
 from pml_hashing.collection.sync import Sync, SyncOptions, SyncReport
-from pml_hashing.datasets import list_images
+from pml_hashing.datasets import ImageLike, list_images
 from pml_hashing.models import HashingModel, TwoNetworkHashingModel
 from pml_hashing.models.encoding import OnUnreadable, fingerprint
 
@@ -28,7 +30,7 @@ MODELS: dict[str, type[HashingModel] | type[TwoNetworkHashingModel]] = {
 }
 
 
-class Collection:
+class Collection(Contents):
     """Images of a folder and their codes, kept in step with it, and searched by name.
 
     A collection is a folder on disk: the model, packed codes with names and metadata, and what each
@@ -62,10 +64,10 @@ class Collection:
         >>> photos = Collection.create(folder / "photos.codes", model)
         >>> print(photos.sync(folder, labels="folders", progress=False))
         3 added, 0 changed, 0 renamed, 0 removed, 0 unchanged, 3 encoded, 0 unreadable, 3 ignored
-        >>> best = photos.search(folder / "shoe/a.png", k=1)[0]
-        >>> best.name, best.distance, best.labels
-        ('shoe/a.png', 0, ('shoe',))
-        >>> [match.name for match in photos.search("hat/c.png", where={"label": "shoe"})]
+        >>> (match,) = photos.search(folder / "hat/c.png", where={"label": "hat"})
+        >>> match.name, match.distance, match.labels
+        ('hat/c.png', 0, ('hat',))
+        >>> sorted(match.name for match in photos.similar("hat/c.png"))
         ['shoe/a.png', 'shoe/b.png']
     """
 
@@ -77,7 +79,7 @@ class Collection:
         transform: Transform | None = None,
     ) -> None:
         self.folder, self.model = Path(folder), model
-        self._snapshot = Snapshot.read(self.folder)
+        super().__init__(Snapshot.read(self.folder))
         manifest = self._snapshot.manifest
         if manifest.model != fingerprint(model):
             raise ValueError(
@@ -248,12 +250,12 @@ class Collection:
         check_integer(batch_size, 1, "batch_size")
         options = SyncOptions(batch_size, num_workers, allow_outside, progress)
         with writing(self.folder, timeout):
-            snapshot = self._latest()
-            root = self._root(snapshot) if images is None else Path(images)
+            snapshot = self._snapshot.latest()
+            root = snapshot.root if images is None else Path(images)
             if not root.is_dir():
                 raise FileNotFoundError(f"Expected `images` to be a folder of images, got {root}.")
             labels = snapshot.manifest.labels if labels is None else labels
-            source = _remembered(labels)
+            source = remembered(labels)
             run = Sync(snapshot, self._encoder, root.resolve(), options)
             self._snapshot, report = run.run(labels if source is None else source, source)
         return report
@@ -265,20 +267,23 @@ class Collection:
             FileNotFoundError: If the collection is gone.
             ValueError: If a file of it is damaged, or it was made anew with another model.
         """
-        latest = self._latest()
+        latest = self._snapshot.latest()
         is_new, self._snapshot = latest is not self._snapshot, latest
         return is_new
 
+    @overload
     def search(
-        self,
-        query: Any,
-        k: int | None = None,
-        *,
-        radius: int | None = None,
-        where: Mapping[str, object] | None = None,
-        rerank: Rerank | None = None,
-        num_candidates: int = 100,
-    ) -> Any:
+        self, query: list[Any] | tuple[Any, ...], k: int | None = None, **options: Unpack[Options]
+    ) -> list[list[Match]]: ...
+
+    @overload
+    def search(
+        self, query: ImageLike, k: int | None = None, **options: Unpack[Options]
+    ) -> list[Match]: ...
+
+    def search(
+        self, query: Any, k: int | None = None, **options: Unpack[Options]
+    ) -> list[Match] | list[list[Match]]:
         """Return the nearest images of a query, the nearest first, ties by name.
 
         Args:
@@ -287,12 +292,14 @@ class Collection:
                 is no file of this path, which is then not among its own neighbours. Or several, as
                 a list or as one array or tensor with a first dimension.
             k: How many, at most: 10 if neither `k` nor `radius` is given.
-            radius: Largest distance in bits, inclusive.
-            where: A condition, as of `HammingKNN.search`: `{"label": "shoe"}`, or a list of values.
-                An image with several labels matches each.
-            rerank: Order the `num_candidates` nearest anew by the real code of the query and their
-                bits (`"asymmetric"`), or their real codes (`"vectors"`, if they are kept).
-            num_candidates: How many are ordered anew.
+            **options: Any of these:
+
+                - `radius`: largest distance in bits, inclusive;
+                - `where`: a condition, as of `HammingKNN.search`: `{"label": "shoe"}`, or a list of
+                  values. An image with several labels matches each;
+                - `rerank`: order the `num_candidates` (100) nearest anew by the real code of the
+                  query and their bits (`"asymmetric"`) or their real codes (`"vectors"`, if they
+                  are kept).
 
         Returns:
             A list of `Match`; of several queries, a list of such lists. There are fewer than `k` if
@@ -305,21 +312,24 @@ class Collection:
             ValueError: If a number is out of range, there is no such column, or no vectors to
                 re-rank by, or `radius` is given with `rerank`.
         """
-        request = Request(k, radius, where, rerank, num_candidates)
+        request = Request(k, **options)
         queries, is_one = to_queries(query)
-        matches = self._search().find(queries, request)
+        matches = Search(self._snapshot, self._encoder).find(queries, request)
         return matches[0] if is_one else matches
 
+    @overload
     def similar(
-        self,
-        name: str | Sequence[str],
-        k: int | None = None,
-        *,
-        radius: int | None = None,
-        where: Mapping[str, object] | None = None,
-        rerank: Rerank | None = None,
-        num_candidates: int = 100,
-    ) -> Any:
+        self, name: str, k: int | None = None, **options: Unpack[Options]
+    ) -> list[Match]: ...
+
+    @overload
+    def similar(
+        self, name: list[str] | tuple[str, ...], k: int | None = None, **options: Unpack[Options]
+    ) -> list[list[Match]]: ...
+
+    def similar(
+        self, name: str | Sequence[str], k: int | None = None, **options: Unpack[Options]
+    ) -> list[Match] | list[list[Match]]:
         """Return what is nearest to an image of the collection, without that image itself.
 
         As `search`, but what is not the name of an image is never looked for on the disk: for names
@@ -328,10 +338,7 @@ class Collection:
         Args:
             name: The name of an image, or several.
             k: As of `search`.
-            radius: As of `search`.
-            where: As of `search`.
-            rerank: As of `search`.
-            num_candidates: As of `search`.
+            **options: As of `search`.
 
         Returns:
             A list of `Match`; of several names, a list of such lists.
@@ -340,10 +347,41 @@ class Collection:
             KeyError: If there is no such image.
             ValueError: As `search`.
         """
-        request = Request(k, radius, where, rerank, num_candidates)
-        is_one = isinstance(name, str)
-        matches = self._search().similar([name] if is_one else name, request)
-        return matches[0] if is_one else matches
+        request = Request(k, **options)
+        names = [name] if isinstance(name, str) else name
+        matches = Search(self._snapshot, self._encoder).similar(names, request)
+        return matches[0] if isinstance(name, str) else matches
+
+    def encode(self, pictures: Sequence[ImageLike]) -> Tensor:
+        """Return the real codes of pictures, `(n, code_length)`, which `search_codes` takes.
+
+        Raises:
+            TypeError: If one is no picture.
+            UnreadableImageError: If one does not decode.
+            ValueError: If there is none.
+        """
+        if not len(pictures):
+            raise ValueError("Expected `pictures` with at least one, got none.")
+        return self._encoder.queries(pictures)
+
+    def search_codes(
+        self, codes: Tensor, k: int | None = None, **options: Unpack[Options]
+    ) -> list[list[Match]]:
+        """Return what is nearest to codes that the model gave before.
+
+        Args:
+            codes: As `encode` returns them.
+            k: As of `search`.
+            **options: As of `search`.
+
+        Returns:
+            For each of them a list of `Match`.
+
+        Raises:
+            ValueError: As `search`, or if `codes` are of another shape.
+        """
+        check_codes(codes, "codes", self.code_length)
+        return Search(self._snapshot, self._encoder).near(codes, Request(k, **options))
 
     def duplicates(self, radius: int) -> DuplicateGroups:
         """Return groups of near-duplicates: images that are linked by distances within `radius`.
@@ -370,116 +408,5 @@ class Collection:
         )
         return DuplicateGroups(groups)
 
-    def __len__(self) -> int:
-        return self._snapshot.manifest.count
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._snapshot.row_of
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
-
-    @property
-    def names(self) -> list[str]:
-        """The names of all images, sorted."""
-        return list(self._snapshot.names)
-
-    @property
-    def code_length(self) -> int:
-        """Number of bits."""
-        return self._snapshot.manifest.code_length
-
-    @property
-    def columns(self) -> dict[str, type | None]:
-        """The columns of metadata and the types of their values."""
-        return self._snapshot.knn().columns
-
-    @property
-    def images(self) -> Path:
-        """The folder of the images, as of the last sync.
-
-        Raises:
-            ValueError: If there was none.
-        """
-        return self._root(self._snapshot)
-
-    @property
-    def generation(self) -> int:
-        """A number that grows with each change."""
-        return self._snapshot.manifest.generation
-
-    def path(self, name: str) -> Path:
-        """Return the file of an image.
-
-        Raises:
-            KeyError: If there is no such image.
-        """
-        self._snapshot.row(name)
-        return self._root(self._snapshot) / name
-
-    def metadata(self, name: str) -> Row:
-        """Return the value of an image in each column.
-
-        Raises:
-            KeyError: If there is no such image.
-        """
-        snapshot = self._snapshot
-        row = snapshot.row(name)
-        return {column: values[row] for column, values in snapshot.columns.items()}
-
-    def codes(self, names: Iterable[str] | None = None) -> Tensor:
-        """Return packed codes of images, uint8 `(n, ceil(code_length / 8))`. All if `None`.
-
-        Raises:
-            KeyError: If there is no such image.
-        """
-        snapshot = self._snapshot
-        packed_codes = torch.from_numpy(snapshot.codes(packed=True))
-        return (
-            packed_codes if names is None else packed_codes[[snapshot.row(name) for name in names]]
-        )
-
-    def count(self, where: Mapping[str, object] | None = None) -> int:
-        """Return how many images match a condition, as of `search`.
-
-        Raises:
-            TypeError: If a value cannot be in its column.
-            ValueError: If there is no such column.
-        """
-        snapshot = self._snapshot
-        return snapshot.knn().count(snapshot.to_where(where))
-
-    def counts(self, column: str = "label") -> dict[str | int | float | bool, int]:
-        """Return how many images have each value of a column, and each label.
-
-        Raises:
-            ValueError: If there is no such column.
-        """
-        return self._snapshot.counts(column)
-
     def __repr__(self) -> str:
         return f"Collection({str(self.folder)!r}, {len(self):,} images, {self.code_length} bits)"
-
-    def _search(self) -> Search:
-        snapshot = self._snapshot
-        return Search(snapshot, self._encoder, Path(snapshot.manifest.images or ""))
-
-    def _latest(self) -> Snapshot:
-        manifest, held = Manifest.read(self.folder), self._snapshot.manifest
-        if manifest == held:
-            return self._snapshot
-        if manifest.model != held.model:
-            raise ValueError(f"Expected {self.folder} with its model, got another: open it anew.")
-        return Snapshot.read(self.folder)
-
-    def _root(self, snapshot: Snapshot) -> Path:
-        if snapshot.manifest.images is None:
-            raise ValueError(f"Expected `images` in the first sync of {self.folder}, got None.")
-        return Path(snapshot.manifest.images)
-
-
-def _remembered(labels: Labels) -> str | None:
-    """Return where labels come from, if later syncs look there again."""
-    if labels is None or labels == KEEP or isinstance(labels, Mapping):
-        return None
-    return FOLDERS if labels == FOLDERS else str(Path(labels).resolve())

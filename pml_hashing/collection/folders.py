@@ -1,14 +1,15 @@
 """The folder of a collection: where one can be made, and who may write in it."""
 
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from pml_hashing._locks import LockedError, locked_file
 from pml_hashing.collection.snapshot import MANIFEST
 
 MODEL_FOLDER, LOCK = "model", ".lock"
+SECONDS_BETWEEN_TRIES = 0.05
 
 
 def check_new(folder: Path) -> None:
@@ -29,17 +30,19 @@ def writing(folder: Path, timeout: float) -> Iterator[None]:
     """Lock a collection for writing.
 
     Raises:
-        TimeoutError: If another process has it locked for so many seconds.
+        TimeoutError: If another process or thread has it locked for so many seconds.
     """
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=timeout)
-    except Timeout as error:
-        raise TimeoutError(
-            f"Expected {folder} free to write within {timeout:g} seconds, got another process "
-            "that writes: `timeout` waits for it."
-        ) from error
-    try:
+    end = time.monotonic() + timeout
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(locked_file(folder / LOCK))
+                break
+            except LockedError as error:
+                if timeout >= 0 and time.monotonic() >= end:
+                    raise TimeoutError(
+                        f"Expected {folder} free to write within {timeout:g} seconds, got another "
+                        "process that writes: `timeout` waits for it."
+                    ) from error
+                time.sleep(SECONDS_BETWEEN_TRIES)
         yield
-    finally:
-        lock.release()

@@ -144,3 +144,10 @@ def _to_name(text: str, folder: Path, root: Path, names: set[str]) -> str:
         return text
     path = os.path.relpath(folder.resolve() / text, root)
     return Path(path).as_posix()
+
+
+def remembered(labels: Labels) -> str | None:
+    """Return where labels come from, if later syncs look there again."""
+    if labels is None or labels == KEEP or isinstance(labels, Mapping):
+        return None
+    return FOLDERS if labels == FOLDERS else str(Path(labels).resolve())

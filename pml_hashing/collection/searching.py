@@ -4,7 +4,7 @@ import os
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -20,6 +20,15 @@ from pml_hashing.datasets import ImageLike
 DEFAULT_K = 10
 
 
+class Options(TypedDict, total=False):
+    """The options of a search. `Collection.search` documents them."""
+
+    radius: int | None
+    where: Mapping[str, object] | None
+    rerank: Rerank | None
+    num_candidates: int
+
+
 @dataclass(frozen=True)
 class Request:
     """What is asked for. `Collection.search` documents it.
@@ -29,11 +38,11 @@ class Request:
         ValueError: If a value is out of range, or `radius` is given with `rerank`.
     """
 
-    k: int | None
-    radius: int | None
-    where: Mapping[str, object] | None
-    rerank: Rerank | None
-    num_candidates: int
+    k: int | None = None
+    radius: int | None = None
+    where: Mapping[str, object] | None = None
+    rerank: Rerank | None = None
+    num_candidates: int = 100
 
     def __post_init__(self) -> None:
         if self.k is not None:
@@ -53,12 +62,10 @@ class Search:
     Attributes:
         snapshot: The state.
         encoder: Makes codes of pictures.
-        root: The folder of the images.
     """
 
     snapshot: Snapshot
     encoder: CollectionEncoder
-    root: Path
 
     def find(self, queries: Sequence[Any], request: Request) -> list[list[Match]]:
         """Return what is near pictures, or images that are named where there is no such file.
@@ -79,6 +86,10 @@ class Search:
         for name in names:
             self.snapshot.row(name)
         return self._near(self._codes([], names), names, request)
+
+    def near(self, codes: Tensor, request: Request) -> list[list[Match]]:
+        """Return what is near real codes."""
+        return self._near(codes, [None] * len(codes), request)
 
     def _name_of(self, query: object) -> str | None:
         """Return the name of an image of the collection, `None` for a picture."""
@@ -103,10 +114,12 @@ class Search:
         return codes
 
     def _codes_of_names(self, names: list[str]) -> Tensor:
-        records = self.snapshot.knn().get(names)
+        distinct = list(dict.fromkeys(names))
+        rows = [distinct.index(name) for name in names]
+        records = self.snapshot.knn().get(distinct)
         if records.vectors is not None:
-            return records.vectors
-        return unpack(records.packed_codes, self.encoder.code_length)
+            return records.vectors[rows]
+        return unpack(records.packed_codes, self.encoder.code_length)[rows]
 
     def _near(
         self, codes: Tensor, names: Sequence[str | None], request: Request
@@ -129,11 +142,11 @@ class Search:
 
     def _to_matches(self, ids: list[Hashable], distances: Tensor, own: str | None) -> list[Match]:
         columns, row_of = self.snapshot.columns, self.snapshot.row_of
-        matches = []
+        root, matches = self.snapshot.root, []
         for name, distance in zip(map(str, ids), distances.tolist(), strict=True):
             if name != own:
                 metadata = {column: values[row_of[name]] for column, values in columns.items()}
-                matches.append(Match(name, self.root / name, distance, metadata))
+                matches.append(Match(name, root / name, distance, metadata))
         return matches
 
 

@@ -12,12 +12,12 @@ from typing import Any, Literal, NamedTuple, Self, TypeAlias
 import numpy as np
 import torch
 
-from pml_hashing._files import write_atomically
+from pml_hashing._files import open_file, write_atomically
 from pml_hashing._tensor_files import read_tensors, write_tensors
 from pml_hashing.code_file import from_json_tensor, json_tensor
 from pml_hashing.codes import packed_length
 from pml_hashing.collection.files import Content, FileState
-from pml_hashing.collection.labels import LABEL, Metadata, labels_of
+from pml_hashing.collection.labels import LABEL, Metadata, Value, labels_of
 from pml_hashing.search import HammingKNN, MemoryStore, Records
 
 Rerank: TypeAlias = Literal["asymmetric", "vectors"]
@@ -117,7 +117,8 @@ class Files:
         """
         try:
             expected = FILES_FORMAT | {"generation": str(generation)}
-            tensors, _ = read_tensors(path, expected)
+            with open_file(path, "a file of Collection.sync") as file:
+                tensors, _ = read_tensors(file, expected)
             states = [FileState(*row) for row in tensors["states"].tolist()]
             digests = tensors["digests"].numpy()
             sizes = tensors["sizes"].tolist()
@@ -198,6 +199,31 @@ class Snapshot:
                 if Manifest.read(folder).generation == manifest.generation:
                     raise
 
+    def latest(self) -> "Snapshot":
+        """Return the present state: this one, if it still is.
+
+        Raises:
+            FileNotFoundError: If the collection is gone.
+            ValueError: If a file of it is damaged, or it was made anew with another model.
+        """
+        manifest, held = Manifest.read(self.folder), self.manifest
+        if manifest == held:
+            return self
+        if manifest.model != held.model:
+            raise ValueError(f"Expected {self.folder} with its model, got another: open it anew.")
+        return Snapshot.read(self.folder)
+
+    @property
+    def root(self) -> Path:
+        """The folder of the images.
+
+        Raises:
+            ValueError: If there was no sync.
+        """
+        if self.manifest.images is None:
+            raise ValueError(f"Expected `images` in the first sync of {self.folder}, got None.")
+        return Path(self.manifest.images)
+
     def knn(self, rerank: Rerank | None = None, num_candidates: int = 100) -> HammingKNN:
         """Return a search in the codes."""
         options: dict[str, Any] = {"rerank": rerank, "num_candidates": num_candidates}
@@ -262,16 +288,22 @@ class Snapshot:
                 counts[label] += count
         return dict(sorted(counts.items()))
 
-    def to_where(self, where: Mapping[str, object] | None) -> dict[str, object] | None:
+    @cached_property
+    def label_values(self) -> set[Value]:
+        """All values of the column of labels, each once."""
+        return set(self.columns.get(LABEL, ()))
+
+    def to_where(self, where: Mapping[str, object] | None) -> Mapping[str, object] | None:
         """Return a condition in which a label stands for all sets of labels that have it."""
-        if where is None or not isinstance(where, Mapping) or LABEL not in where:
-            return None if where is None else dict(where)
+        if not isinstance(where, Mapping) or LABEL not in where or LABEL not in self.columns:
+            return where  # for the search, which refuses what is wrong
         wanted = where[LABEL]
         many = isinstance(wanted, list | tuple | set | frozenset)
         labels = set(wanted) if many else {wanted}  # pyright: ignore[reportArgumentType]
-        held = set(self.columns.get(LABEL, ()))
         sets = [
-            value for value in held if value in labels or not labels.isdisjoint(labels_of(value))
+            value
+            for value in self.label_values
+            if value in labels or not labels.isdisjoint(labels_of(value))
         ]
         sets += [label for label in labels if not isinstance(label, str | None)]  # are refused
         return {**where, LABEL: sorted(sets, key=str)} if LABEL in self.columns else dict(where)

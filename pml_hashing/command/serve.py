@@ -55,7 +55,7 @@ def serve(
     try:
         import uvicorn
 
-        from pml_hashing.serve import create_app  # pyright: ignore[reportMissingImports]
+        from pml_hashing.serve import create_app
     except ImportError as error:
         raise ImportError(
             f'The page needs more packages: pip install "pml-hashing[serve]" ({error})'

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -11,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from pml_hashing._checks import check_label_values
+from pml_hashing._files import open_file
 from pml_hashing.datasets._base import LabelledImages, Transform
 from pml_hashing.datasets.loading import load_image
 
@@ -76,18 +76,17 @@ class ImageArrays(LabelledImages):
             FileNotFoundError: If there is no such file.
             ValueError: If it is another kind of file. Nothing in it is unpickled.
         """
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"Expected `path` to be an .npz file of images, got {path}.")
-        try:
-            with Path(path).open("rb") as opened, np.load(opened) as file:  # numpy may not close it
-                images, labels = file["images"], file["labels"]
-                classes = file["classes"].tolist() if "classes" in file else None
-            return cls(images, labels, transform=transform, classes=classes)
-        except Exception as error:  # zip archives and arrays have errors of many kinds
-            raise ValueError(
-                "Expected an .npz file with the arrays images and labels, "
-                f"got {path} ({type(error).__name__}: {error})"
-            ) from error
+        with open_file(path, "`path` to be an .npz file of images") as opened:
+            try:
+                with np.load(opened) as file:
+                    images, labels = file["images"], file["labels"]
+                    classes = file["classes"].tolist() if "classes" in file else None
+                return cls(images, labels, transform=transform, classes=classes)
+            except Exception as error:  # zip archives and arrays have errors of many kinds
+                raise ValueError(
+                    "Expected an .npz file with the arrays images and labels, "
+                    f"got {path} ({type(error).__name__}: {error})"
+                ) from error
 
     def image(self, index: int) -> Image.Image:
         return load_image(self.images[index])

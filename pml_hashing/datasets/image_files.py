@@ -4,6 +4,7 @@ import copy
 import csv
 import os
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 from pathlib import Path, PurePath
 from typing import Any, Self
 
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pml_hashing._files import open_file
 from pml_hashing.datasets._base import LabelledImages, Transform
 from pml_hashing.datasets.listing import list_images
 from pml_hashing.datasets.loading import read_image
@@ -79,10 +81,10 @@ class ImageFiles(LabelledImages):
                 f"got {len(names)} and {len(labels)}."
             )
         self.names = list(names)
-        self._index_of_name: dict[str, int] = {}
+        self._index_of_path: dict[PurePath, int] = {}  # `./a.png` is `a.png`
         for index, (name, classes_of_image) in enumerate(zip(names, labels, strict=True)):
             self._check(index, name, classes_of_image)
-            self._index_of_name[name] = index
+            self._index_of_path[PurePath(name)] = index
         found = {label for classes_of_image in labels for label in classes_of_image}
         known = sorted(found) if classes is None else list(classes)
         if not found <= set(known):
@@ -154,7 +156,8 @@ class ImageFiles(LabelledImages):
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If it is not such a table, or a row of it is wrong: the message says which.
+            ValueError: If it is not such a table, has a column twice, or a row of it is wrong: the
+                message says which.
         """
         rows = _read_rows(Path(path), (path_column, label_column or path_column))
         names = [name for name, _ in rows]
@@ -200,7 +203,7 @@ class ImageFiles(LabelledImages):
             raise ValueError(f"Expected readable images in {self.folder}, got none.")
         images = copy.copy(self)
         images.names, images.labels = [self.names[place] for place in places], self.labels[places]
-        images._index_of_name = {name: index for index, name in enumerate(images.names)}
+        images._index_of_path = {PurePath(name): i for i, name in enumerate(images.names)}
         return images
 
     def index(self, name: str) -> int:
@@ -209,11 +212,11 @@ class ImageFiles(LabelledImages):
         Raises:
             KeyError: If there is no such image.
         """
-        if name not in self._index_of_name:
+        if PurePath(name) not in self._index_of_path:
             raise KeyError(
                 f"Expected the name of an image, such as {self.names[0]!r}, got {name!r}."
             )
-        return self._index_of_name[name]
+        return self._index_of_path[PurePath(name)]
 
     def _check(self, index: int, name: str, labels: Sequence[str]) -> None:
         where = f"for image {index}, {name!r}"
@@ -222,8 +225,8 @@ class ImageFiles(LabelledImages):
             raise ValueError(
                 f"Expected a path that stays in the folder {where}: `allow_outside` allows others."
             )
-        if name in self._index_of_name:
-            first = self._index_of_name[name]
+        if PurePath(name) in self._index_of_path:
+            first = self._index_of_path[PurePath(name)]
             raise ValueError(f"Expected different images, got image {first} again {where}.")
         if isinstance(labels, str) or not all(labels):
             raise ValueError(f"Expected a list of labels, none of them empty, {where}.")
@@ -239,14 +242,25 @@ def _to_tensor(labels: Sequence[Sequence[str]], classes: list[str]) -> Tensor:
     return rows
 
 
+def _check_header(names: Sequence[str], columns: tuple[str, str]) -> None:
+    """Raise unless each of two columns is there once: of two of a name, one would be taken."""
+    missing = set(columns) - set(names)
+    if missing:
+        raise ValueError(f"it has no column {', '.join(sorted(missing))}.")
+    for column in columns:
+        if names.count(column) > 1:
+            raise ValueError(f"it has {names.count(column)} columns {column}.")
+
+
 def _read_rows(path: Path, columns: tuple[str, str]) -> list[tuple[str, str]]:
     """Return two columns of a table."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with (
+        open_file(path, "a table of images") as opened,
+        TextIOWrapper(opened, encoding="utf-8-sig", newline="") as file,
+    ):
         reader = csv.DictReader(file, strict=True)
         try:
-            missing = set(columns) - set(reader.fieldnames or ())
-            if missing:
-                raise ValueError(f"it has no column {', '.join(sorted(missing))}.")
+            _check_header(reader.fieldnames or (), columns)
             rows = []
             for row in reader:
                 if None in row or None in row.values():

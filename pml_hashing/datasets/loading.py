@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from pml_hashing._files import open_file
 from pml_hashing.datasets.unreadable import UnreadableImageError
 
 ImageLike: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | np.ndarray | Tensor
@@ -96,9 +97,8 @@ def read_bytes(path: Path, folder: Path | None = None) -> bytes:
     try:
         if folder is not None and not path.resolve().is_relative_to(folder):
             raise PermissionError(f"a link leads out of {folder}")
-        if path.exists() and not path.is_file():
-            raise OSError("it is no regular file")  # a pipe or a device may never end
-        return path.read_bytes()
+        with open_file(path, "an image") as file:
+            return file.read()
     except (OSError, RuntimeError, ValueError) as error:  # of a loop of links, of a zero in a name
         raise _unreadable(path, error) from error
 
@@ -117,6 +117,8 @@ def decode_image(content: bytes, path: str | os.PathLike[str]) -> Image.Image:
         with Image.open(BytesIO(content)) as image:
             _check_size(image)
             return to_rgb(image)
+    except UnidentifiedImageError as error:  # its message names the bytes in memory
+        raise _unreadable(path, UnidentifiedImageError("no known format of an image")) from error
     except Exception as error:  # each format has errors of its own for what is cut or changed
         raise _unreadable(path, error) from error
 

@@ -64,6 +64,10 @@ class HammingDistance(BaseDistance):
         if ref_emb is not None:
             check_codes(ref_emb, "ref_emb", query_emb.shape[1])
 
+    def get_norm(self, embeddings: Tensor, dim: int = 1, **kwargs: Any) -> Tensor:
+        """Return the norm of each code, of booleans and integers too: PML's statistics ask it."""
+        return super().get_norm(at_least_float32(embeddings), dim, **kwargs)
+
     def compute_mat(self, query_emb: Tensor, ref_emb: Tensor) -> Tensor:
         """Return the distances of all pairs, `(num_query, num_ref)`."""
         queries, refs = self._prepare(query_emb, "query_emb"), self._prepare(ref_emb, "ref_emb")

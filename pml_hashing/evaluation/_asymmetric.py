@@ -9,18 +9,52 @@ from torch import Tensor
 from pml_hashing.evaluation._retrieval import Retrieval
 
 ITEMS_AT_A_TIME = 2**14  # whose signs are held in float64
+QUERIES_AT_A_TIME = 8  # for which signs are looked up once
 DIGITS = 52  # of a float64
+SPARE_DIGITS = 10  # of an int64, beside those of a distance and its sign
+BEYOND = 2.0 ** (DIGITS + 1)  # all distances: where queries are put that are items themselves
 
 
 def group_counts(retrieval: Retrieval) -> Iterator[Tensor]:
-    """Yield for each query its items counted by group of equal distance and grade."""
+    """Yield for each query its items counted by group of equal distance and grade.
+
+    Groups in which nothing is relevant are counted as one with their neighbours: no score can tell
+    in which order such items come.
+    """
     for distances, grades in _queries(retrieval):
-        ascending, order = distances.sort()
-        _, groups = ascending[: retrieval.total].unique_consecutive(return_inverse=True)
-        kept = grades[order[: retrieval.total]].long()
-        levels = retrieval.relevance.num_levels or int(kept.max()) + 1
-        counts = torch.bincount(groups * levels + kept, minlength=(int(groups[-1]) + 1) * levels)
-        yield counts.view(1, -1, levels)
+        levels = retrieval.relevance.num_levels or int(grades.max()) + 1
+        ascending, sorted_grades = _by_distance(distances, grades, levels)
+        yield _count(ascending[: retrieval.total], sorted_grades[: retrieval.total], levels)
+
+
+def _by_distance(distances: Tensor, grades: Tensor, levels: int) -> tuple[Tensor, Tensor]:
+    """Return the distances in ascending order, int64, and the grades of these items."""
+    digits = (levels - 1).bit_length()
+    whole = distances.long()
+    if digits > SPARE_DIGITS:
+        ascending, order = whole.sort()
+        return ascending, grades[order].long()
+    keys = whole.bitwise_left_shift_(digits).bitwise_or_(grades)  # one number, sorted by itself
+    keys = keys.sort().values if keys.is_cuda else torch.from_numpy(np.sort(keys.numpy()))
+    return keys >> digits, keys.bitwise_and_(2**digits - 1)
+
+
+def _count(ascending: Tensor, grades: Tensor, levels: int) -> Tensor:
+    """Return the counters of one query, `(1, num_groups, levels)`."""
+    relevant = grades.nonzero().flatten()
+    distances, group, found = ascending[relevant].unique_consecutive(
+        return_inverse=True, return_counts=True
+    )
+    first = torch.searchsorted(ascending, distances)
+    end = torch.searchsorted(ascending, distances, right=True)
+    # Before each group that has relevant items, and after the last, those that are not.
+    counts = ascending.new_zeros(2 * len(distances) + 1, levels)
+    counts[0::2, 0] = torch.cat([first, first.new_tensor([len(ascending)])])
+    counts[2::2, 0] -= end
+    by_grade = torch.bincount(group * levels + grades[relevant], minlength=len(found) * levels)
+    counts[1::2] = by_grade.view(-1, levels)
+    counts[1::2, 0] = end - first - found
+    return counts[None]
 
 
 def orders(retrieval: Retrieval) -> Iterator[list[tuple[np.ndarray, np.ndarray]]]:
@@ -40,16 +74,16 @@ def _queries(retrieval: Retrieval) -> Iterator[tuple[Tensor, Tensor]]:
     num_queries, num_items = len(retrieval.query_codes), len(retrieval.database_codes)
     queries = whole_numbers(retrieval.query_codes)
     everything = slice(0, num_items)
-    size = max(1, retrieval.pairs_at_a_time // num_items)
+    size = max(QUERIES_AT_A_TIME, retrieval.pairs_at_a_time // num_items)
     for first in range(0, num_queries, size):
         block = queries[first : first + size]
         distances = block.new_empty(len(block), num_items)
         for start in range(0, num_items, ITEMS_AT_A_TIME):
             items = slice(start, start + ITEMS_AT_A_TIME)
             signs = retrieval.signs(retrieval.database_codes[items], torch.float64)
-            distances[:, items] = block @ signs.T.neg()
+            torch.mm(block.neg(), signs.T, out=distances[:, items])
         if retrieval.query_in_database:
-            distances.diagonal(first).fill_(torch.inf)
+            distances.diagonal(first).fill_(BEYOND)
         for query, row in enumerate(distances, start=first):
             rows = slice(query, query + 1)
             yield row, retrieval.relevance.grades(rows, everything, retrieval.device)[0]

@@ -51,7 +51,8 @@ def count_by_distance(retrieval: Retrieval) -> Tensor:
 
 def _count_classes(retrieval: Retrieval, relevance: SameClass) -> Tensor:
     """Count with the items sorted by class, so that no label is looked up for a distance."""
-    queries, query_labels = _packed(retrieval.query_codes), relevance.query_labels.cpu()
+    queries = _packed(retrieval.query_codes)
+    query_labels = relevance.query_labels.cpu().contiguous()  # PML's testers give a column
     size = retrieval.code_length + 1
     counts = retrieval.zero_counts(size, 2)
     item_slices, row_slices = _blocks(retrieval)

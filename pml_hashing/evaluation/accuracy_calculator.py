@@ -27,7 +27,8 @@ class HammingAccuracyCalculator(AccuracyCalculator):
     names: `hamming_mean_average_precision`, `hamming_mean_average_precision_at_100`,
     `hamming_precision_within_radius_2`, and so on. `get_curr_metrics` lists them.
 
-    These are computed where `include` is empty. Any of them is a valid `primary_metric` of PML's
+    These, and those that a subclass adds as PML has it (`calculate_...`, `requires_knn`), are
+    computed where `include` is empty. Any of them is a valid `primary_metric` of PML's
     `HookContainer`. PML's own metrics (`precision_at_1`, `mean_average_precision_at_r`, ...) keep
     PML's meaning, and are computed only if `include` names them. `get_accuracy` leaves the scores
     of every query in `query_scores`, and in `curves` the means over all queries of
@@ -35,9 +36,10 @@ class HammingAccuracyCalculator(AccuracyCalculator):
 
     `get_accuracy` takes packed codes (uint8), binary codes (-1 and 1), or real codes. Real codes
     are binarized first, for PML's metrics too, so that all of them score the Hamming ranking.
-    Labels are class ids `(n,)` or `(n, 1)`, or multi-hot rows `(n, num_classes)`, for which PML's
-    metrics need a `label_comparison_fn`. Where the queries are the first rows of the reference
-    (`reference=None` or `ref_includes_query=True`), each is left out of its own ranking.
+    Labels are class ids `(n,)` or `(n, 1)`, whole numbers of any dtype, or multi-hot rows
+    `(n, num_classes)`, for which PML's metrics need a `label_comparison_fn`. Where the queries are
+    the first rows of the reference (`reference=None` or `ref_includes_query=True`), each is left
+    out of its own ranking.
 
     Args:
         include: Names of the metrics to compute. All those of the table if empty.
@@ -103,10 +105,18 @@ class HammingAccuracyCalculator(AccuracyCalculator):
         self._reported = {PREFIX + name: reported for name, reported in table.items()}
         for name in self._reported:  # PML finds metrics by the names of attributes
             setattr(self, f"calculate_{name}", partial(self._summarize, name))
-        included = include if len(include) else list(self._reported)
+        included = include if len(include) else self._names_of_default_metrics()
         device = None if device is None else torch.device(device)
         options = avg_of_avgs, return_per_class, k, label_comparison_fn, device
         super().__init__(included, exclude, *options, knn_func, kmeans_func)
+
+    def _names_of_default_metrics(self) -> list[str]:
+        """Return the metrics of the table, and those that a subclass adds as PML has it."""
+        methods = [name for name in dir(self) if name.startswith("calculate_")]
+        added = [name for name in methods if not hasattr(AccuracyCalculator, name)]
+        return list(
+            dict.fromkeys([*self._reported, *(name[len("calculate_") :] for name in added)])
+        )
 
     def get_accuracy(
         self,
@@ -143,7 +153,7 @@ class HammingAccuracyCalculator(AccuracyCalculator):
         options: RankingOptions = {"ties": self.ties, "query_in_database": ref_includes_query}
         ranking = HammingRanking(*queries, *database, **options)
         functions = self.get_function_dict(include, exclude)
-        own = {name: f for name, f in functions.items() if name.startswith(PREFIX)}
+        own = {name: f for name, f in functions.items() if name in self._reported}
         scores = self._score_queries(ranking, own)
         self.query_scores = {n: v for n, v in scores.items() if not self._reported[n].summary}
         accuracies = self._get_accuracy(own, ranking=ranking, scores=scores) | self._pml_accuracy(
@@ -158,7 +168,14 @@ class HammingAccuracyCalculator(AccuracyCalculator):
 
     def _to_labels(self, array: Any) -> Any:
         labels = self._to_tensor(array)
-        return labels.squeeze(1) if isinstance(labels, Tensor) and labels.ndim == 2 else labels
+        if not isinstance(labels, Tensor):
+            return labels
+        labels = labels.squeeze(1) if labels.ndim == 2 else labels
+        if labels.ndim != 1 or not labels.is_floating_point():
+            return labels
+        # PML's two-stream tester makes class ids floats. The difference of infinite ones is NaN.
+        is_whole = bool((labels - labels.trunc() == 0).all())
+        return labels.long() if is_whole else labels
 
     def _score_queries(self, ranking: HammingRanking, names: Iterable[str]) -> dict[str, Tensor]:
         """Return our metrics of these names for every query, and keep the curves."""

@@ -5,7 +5,13 @@ from typing import Any, Literal, TypeAlias
 import torch
 from pytorch_metric_learning.distances import BaseDistance
 from pytorch_metric_learning.losses import BaseMetricLossFunction
-from pytorch_metric_learning.reducers import ClassWeightedReducer, DivisorReducer, MultipleReducers
+from pytorch_metric_learning.reducers import (
+    ClassWeightedReducer,
+    DivisorReducer,
+    MeanReducer,
+    MultipleReducers,
+    PerAnchorReducer,
+)
 from torch import Tensor, nn
 
 from pml_hashing._checks import check_codes, check_labels
@@ -142,7 +148,7 @@ class BaseHashingLoss(BaseMetricLossFunction):
         if ref_labels is not None:
             check_labels(ref_labels, ref_emb, "ref_labels")
             ref_labels = ref_labels.to(ref_emb.device)
-        check_reducer(self.reducer, labels)
+        check_reducer(self.reducer, labels, embeddings, ref_emb)
         with torch.autocast(embeddings.device.type, enabled=False):
             loss_dict = self.compute_loss(
                 embeddings, labels, indices_tuple, ref_emb, ref_labels, **extra
@@ -166,8 +172,43 @@ class BaseHashingLoss(BaseMetricLossFunction):
             reducers.get(name, reducer.default_reducer)({name: sub_loss}, embeddings, labels)
             for name, sub_loss in loss_dict.items()
         ]
+        parts = [part.reshape(()) for part in parts]  # a regularizer may return a vector of one
         with torch.autocast(embeddings.device.type, enabled=False):
             return reducer.sub_loss_reduction(torch.stack(parts), embeddings, labels)
+
+    def takes_means(self, *names: str) -> bool:
+        """Return whether all that becomes of these sub-losses is their mean, as by default.
+
+        What the losses are of, pairs or samples, then does not matter. PML's other reducers ask.
+        """
+        reducers: list[nn.Module] = [self.reducer]
+        if type(self.reducer) is MultipleReducers:
+            given = dict(self.reducer.reducers.items())
+            reducers = [given.get(name, self.reducer.default_reducer) for name in names]
+        return all(type(reducer) is MeanReducer for reducer in reducers)
+
+    @property
+    def wants_features(self) -> bool:
+        """Whether `use_features` is to be called before training: see `class_codes="assigned"`."""
+        return False
+
+    def use_features(self, features: Tensor, labels: Tensor) -> None:
+        """Give confused classes near codes, in a loss with `class_codes="assigned"`.
+
+        The trainers call it before the first round. In a loop of your own:
+        `loss_func.use_features(*gather_features(model.trunk, loader))`.
+
+        Args:
+            features: One row per sample, `(n, width)`, of the model before training: see
+                `centers.gather_features`.
+            labels: Class ids `(n,)` or multi-hot rows `(n, num_classes)`.
+
+        Raises:
+            ValueError: If the class codes of the loss are others, there are none, or training has
+                started from them; if features or labels are wrong.
+        """
+        name = type(self).__name__
+        raise ValueError(f'Expected a loss with `class_codes="assigned"`, got {name}.')
 
     def pair_loss(
         self, losses: Tensor, pairs: tuple[Tensor, Tensor], kind: Literal["pos", "neg"]
@@ -212,9 +253,17 @@ def weigh_samples(
             sub_loss["losses"] = sub_loss["losses"] * weights
 
 
-def check_reducer(reducer: nn.Module, labels: Tensor | None) -> None:
+def check_reducer(
+    reducer: nn.Module, labels: Tensor | None, embeddings: Tensor, ref_emb: Tensor
+) -> None:
     """Raise if a reducer, or one within it, would fail or weigh the losses by something else."""
     for module in reducer.modules():
+        if isinstance(module, PerAnchorReducer) and len(ref_emb) > len(embeddings):
+            raise ValueError(
+                "Expected a `reducer` other than PerAnchorReducer, which knows the pairs within a "
+                f"batch alone, for {len(embeddings)} codes and a longer `ref_emb` (such as a "
+                f"memory), got one for {len(ref_emb)}."
+            )
         if isinstance(module, DivisorReducer):
             raise ValueError(
                 "Expected a `reducer` other than DivisorReducer, as these losses have no divisor, "

@@ -1,12 +1,25 @@
-"""What the losses against one code per class share: their arguments, and three formulas."""
+"""What the losses against one code per class share: arguments, codes, and three formulas."""
+
+from typing import Literal, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pml_hashing._checks import check_at_least, check_label_values, require_labels
-from pml_hashing.centers import hash_centers, spread_codes
+from pml_hashing._checks import (
+    check,
+    check_at_least,
+    check_choice,
+    check_label_values,
+    require_labels,
+)
+from pml_hashing.centers import assigned_codes, hash_centers, spread_codes
 from pml_hashing.codes import at_least_float32, bits_to_signs
+
+ClassCodes: TypeAlias = Tensor | Literal["spread", "assigned"]
+"""Codes of the classes, `(num_classes, code_length)`; or those that lie far apart; or these, given
+to the classes by features of their samples, as soon as there are some."""
+CHOICES = ("spread", "assigned")
 
 SMALLEST_NORM = 1e-3
 """Shorter codes are divided by this: else the gradient at zero is too large for half precision."""
@@ -90,30 +103,31 @@ def unit(codes: Tensor) -> Tensor:
     return F.normalize(codes, dim=-1, eps=SMALLEST_NORM)
 
 
-def codes_of_classes(given: Tensor | None, num_classes: int, code_length: int, seed: int) -> Tensor:
+def codes_of_classes(given: ClassCodes, num_classes: int, code_length: int, seed: int) -> Tensor:
     """Return the class codes that a user gave, float32, or the hash centers of `seed`."""
     check_sizes(num_classes, code_length)
-    if given is None:
+    if isinstance(given, str):
+        check_choice(given, CHOICES, "class_codes")
         return hash_centers(num_classes, code_length, seed)
     return check_class_codes(given, num_classes, code_length)
 
 
-def codes_with_tie_code(
-    given: Tensor | None, num_classes: int, code_length: int, seed: int
-) -> Tensor:
+def codes_with_tie_code(given: ClassCodes, num_classes: int, code_length: int, seed: int) -> Tensor:
     """Return class codes and one code more, `(num_classes + 1, code_length)`.
 
     The last row breaks ties between the classes of a sample with several.
 
     Args:
         given: The class codes of a user, `(num_classes, code_length)`; then the last row is drawn.
-            If `None`, all rows are those of `spread_codes`.
+            If `"spread"` or, before there are features, `"assigned"`, all rows are those of
+            `spread_codes`.
         num_classes: Number of classes.
         code_length: Number of bits.
         seed: Seed of the codes.
     """
     check_sizes(num_classes, code_length)
-    if given is None:
+    if isinstance(given, str):
+        check_choice(given, CHOICES, "class_codes")
         return spread_codes(num_classes + 1, code_length, seed)
     return with_tie_code(check_class_codes(given, num_classes, code_length), seed)
 
@@ -127,6 +141,9 @@ def with_tie_code(class_codes: Tensor, seed: int) -> Tensor:
 
 def check_class_codes(class_codes: Tensor, num_classes: int, code_length: int) -> Tensor:
     """Return a copy, float32, or raise unless there is one code of -1 and 1 per class."""
+    if not isinstance(class_codes, Tensor):
+        known = "a torch.Tensor, or one of " + ", ".join(map(repr, CHOICES))
+        raise TypeError(f"Expected `class_codes` to be {known}, got {type(class_codes).__name__}.")
     shape = (num_classes, code_length)
     if class_codes.shape != shape or not (class_codes.abs() == 1).all():
         raise ValueError(
@@ -134,3 +151,39 @@ def check_class_codes(class_codes: Tensor, num_classes: int, code_length: int) -
             f"{tuple(class_codes.shape)} with values {class_codes.unique()[:4].tolist()} ..."
         )
     return class_codes.detach().to(torch.float32, copy=True)
+
+
+class Assignment(nn.Module):
+    """Whether the class codes of a loss are to be assigned by features, and whether they are.
+
+    A part of the loss, so that it is saved with it: a training that is resumed assigns no more.
+
+    Args:
+        class_codes: The argument of the loss.
+        seed: Seed of the codes.
+    """
+
+    is_made: Tensor
+
+    def __init__(self, class_codes: ClassCodes, seed: int) -> None:
+        super().__init__()
+        self.seed = seed
+        self.is_wanted = isinstance(class_codes, str) and class_codes == "assigned"
+        if self.is_wanted:  # the state of other losses is without it
+            self.register_buffer("is_made", torch.tensor(False))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether features are still wanted. A GPU has to wait for it."""
+        return self.is_wanted and not self.is_made.item()
+
+    @torch.no_grad()
+    def make(self, class_codes: Tensor, features: Tensor, labels: Tensor) -> None:
+        """Overwrite `class_codes`, `(num_classes, code_length)`, by those that features assign.
+
+        Raises:
+            ValueError: If the loss has other codes, or features or labels are wrong.
+        """
+        check(self.is_wanted, 'a loss with `class_codes="assigned"`', "one with other codes")
+        class_codes.copy_(assigned_codes(features, labels, *class_codes.shape, seed=self.seed))
+        self.is_made.fill_(True)

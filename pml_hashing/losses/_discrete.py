@@ -7,11 +7,16 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from pml_hashing._checks import check_at_least, check_label_values, require_labels
+from pml_hashing._checks import check, check_at_least, check_label_values, require_labels
 from pml_hashing.code_bank import CodeBank
 from pml_hashing.codes import binarize_unchecked
 from pml_hashing.losses._base import BaseHashingLoss, LossDict, codes_of_networks
-from pml_hashing.losses._classes import check_sizes, codes_with_tie_code
+from pml_hashing.losses._classes import (
+    Assignment,
+    ClassCodes,
+    check_sizes,
+    codes_with_tie_code,
+)
 from pml_hashing.losses.terms import Batch, Quadratic, Term
 from pml_hashing.pairs import IndicesTuple
 from pml_hashing.solvers import check_sweeps, dcc, label_sums
@@ -51,8 +56,9 @@ class DiscreteLoss(BaseHashingLoss):
             bank; its sub-loss is `<name>_loss`. A term of weight 0 costs nothing.
         warm_start: Discrete steps on the labels alone before a code bank is first used.
         sweeps: Sweeps over the bits in a discrete step.
-        class_codes: Codes of the classes to start from, -1 and 1, `(num_classes, code_length)`,
-            such as those of `centers.assign_codes`. Codes that lie far apart if `None`.
+        class_codes: Codes of the classes to start from. `"spread"`: codes that lie far apart.
+            `"assigned"`: such codes, near ones for confused classes, by `use_features`, which the
+            trainers call. Or codes of your own, -1 and 1, `(num_classes, code_length)`.
         seed: Seed of the codes that lie far apart.
         code_bank: The bank of data-set mode. Mini-batch mode if `None`.
         **kwargs: Arguments of PML's losses: `reducer`, `embedding_regularizer`, ...
@@ -94,7 +100,7 @@ class DiscreteLoss(BaseHashingLoss):
         *,
         warm_start: int = 0,
         sweeps: int = 1,
-        class_codes: Tensor | None = None,
+        class_codes: ClassCodes = "spread",
         seed: int = 0,
         code_bank: CodeBank | None = None,
         **kwargs: Any,
@@ -113,6 +119,7 @@ class DiscreteLoss(BaseHashingLoss):
         # The last row breaks ties between the classes of a sample with several.
         codes = codes_with_tie_code(class_codes, num_classes, code_length, seed)
         self.register_buffer("class_codes", codes)
+        self.assignment = Assignment(class_codes, seed)
         self.objective_value = float("nan")  # before the first batch
         if code_bank is not None:
             self._check_bank(code_bank)
@@ -137,6 +144,16 @@ class DiscreteLoss(BaseHashingLoss):
 
     def _sub_loss_names(self) -> list[str]:
         return [f"{name}_loss" for name in self.weights]
+
+    @property
+    def wants_features(self) -> bool:
+        bank = self.code_bank
+        return self.assignment.is_open and (bank is None or not bank.started)
+
+    def use_features(self, features: Tensor, labels: Tensor) -> None:
+        is_new = self.code_bank is None or not self.code_bank.started
+        check(is_new, "a `code_bank` that has not started from class codes yet", "one that has")
+        self.assignment.make(self.class_codes[:-1], features, labels)
 
     def forward(
         self,

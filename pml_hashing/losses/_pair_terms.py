@@ -1,6 +1,5 @@
 """What losses over the pairs and triplets of a batch share."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,24 +9,50 @@ from torch.nn import functional as F
 from pml_hashing._compat import loss_and_miner_utils as lmu
 from pml_hashing.codes import binarize_unchecked
 from pml_hashing.losses._base import BaseHashingLoss, LossDict
+from pml_hashing.losses._pair_blocks import Labels, pair_sums
+from pml_hashing.losses._similar_weight import SimilarWeight, kind_weights
+from pml_hashing.losses._triplet_blocks import Penalty, triplet_sums
 from pml_hashing.pairs import IndicesTuple, to_pairs
 
 
-def likelihood_losses(loss_func: BaseHashingLoss, logits: Tensor, pairs: IndicesTuple) -> LossDict:
-    r"""Return $\log(1 + e^{\theta_{ij}}) - s_{ij} \theta_{ij}$ of similar and of dissimilar pairs.
+def likelihood_losses(
+    loss_func: BaseHashingLoss,
+    codes: Tensor,
+    ref_codes: Tensor,
+    indices_tuple: IndicesTuple | None,
+    labels: Tensor | None,
+    ref_labels: Tensor | None,
+    similar_weight: SimilarWeight,
+) -> LossDict:
+    r"""Return $w_{ij} (\log(1 + e^{\theta_{ij}}) - s_{ij} \theta_{ij})$ of both kinds of pair.
 
     Each is scaled by the share of its kind, so that the two means add up to one over all pairs.
 
     Args:
         loss_func: The loss whose terms these are.
-        logits: The logits $\theta$ of all pairs of the batch and the reference set.
-        pairs: Similar and dissimilar pairs, as indices into `logits`.
+        codes: Codes of the batch, scaled such that the logit $\theta_{ij}$ is the inner product.
+        ref_codes: Codes of the reference set.
+        indices_tuple: Pairs of a miner. All pairs if `None`.
+        labels: Labels of the batch.
+        ref_labels: Labels of the reference set.
+        similar_weight: How $w_{ij}$ weighs similar pairs: see `kind_weights`.
     """
-    a1, p, a2, n = pairs
-    num_pairs = max(1, len(a1) + len(a2))
+    if indices_tuple is None and loss_func.takes_means("pos_loss", "neg_loss"):
+        sums = pair_sums(codes, ref_codes, Labels.of(labels, ref_labels))
+        counts = sums.num_similar.sum(), sums.num_dissimilar.sum()
+        # Their mean over the samples is that over all pairs.
+        scale = len(codes) / (counts[0] + counts[1]).clamp(min=1)
+        weights = kind_weights(similar_weight, *counts)
+        return {
+            "pos_loss": loss_func.element_loss(sums.similar * (weights[0] * scale)),
+            "neg_loss": loss_func.element_loss(sums.dissimilar * (weights[1] * scale)),
+        }
+    a1, p, a2, n = to_pairs(indices_tuple, labels, ref_labels)
+    logits, num_pairs = codes @ ref_codes.T, max(1, len(a1) + len(a2))
+    weights = kind_weights(similar_weight, *(codes.new_tensor(len(a)) for a in (a1, a2)))
     # softplus(x) = log(1 + e^x), without overflow; softplus(x) - x = softplus(-x).
-    similar = F.softplus(-logits[a1, p]) * (len(a1) / num_pairs)
-    dissimilar = F.softplus(logits[a2, n]) * (len(a2) / num_pairs)
+    similar = F.softplus(-logits[a1, p]) * (weights[0] * len(a1) / num_pairs)
+    dissimilar = F.softplus(logits[a2, n]) * (weights[1] * len(a2) / num_pairs)
     return {
         "pos_loss": loss_func.pair_loss(similar, (a1, p), "pos"),
         "neg_loss": loss_func.pair_loss(dissimilar, (a2, n), "neg"),
@@ -41,30 +66,36 @@ def quantization_losses(codes: Tensor) -> Tensor:
 
 def triplet_loss(
     loss_func: BaseHashingLoss,
-    scores: Tensor,
+    codes: Tensor,
+    ref_codes: Tensor,
     indices_tuple: IndicesTuple | None,
     labels: Tensor | None,
     ref_labels: Tensor | None,
-    function: Callable[[Tensor], Tensor],
+    penalty: Penalty,
 ) -> dict[str, Any]:
-    r"""Return one entry of the loss dict: a function of $s_{ap} - s_{an}$ for every triplet.
+    r"""Return one entry of the loss dict: the penalty of every triplet.
 
     Without triplets of a miner, all dissimilar samples of every similar pair are taken at once, and
-    the entry holds one loss a similar pair, scaled so that their mean is that over all triplets:
-    six times faster than to list the triplets.
+    the entry holds one loss a sample, or one a similar pair where the reducer or a miner asks for
+    pairs, scaled so that their mean is that over all triplets.
 
     Args:
         loss_func: The loss whose term this is.
-        scores: A number $s$ for every pair of the batch and the reference set, the larger the more
-            similar.
+        codes: Codes of the batch, such that $s$ is the inner product: the larger, the more similar.
+        ref_codes: Codes of the reference set.
         indices_tuple: Triplets, or pairs, of a miner. All triplets if `None`.
         labels: Labels of the batch.
         ref_labels: Labels of the reference set.
-        function: Of the differences, elementwise: 0 for an infinite one.
+        penalty: The penalty.
     """
+    if indices_tuple is None and loss_func.takes_means("triplet_loss"):
+        sums = triplet_sums(codes, ref_codes, Labels.of(labels, ref_labels), penalty)
+        scale = len(codes) / sums.counts.sum().clamp(min=1)
+        return loss_func.element_loss(sums.losses * scale)
+    scores = codes @ ref_codes.T
     if indices_tuple is not None and len(indices_tuple) == 3:
         a, p, n = lmu.convert_to_triplets(indices_tuple, labels, ref_labels)
-        losses = function(scores[a, p] - scores[a, n])
+        losses = penalty.value(penalty.margin - scores[a, p] + scores[a, n])
         if len(losses) == 0:
             return loss_func.zero_loss()
         return {"losses": losses, "indices": (a, p, n), "reduction_type": "triplet"}
@@ -74,6 +105,6 @@ def triplet_loss(
     num_triplets = dissimilar.sum(dim=1)[a1]
     a1, p = a1[num_triplets > 0], p[num_triplets > 0]
     # Infinitely far samples have no loss and no gradient.
-    farther = scores.masked_fill(~dissimilar, -torch.inf)
-    losses = function(scores[a1, p, None] - farther[a1]).sum(dim=1)
+    farther = (scores + penalty.margin).masked_fill(~dissimilar, -torch.inf)
+    losses = penalty.value(farther[a1] - scores[a1, p, None]).sum(dim=1)
     return loss_func.pair_loss(losses * (len(a1) / num_triplets.sum()), (a1, p), "pos")

@@ -39,8 +39,8 @@ class ADSHLoss(DiscreteLoss):
         soft_similarity: Dissimilar pairs have $S_{ij} = -r$. If `False`, -1, with which bits become
             constant unless $\gamma$ is near $K$.
         code_bank: The bank of data-set mode. Mini-batch mode if `None`.
-        **kwargs: Arguments of `DiscreteLoss` (`sweeps`, `seed`), and of PML's losses (`reducer`,
-            `embedding_regularizer`, ...).
+        **kwargs: Arguments of `DiscreteLoss` (`sweeps`, `class_codes`, `seed`), and of PML's losses
+            (`reducer`, `embedding_regularizer`, ...).
 
     Raises:
         ValueError: If a weight is negative, `sweeps` is less than 1, or the code bank is of other

@@ -7,6 +7,7 @@ from torch.nn.functional import mse_loss
 from pml_hashing.code_bank import CodeBank
 from pml_hashing.losses._classes import check_sizes
 from pml_hashing.losses._discrete import DiscreteLoss, check_weights
+from pml_hashing.losses._similar_weight import SimilarWeight
 from pml_hashing.losses.terms import (
     BitBalance,
     InnerProduct,
@@ -40,7 +41,8 @@ class ADSQLoss(DiscreteLoss):
     \end{aligned}
     $$
 
-    with $\ell_{ij}(x, z) = \log(1 + e^{x^\top z / 2}) - s_{ij}\, x^\top z / 2$ and
+    with $\ell_{ij}(x, z) = w_{ij} [\log(1 + e^{x^\top z / 2}) - s_{ij}\, x^\top z / 2]$, weights
+    $w_{ij}$ of the pairs, ours, that have a mean of 1 (`similar_weight`), and
     $B \in \{-1, 1\}^{n \times K}$, where $U$ holds the codes $u_i = \tanh f(x_i)$ of the first
     network, $V$ those of the second (`ref_emb`), $H$ the codes $h_i = g(y_i)$ of the label network,
     $B$ the learned codes (`binary_codes` of the code bank), $s_{ij}$ is 1 for similar samples and
@@ -72,12 +74,17 @@ class ADSQLoss(DiscreteLoss):
         code_length: Number of bits $K$.
         likelihood_weight: Weight $\tau$ of the likelihood.
         quantization_weight: Weight $\gamma$ of the quantization, over $n$: as in DADH.
-        balance_weight: Weight $\eta$ of the bit balance.
+        balance_weight: Weight $\eta$ of the bit balance: ours; 10 in DADH as published. As there,
+            balance must not outweigh the inner products, which lose their scale as $1 / C$.
         guidance_weight: Weight $\alpha$ of the likelihood with codes of labels.
         agreement_weight: Weight $\mu$ of the pull of codes of labels on the learned codes. The
             default is a tenth of $\gamma$.
         soft_similarity: Dissimilar pairs have $S_{ij} = -r$. If `False`, -1, with which bits become
             constant unless $\gamma$ is near $K$.
+        similar_weight: Weight of a similar pair over that of a dissimilar one in each likelihood;
+            all are scaled to a mean of 1. `"balanced"`, ours: the number of dissimilar pairs over
+            that of similar ones, in the data set or, in mini-batch mode, in the batch. 1: that of
+            DADH as published.
         bank_samples: Samples of the code bank, drawn anew in every call, whose latest codes the
             batch is paired with in the likelihood; at least $n$: all. 0: those of the batch.
         label_widths: Widths of the layers between a label and its code.
@@ -88,8 +95,8 @@ class ADSQLoss(DiscreteLoss):
             `embedding_regularizer`, ...).
 
     Raises:
-        ValueError: If a weight is negative, a width or `sweeps` is less than 1, or the code bank is
-            of other classes or bits.
+        ValueError: If a weight is negative, `similar_weight` is not positive, a width or `sweeps`
+            is less than 1, or the code bank is of other classes or bits.
 
     Note: Differences from the paper
         The paper's label network leads features of the images, too. A loss sees codes alone: a
@@ -131,10 +138,11 @@ class ADSQLoss(DiscreteLoss):
         *,
         likelihood_weight: float = 10.0,
         quantization_weight: float = 0.02,
-        balance_weight: float = 10.0,
+        balance_weight: float = 1.0,
         guidance_weight: float = 1.0,
         agreement_weight: float = 0.002,
         soft_similarity: bool = True,
+        similar_weight: SimilarWeight = "balanced",
         bank_samples: int = 0,
         label_widths: tuple[int, ...] = (4096, 512),
         fit_steps: int = 30,
@@ -158,11 +166,15 @@ class ADSQLoss(DiscreteLoss):
             seed,
             quantization=0.005,
             reconstruction=mse_loss,
+            similar_weight=similar_weight,
         )
         per_pair, per_bit = code_length**-2, 1 / code_length
         terms = {
             "inner_product": (1.0, InnerProduct(soft_similarity)),
-            "likelihood": (likelihood_weight * per_pair, PairLikelihood(bank_samples)),
+            "likelihood": (
+                likelihood_weight * per_pair,
+                PairLikelihood(bank_samples, similar_weight=similar_weight),
+            ),
             "quantization": (quantization_weight * per_bit, Quantization()),
             "balance": (balance_weight * per_bit, BitBalance()),
             "guidance": (guidance_weight * per_pair, LabelGuidance(network)),

@@ -2,12 +2,14 @@
 
 from typing import Any
 
+import torch
 from pytorch_metric_learning import losses
 from torch import Tensor, nn
 
-from pml_hashing._checks import check_codes, check_labels
+from pml_hashing._checks import check, check_codes, check_labels
 from pml_hashing._compat import common_functions as c_f
 from pml_hashing._compat import loss_and_miner_utils as lmu
+from pml_hashing.codes import at_least_float32
 from pml_hashing.losses._base import BaseHashingLoss
 from pml_hashing.losses._discrete import DiscreteLoss
 from pml_hashing.pairs import IndicesTuple, to_pairs
@@ -26,11 +28,15 @@ class CrossBatchMemory(losses.CrossBatchMemory):
             takes.
         embedding_size: The code length.
         memory_size: Number of codes that are remembered.
-        miner: Chooses the pairs or triplets of the batch and the memory. All pairs if `None`.
+        miner: Chooses the pairs or triplets of the batch and the memory. All pairs if `None`. The
+            memory holds the batch too: a miner that takes the `k` nearest takes a sample itself as
+            one of them, which is then left out.
+        **kwargs: PML's other argument, `collect_stats`.
 
     Raises:
         ValueError: If the loss is of samples, not of pairs, or has discrete variables. When called,
-            if labels are of another kind than those remembered.
+            if labels are of another kind than those remembered, or there are more samples to
+            remember than the memory holds.
 
     Examples:
         >>> import torch
@@ -38,8 +44,8 @@ class CrossBatchMemory(losses.CrossBatchMemory):
         >>> loss_func = CrossBatchMemory(DPSHLoss(), embedding_size=2, memory_size=4)
         >>> loss_func(torch.ones(1, 2), torch.tensor([0]))  # a binary code without a pair
         tensor(0.)
-        >>> loss_func(torch.ones(1, 2), torch.tensor([0]))  # with the first: log(1 + e^-1)
-        tensor(0.3133)
+        >>> loss_func(torch.ones(1, 2), torch.tensor([0]))  # half of log(1 + e^-1)
+        tensor(0.1566)
 
     References:
         Wang et al., [Cross-Batch Memory for Embedding
@@ -52,9 +58,10 @@ class CrossBatchMemory(losses.CrossBatchMemory):
         embedding_size: int,
         memory_size: int = 1024,
         miner: nn.Module | None = None,
+        **kwargs: Any,
     ) -> None:
         check_loss_of_pairs(loss, losses.CrossBatchMemory)
-        super().__init__(loss, embedding_size, memory_size, miner)
+        super().__init__(loss, embedding_size, memory_size, miner, **kwargs)
 
     @classmethod
     def check_loss_support(cls, loss_name: str) -> None:
@@ -74,18 +81,61 @@ class CrossBatchMemory(losses.CrossBatchMemory):
             labels: Class ids or multi-hot rows.
             indices_tuple: More pairs or triplets, of the batch as anchors and, as in PML, of the
                 memory as all else.
-            enqueue_mask: Which samples are remembered, as in PML: all others are the batch.
+            enqueue_mask: Which samples are remembered, `(batch_size,)`, as in PML: all others are
+                the batch. Where there are none the loss is 0.
         """
         check_codes(embeddings, "embeddings", self.embedding_size)
         check_labels(labels, embeddings, "labels")
-        if labels.shape[1:] != self.label_memory.shape[1:]:
-            if self.has_been_filled or self.queue_idx > 0:
-                raise ValueError(
-                    f"Expected `labels` of shape {('batch_size', *self.label_memory.shape[1:])}, "
-                    f"as those remembered are, got {tuple(labels.shape)}."
-                )
-            self.label_memory = labels.new_zeros(self.memory_size, *labels.shape[1:])
-        return super().forward(embeddings, labels, indices_tuple, enqueue_mask)
+        self._prepare_label_memory(labels)
+        num_remembered = self._num_remembered(embeddings, enqueue_mask)
+        if enqueue_mask is None or indices_tuple is not None:  # PML refuses both
+            return super().forward(embeddings, labels, indices_tuple, enqueue_mask)
+        if num_remembered == len(embeddings):
+            return self._remember_all(embeddings, labels)
+        if num_remembered == 0 and self._is_empty():
+            none = torch.empty(0, dtype=torch.long, device=embeddings.device)
+            return self.loss(embeddings, labels, (none, none, none, none))
+        return super().forward(embeddings, labels, None, enqueue_mask)
+
+    def _is_empty(self) -> bool:
+        return not (self.has_been_filled or self.queue_idx > 0)
+
+    def _remember_all(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Remember a batch of which no sample is left to be compared, and return a loss of 0."""
+        self.reset_stats()
+        self.embedding_memory = self.embedding_memory.to(embeddings)
+        self.label_memory = self.label_memory.to(embeddings.device, labels.dtype)
+        self.add_to_memory(embeddings, labels.to(embeddings.device), len(embeddings))
+        return self.loss.reducer(self.loss.zero_losses(), at_least_float32(embeddings), labels)
+
+    def _prepare_label_memory(self, labels: Tensor) -> None:
+        """Make the memory one of labels of this kind, or raise if it holds those of another."""
+        if labels.shape[1:] == self.label_memory.shape[1:]:
+            return
+        if not self._is_empty():
+            raise ValueError(
+                f"Expected `labels` of shape {('batch_size', *self.label_memory.shape[1:])}, "
+                f"as those remembered are, got {tuple(labels.shape)}."
+            )
+        self.label_memory = labels.new_zeros(self.memory_size, *labels.shape[1:])
+
+    def _num_remembered(self, embeddings: Tensor, enqueue_mask: Tensor | None) -> int:
+        """Return how many samples are to be remembered, or raise if there is no place for them."""
+        count, limit = len(embeddings), f"at most `memory_size`={self.memory_size}"
+        if enqueue_mask is None:
+            check(count <= self.memory_size, f"{limit} codes in `embeddings`", count)
+            return count
+        is_mask = enqueue_mask.dtype == torch.bool and enqueue_mask.shape == (count,)
+        got = f"{enqueue_mask.dtype} of shape {tuple(enqueue_mask.shape)}"
+        check(is_mask, f"a boolean `enqueue_mask` of shape ({count},)", got)
+        chosen = int(enqueue_mask.sum())
+        check(chosen <= self.memory_size, f"{limit} samples chosen by `enqueue_mask`", chosen)
+        return chosen
+
+    def add_to_memory(self, embeddings: Tensor, labels: Tensor, batch_size: int) -> None:
+        """Remember a batch, unless it is empty: PML would take the memory for filled by it."""
+        if batch_size > 0:
+            super().add_to_memory(embeddings, labels, batch_size)
 
     def create_indices_tuple(
         self,

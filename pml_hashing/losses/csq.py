@@ -2,12 +2,19 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pml_hashing._checks import check_at_least
 from pml_hashing.codes import binarize_unchecked
 from pml_hashing.losses._base import BaseHashingLoss, LossDict
-from pml_hashing.losses._classes import batch_of_classes, codes_of_classes, with_tie_code
+from pml_hashing.losses._classes import (
+    Assignment,
+    ClassCodes,
+    batch_of_classes,
+    codes_of_classes,
+    with_tie_code,
+)
 from pml_hashing.pairs import IndicesTuple
 
 SMALLEST_AGREEMENT = 1e-4
@@ -31,16 +38,19 @@ class CSQLoss(BaseHashingLoss):
     term (`center_loss`) is the binary cross entropy of $(1 + u) / 2$ and $(1 + c) / 2$, the second
     the `quantization_loss`. A sample without labels has no center, so only the second.
 
-    Codes outside $(-1, 1)$ count as at its ends. Below $c u = -1 + 10^{-4}$ the logarithm goes on
-    as its tangent. Codes of a second network (`ref_emb`) add a loss of their own.
+    Below $c u = -1 + 10^{-4}$ the logarithm goes on as its tangent. Beyond $-1$, where only codes
+    without a tanh can be, it goes on as a line of slope 1, the slope at 0: such a bit is corrected,
+    by no more than others. Beyond 1 the first term is 0. Codes of a second network (`ref_emb`) add
+    a loss of their own.
 
     Args:
         num_classes: Number of classes $C$.
         code_length: Number of bits $K$.
         quantization_weight: Weight $\lambda$.
-        class_codes: Hash centers of the classes, -1 and 1, `(num_classes, code_length)`. Those
-            of `pml_hashing.centers.hash_centers` if `None`; `assign_codes`, `semantic_centers`
-            and `separated_centers` there make others.
+        class_codes: `"spread"`: the hash centers are those of `pml_hashing.centers.hash_centers`.
+            `"assigned"`: confused classes get near ones of these, by `use_features`, which the
+            trainers call. Or hash centers of your own, -1 and 1, `(num_classes, code_length)`, such
+            as those of `semantic_centers` and `separated_centers` there.
         seed: Seed of the hash centers, and of the code that breaks ties.
         **kwargs: Arguments of PML's losses: `reducer`, `embedding_regularizer`, ...
 
@@ -76,17 +86,25 @@ class CSQLoss(BaseHashingLoss):
         code_length: int,
         *,
         quantization_weight: float = 0.05,
-        class_codes: Tensor | None = None,
+        class_codes: ClassCodes = "spread",
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         check_at_least(quantization_weight, 0, "quantization_weight")
-        class_codes = codes_of_classes(class_codes, num_classes, code_length, seed)
+        centers = codes_of_classes(class_codes, num_classes, code_length, seed)
         self.num_classes, self.code_length = num_classes, code_length
         self.quantization_weight = quantization_weight
         # The last row breaks ties between the classes of a sample with several.
-        self.register_buffer("class_codes", with_tie_code(class_codes, seed))
+        self.register_buffer("class_codes", with_tie_code(centers, seed))
+        self.assignment = Assignment(class_codes, seed)
+
+    @property
+    def wants_features(self) -> bool:
+        return self.assignment.is_open
+
+    def use_features(self, features: Tensor, labels: Tensor) -> None:
+        self.assignment.make(self.class_codes[:-1], features, labels)
 
     def compute_loss(
         self,
@@ -112,8 +130,9 @@ class CSQLoss(BaseHashingLoss):
 
 
 def _cross_entropy(agreement: Tensor) -> Tensor:
-    """Return -log((1 + agreement) / 2), mean over the bits."""
+    """Return -log((1 + agreement) / 2), mean over the bits, with lines in place of its pole."""
     shifted = 1 + agreement.clamp(max=1)
-    inside = shifted.clamp(min=SMALLEST_AGREEMENT)
-    losses = -(inside / 2).log() + (inside - shifted) / SMALLEST_AGREEMENT
-    return losses.mean(dim=-1)
+    above_pole = shifted.clamp(min=SMALLEST_AGREEMENT)
+    tangent = (above_pole - shifted) / SMALLEST_AGREEMENT
+    lines = torch.where(shifted < 0, 1 - shifted, tangent)
+    return (lines - (above_pole / 2).log()).mean(dim=-1)

@@ -5,6 +5,7 @@ from typing import Any
 from pml_hashing.code_bank import CodeBank
 from pml_hashing.losses._classes import check_sizes
 from pml_hashing.losses._discrete import DiscreteLoss, check_weights
+from pml_hashing.losses._similar_weight import SimilarWeight
 from pml_hashing.losses.terms import BitBalance, InnerProduct, PairLikelihood, Quantization
 
 
@@ -18,7 +19,7 @@ class DADHLoss(DiscreteLoss):
     \begin{aligned}
     J = {} & \frac{1}{n^2 K^2} \Big[ \lVert U B^\top - K S \rVert^2
             + \lVert V B^\top - K S \rVert^2
-            + \tau \sum_{i, j} \left( \log(1 + e^{\Theta_{ij}}) - s_{ij} \Theta_{ij} \right)
+            + \tau \sum_{i, j} w_{ij} \left( \log(1 + e^{\Theta_{ij}}) - s_{ij} \Theta_{ij} \right)
             + \eta \lVert U^\top 1 \rVert^2 + \eta \lVert V^\top 1 \rVert^2 \Big] \\
         & + \frac{\gamma}{n K^2} \left( \lVert U - B \rVert^2 + \lVert V - B \rVert^2 \right),
         \qquad \Theta_{ij} = \tfrac{1}{2} u_i^\top v_j, \quad B \in \{-1, 1\}^{n \times K}
@@ -30,6 +31,7 @@ class DADHLoss(DiscreteLoss):
     samples and else 0, and $S_{ij}$ is 1 for similar samples and else $-r$, $r$ the number of
     similar pairs over that of dissimilar pairs. With one network, the terms of $V$ are absent and
     the likelihood is of all pairs of different samples of $U$.
+    The weights $w_{ij}$ of the pairs, ours, have a mean of 1 (`similar_weight`).
 
     *Mini-batch mode*: the samples are those of the batch, and $B$ is solved for in every call.
     *Data-set mode*: they are those of a `CodeBank`, whose codes `update_codes` improves by
@@ -47,18 +49,24 @@ class DADHLoss(DiscreteLoss):
         likelihood_weight: Weight $\tau$ of the likelihood.
         quantization_weight: Weight $\gamma$ of the quantization: the paper's weight over $n$. The
             default is 100 at $n = 5{,}000$.
-        balance_weight: Weight $\eta$ of the bit balance.
+        balance_weight: Weight $\eta$ of the bit balance: ours; 10 in the third party's code. Inner
+            products lose their scale as $r$ does, about as $1 / C$: with 10, balance outweighs them
+            at 100 classes, and no class is told from another.
         soft_similarity: Dissimilar pairs have $S_{ij} = -r$. If `False`, -1, with which bits become
             constant unless $\gamma$ is near $K$.
+        similar_weight: Weight of a similar pair over that of a dissimilar one in each likelihood;
+            all are scaled to a mean of 1. `"balanced"`, ours: the number of dissimilar pairs over
+            that of similar ones, in the data set or, in mini-batch mode, in the batch. 1: that of
+            the third party.
         bank_samples: Samples of the code bank, drawn anew in every call, whose latest codes the
             batch is paired with in the likelihood; at least $n$: all. 0: those of the batch.
         code_bank: The bank of data-set mode. Mini-batch mode if `None`.
-        **kwargs: Arguments of `DiscreteLoss` (`sweeps`, `seed`), and of PML's losses (`reducer`,
-            `embedding_regularizer`, ...).
+        **kwargs: Arguments of `DiscreteLoss` (`sweeps`, `class_codes`, `seed`), and of PML's losses
+            (`reducer`, `embedding_regularizer`, ...).
 
     Raises:
-        ValueError: If a weight is negative, `sweeps` is less than 1, or the code bank is of other
-            classes or bits.
+        ValueError: If a weight is negative, `similar_weight` is not positive, `sweeps` is less than
+            1, or the code bank is of other classes or bits.
 
     Note: Differences from the paper
         Whether the paper's $S$ is soft is not known to us. $B$ starts from class codes that lie far
@@ -89,8 +97,9 @@ class DADHLoss(DiscreteLoss):
         *,
         likelihood_weight: float = 10.0,
         quantization_weight: float = 0.02,
-        balance_weight: float = 10.0,
+        balance_weight: float = 1.0,
         soft_similarity: bool = True,
+        similar_weight: SimilarWeight = "balanced",
         bank_samples: int = 0,
         code_bank: CodeBank | None = None,
         **kwargs: Any,
@@ -103,7 +112,10 @@ class DADHLoss(DiscreteLoss):
         )
         terms = {
             "inner_product": (1.0, InnerProduct(soft_similarity)),
-            "likelihood": (likelihood_weight / code_length**2, PairLikelihood(bank_samples)),
+            "likelihood": (
+                likelihood_weight / code_length**2,
+                PairLikelihood(bank_samples, similar_weight=similar_weight),
+            ),
             "quantization": (quantization_weight / code_length, Quantization()),
             "balance": (balance_weight / code_length, BitBalance()),
         }

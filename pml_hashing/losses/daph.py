@@ -8,6 +8,7 @@ from torch import Tensor
 from pml_hashing.code_bank import CodeBank, Variables
 from pml_hashing.codes import binarize_unchecked
 from pml_hashing.losses._discrete import DiscreteLoss, check_weights
+from pml_hashing.losses._similar_weight import SimilarWeight
 from pml_hashing.losses.terms import Batch, BitBalance, BitDecorrelation, PairLikelihood, Term
 
 FIRST = "first_network"
@@ -21,7 +22,8 @@ class DAPHLoss(DiscreteLoss):
 
     $$
     \begin{aligned}
-    J = {} & \frac{1}{n^2} \sum_{i, j} \left( \log(1 + e^{\Theta_{ij}}) - s_{ij} \Theta_{ij} \right)
+    J = {} & \frac{1}{n^2} \sum_{i, j} w_{ij}
+            \left( \log(1 + e^{\Theta_{ij}}) - s_{ij} \Theta_{ij} \right)
         + \frac{\alpha}{n K} \left( \lVert U - B \rVert^2 + \lVert Z - H \rVert^2 \right)
         + \frac{\gamma}{n K} \lVert B - H \rVert^2 \\
         & + \frac{\lambda}{K^2} \left( \lVert \tfrac{1}{n} U^\top U - I \rVert^2
@@ -36,6 +38,7 @@ class DAPHLoss(DiscreteLoss):
     first network, which encodes queries, $Z$ those of the second (`ref_emb`), which encodes the
     database, and $s_{ij}$ is 1 for similar samples and else 0. With one network, the terms of $Z$
     and $H$ are absent and the likelihood is of all pairs of different samples of $U$.
+    The weights $w_{ij}$ of the pairs, ours, have a mean of 1 (`similar_weight`).
 
     *Mini-batch mode*: the samples are those of the batch, and $B$ and $H$ are solved for in every
     call. *Data-set mode*: they are those of a `CodeBank`, whose `binary_codes` are $H$, the
@@ -57,14 +60,19 @@ class DAPHLoss(DiscreteLoss):
         decorrelation_weight: Weight $\lambda$ of the decorrelation of the bits.
         balance_weight: Weight $\beta$ of the bit balance. Ours: the third party has 0.01, on
             squared sums over the samples, which is $0.01\, n^2$ here.
+        similar_weight: Weight of a similar pair over that of a dissimilar one in each likelihood;
+            all are scaled to a mean of 1. `"balanced"`, ours: the number of dissimilar pairs over
+            that of similar ones, in the data set or, in mini-batch mode, in the batch. 1: that of
+            the third party.
         bank_samples: Samples of the code bank, drawn anew in every call, whose latest codes the
             batch is paired with in the likelihood; at least $n$: all. 0: those of the batch.
         code_bank: The bank of data-set mode. Mini-batch mode if `None`.
-        **kwargs: Arguments of `DiscreteLoss` (`seed`), and of PML's losses (`reducer`,
-            `embedding_regularizer`, ...).
+        **kwargs: Arguments of `DiscreteLoss` (`class_codes`, `seed`), and of PML's losses
+            (`reducer`, `embedding_regularizer`, ...).
 
     Raises:
-        ValueError: If a weight is negative, or the code bank is of other classes or bits.
+        ValueError: If a weight is negative, `similar_weight` is not positive, or the code bank is
+            of other classes or bits.
 
     Note: Differences from the paper
         The published step sets $B = \operatorname{sign}(\alpha U + \gamma H)$, then
@@ -97,6 +105,7 @@ class DAPHLoss(DiscreteLoss):
         agreement_weight: float = 10.0,
         decorrelation_weight: float = 0.01,
         balance_weight: float = 1.0,
+        similar_weight: SimilarWeight = "balanced",
         bank_samples: int = 0,
         code_bank: CodeBank | None = None,
         **kwargs: Any,
@@ -108,7 +117,7 @@ class DAPHLoss(DiscreteLoss):
             balance_weight=balance_weight,
         )
         terms = {
-            "likelihood": (1.0, PairLikelihood(bank_samples)),
+            "likelihood": (1.0, PairLikelihood(bank_samples, similar_weight=similar_weight)),
             "quantization": (quantization_weight, OwnQuantization()),
             "agreement": (agreement_weight, Agreement()),
             "decorrelation": (decorrelation_weight, BitDecorrelation()),

@@ -5,8 +5,9 @@ from typing import Any
 from torch import Tensor
 
 from pml_hashing.code_bank import CodeBank
-from pml_hashing.losses._classes import codes_with_tie_code
+from pml_hashing.losses._classes import ClassCodes, codes_with_tie_code
 from pml_hashing.losses._discrete import DiscreteLoss, check_weights
+from pml_hashing.losses._similar_weight import SimilarWeight
 from pml_hashing.losses.terms import FisherCenters, PairLikelihood, Quantization
 
 
@@ -16,7 +17,7 @@ class DFHLoss(DiscreteLoss):
     The terms are those of the authors' code, put together in one objective by us:
 
     $$
-    J = \frac{1}{|\mathcal{S}|} \sum_{(i, j) \in \mathcal{S}} \left[
+    J = \frac{1}{|\mathcal{S}|} \sum_{(i, j) \in \mathcal{S}} w_{ij} \left[
             s_{ij} \log\left(1 + e^{m - \Theta_{ij}}\right)
             + (1 - s_{ij}) \log\left(1 + e^{m + \Theta_{ij}}\right) \right]
         + \frac{\eta}{nK} \lVert B - U \rVert^2
@@ -28,7 +29,8 @@ class DFHLoss(DiscreteLoss):
     holds the network's codes $u_i$, $\Theta_{ij} = \frac{1}{2} u_i^\top u_j$, $s_{ij}$ is 1 for
     similar samples and else 0, $\mathcal{S}$ holds the pairs of the batch, $Y$ the labels of $c$
     classes, and $c_a$, the rows of $C$, are the centers: samples close to their own, and centers
-    far from each other, are the two sides of Fisher's discriminant.
+    far from each other, are the two sides of Fisher's discriminant. The weights $w_{ij}$ of the
+    pairs have a mean of 1 (`similar_weight`).
 
     *Mini-batch mode*: the samples are those of the batch. Its classes are too few to place centers
     by: these are codes that lie far apart, and $B = \operatorname{sign}(U + \mu Y C)$. *Data-set
@@ -47,6 +49,10 @@ class DFHLoss(DiscreteLoss):
         quantization_weight: Weight $\eta$ of the quantization, as in the authors' script.
         center_weight: Weight $\mu$ of the centers, as in the authors' script.
         separation_weight: Weight $\nu$ of their distances, not negative: ours.
+        similar_weight: Weight of a similar pair over that of a dissimilar one in each likelihood;
+            all are scaled to a mean of 1. `"balanced"`, ours: the number of dissimilar pairs over
+            that of similar ones, in the data set or, in mini-batch mode, in the batch. 1: that of
+            the authors' code.
         bank_samples: Samples of the code bank, drawn anew in every call, whose latest codes the
             batch is paired with; at least $n$: all. 0: those of the batch.
         sweeps: Sweeps over the bits of each center in a discrete step.
@@ -56,8 +62,8 @@ class DFHLoss(DiscreteLoss):
         **kwargs: Arguments of PML's losses: `reducer`, `embedding_regularizer`, ...
 
     Raises:
-        ValueError: If a weight is negative, `sweeps` is less than 1, or the code bank is of other
-            classes or bits.
+        ValueError: If a weight is negative, `similar_weight` is not positive, `sweeps` is less than
+            1, or the code bank is of other classes or bits.
 
     Note: Differences from the authors' code
         It solves for relaxed centers in every batch, by 200 steps of gradient descent from the
@@ -90,9 +96,10 @@ class DFHLoss(DiscreteLoss):
         quantization_weight: float = 0.5,
         center_weight: float = 1.0,
         separation_weight: float = 1.0,
+        similar_weight: SimilarWeight = "balanced",
         bank_samples: int = 0,
         sweeps: int = 1,
-        class_codes: Tensor | None = None,
+        class_codes: ClassCodes = "spread",
         seed: int = 0,
         code_bank: CodeBank | None = None,
         **kwargs: Any,
@@ -102,7 +109,10 @@ class DFHLoss(DiscreteLoss):
         first = codes_with_tie_code(class_codes, num_classes, code_length, seed)[:-1]
         centers = FisherCenters(first, separation_weight, sweeps)
         terms = {
-            "likelihood": (1.0, PairLikelihood(bank_samples, margin=margin)),
+            "likelihood": (
+                1.0,
+                PairLikelihood(bank_samples, margin=margin, similar_weight=similar_weight),
+            ),
             "quantization": (quantization_weight, Quantization()),
             "center": (quantization_weight * center_weight, centers),
         }
@@ -115,3 +125,9 @@ class DFHLoss(DiscreteLoss):
             code_bank=code_bank,
             **kwargs,
         )
+
+    def use_features(self, features: Tensor, labels: Tensor) -> None:
+        super().use_features(features, labels)
+        centers = self.terms["center"]
+        assert isinstance(centers, FisherCenters)
+        centers.first_centers.copy_(self.class_codes[:-1])

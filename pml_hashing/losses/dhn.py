@@ -10,14 +10,17 @@ from pml_hashing._checks import check_at_least
 from pml_hashing.codes import at_least_float32
 from pml_hashing.losses._base import BaseHashingLoss, LossDict
 from pml_hashing.losses._pair_terms import likelihood_losses
-from pml_hashing.pairs import IndicesTuple, to_pairs
+from pml_hashing.losses._similar_weight import SimilarWeight, check_similar_weight
+from pml_hashing.pairs import IndicesTuple
 
 
 class DHNLoss(BaseHashingLoss):
-    r"""Likelihood of pairwise labels, and a smooth quantization, as in the paper.
+    r"""Likelihood of pairwise labels, and a smooth quantization.
+
+    The formula is the paper's, with a weight $w_{ij}$ that is 1 there.
 
     $$
-    \mathcal{C} = \sum_{s_{ij} \in \mathcal{S}} \left[
+    \mathcal{C} = \sum_{s_{ij} \in \mathcal{S}} w_{ij} \left[
         \log\left(1 + e^{\alpha z_i^\top z_j}\right) - \alpha\, s_{ij}\, z_i^\top z_j \right]
         + \lambda \sum_{s_{ij} \in \mathcal{S}} \sum_{k=1}^{K} \left[
         \log\cosh(|z_{ik}| - 1) + \log\cosh(|z_{jk}| - 1) \right]
@@ -34,13 +37,19 @@ class DHNLoss(BaseHashingLoss):
             who chose $\lambda$ by cross-validation. The default is that of common PyTorch code.
         alpha: Slope $\alpha$ of the sigmoid: 1 in the paper, 1/2 in common PyTorch code, where
             fewer pairs are saturated from the start.
+        similar_weight: Weight $w_{ij}$ of a similar pair over that of a dissimilar one; all are
+            scaled to a mean of 1. `"balanced"`, ours: the number of dissimilar pairs of
+            $\mathcal{S}$ over that of similar ones. 1: the paper's.
         **kwargs: Arguments of PML's losses: `reducer`, `embedding_regularizer`, ...
 
     Raises:
-        ValueError: If `quantization_weight` is negative or `alpha` not positive.
+        ValueError: If `quantization_weight` is negative, or `alpha` or `similar_weight` not
+            positive.
 
     Note: Differences from the paper
-        Sums are means. A sample is not paired with itself.
+        In the paper all pairs count alike: of 100 classes one in a hundred is similar, and the
+        likelihood is won by pushing all codes apart. Sums are means. A sample is not paired with
+        itself.
 
     Examples:
         >>> import torch
@@ -56,13 +65,20 @@ class DHNLoss(BaseHashingLoss):
     """
 
     def __init__(
-        self, *, quantization_weight: float = 0.1, alpha: float = 1.0, **kwargs: Any
+        self,
+        *,
+        quantization_weight: float = 0.1,
+        alpha: float = 1.0,
+        similar_weight: SimilarWeight = "balanced",
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         check_at_least(quantization_weight, 0, "quantization_weight")
         if not alpha > 0:
             raise ValueError(f"Expected a positive `alpha`, got {alpha}.")
+        check_similar_weight(similar_weight)
         self.quantization_weight, self.alpha = quantization_weight, alpha
+        self.similar_weight: SimilarWeight = similar_weight
 
     def compute_loss(
         self,
@@ -72,15 +88,16 @@ class DHNLoss(BaseHashingLoss):
         ref_emb: Tensor,
         ref_labels: Tensor | None,
     ) -> LossDict:
-        pairs = to_pairs(indices_tuple, labels, ref_labels)
         codes, ref_codes = at_least_float32(embeddings), at_least_float32(ref_emb)
         errors = codes.abs() - 1
         # log cosh(x) = x + log(1 + e^(-2 x)) - log 2, which does not overflow for x >= -1.
         quantization = (errors + F.softplus(-2 * errors) - math.log(2)).mean(dim=1)
-        return {
-            **likelihood_losses(self, self.alpha * codes @ ref_codes.T, pairs),
-            "quantization_loss": self.element_loss(self.quantization_weight * quantization),
-        }
+        quantization = self.quantization_weight * quantization
+        codes = self.alpha * codes
+        likelihood = likelihood_losses(
+            self, codes, ref_codes, indices_tuple, labels, ref_labels, self.similar_weight
+        )
+        return {**likelihood, "quantization_loss": self.element_loss(quantization)}
 
     def _sub_loss_names(self) -> list[str]:
         return ["pos_loss", "neg_loss", "quantization_loss"]

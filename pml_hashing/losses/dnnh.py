@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -9,6 +10,7 @@ from pml_hashing._checks import check_at_least
 from pml_hashing.codes import at_least_float32
 from pml_hashing.losses._base import BaseHashingLoss, LossDict
 from pml_hashing.losses._pair_terms import triplet_loss
+from pml_hashing.losses._triplet_blocks import Penalty
 from pml_hashing.pairs import IndicesTuple
 
 
@@ -66,17 +68,18 @@ class DNNHLoss(BaseHashingLoss):
         ref_labels: Tensor | None,
     ) -> LossDict:
         codes, ref_codes = at_least_float32(embeddings), at_least_float32(ref_emb)
-        # -|u - v|^2 / 4, less the part of u, which cancels out in a triplet.
-        closeness = codes @ ref_codes.T / 2 - ref_codes.square().sum(dim=1) / 4
-        triplets = triplet_loss(
-            self,
-            closeness,
-            indices_tuple,
-            labels,
-            ref_labels,
-            lambda difference: F.relu(self.margin - difference),
-        )
+        # -|u - v|^2 / 4 = (u, 1) (v / 2, -|v|^2 / 4)', less the part of u, which cancels out in a
+        # triplet.
+        lengths = ref_codes.square().sum(dim=1, keepdim=True)
+        codes = torch.cat([codes, torch.ones_like(codes[:, :1])], dim=1)
+        ref_codes = torch.cat([ref_codes / 2, -lengths / 4], dim=1)
+        penalty = Penalty(self.margin, F.relu, _slope_of_relu)
+        triplets = triplet_loss(self, codes, ref_codes, indices_tuple, labels, ref_labels, penalty)
         return {"triplet_loss": triplets}
 
     def _sub_loss_names(self) -> list[str]:
         return ["triplet_loss"]
+
+
+def _slope_of_relu(x: Tensor) -> Tensor:
+    return x.sign().relu()

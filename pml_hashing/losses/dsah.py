@@ -3,6 +3,7 @@
 from typing import Any
 
 from pml_hashing.code_bank import CodeBank
+from pml_hashing.losses._classes import ClassCodes
 from pml_hashing.losses._discrete import DiscreteLoss
 from pml_hashing.losses.terms import (
     AffinityGraph,
@@ -62,6 +63,9 @@ class DSAHLoss(DiscreteLoss):
             $\alpha \lVert B - Y M_1 \rVert^2 + \beta \lVert B - \tilde Y M_2 \rVert^2$.
         warm_start: Discrete steps on the labels alone before a code bank is first used.
         sweeps: Sweeps over the bits in a discrete step.
+        class_codes: Class codes to start from, as for `DiscreteLoss`. `"assigned"`, that confused
+            classes get near ones as soon as there are features, is ours: the abstract has nothing
+            of the kind. Until then, and with `"spread"`, they are in no order.
         seed: Seed of the class codes to start from.
         code_bank: The bank of data-set mode. Mini-batch mode if `None`.
         **kwargs: Arguments of PML's losses: `reducer`, `embedding_regularizer`, ...
@@ -113,6 +117,7 @@ class DSAHLoss(DiscreteLoss):
         regression: Regression = "code_to_label",
         warm_start: int = 10,
         sweeps: int = 2,
+        class_codes: ClassCodes = "assigned",
         seed: int = 0,
         code_bank: CodeBank | None = None,
         **kwargs: Any,
@@ -136,6 +141,7 @@ class DSAHLoss(DiscreteLoss):
             terms,
             warm_start=warm_start,
             sweeps=sweeps,
+            class_codes=class_codes,
             seed=seed,
             code_bank=code_bank,
             **kwargs,

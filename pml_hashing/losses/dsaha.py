@@ -7,6 +7,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from pml_hashing.code_bank import CodeBank
 from pml_hashing.losses._classes import check_sizes
 from pml_hashing.losses._discrete import DiscreteLoss, check_weights
+from pml_hashing.losses._similar_weight import SimilarWeight
 from pml_hashing.losses.terms import (
     InnerProduct,
     LabelAgreement,
@@ -38,7 +39,8 @@ class DSAHALoss(DiscreteLoss):
     \end{aligned}
     $$
 
-    with $\ell_{ij}(x, z) = \log(1 + e^{x^\top z / 2}) - s_{ij}\, x^\top z / 2$ and
+    with $\ell_{ij}(x, z) = w_{ij} [\log(1 + e^{x^\top z / 2}) - s_{ij}\, x^\top z / 2]$, weights
+    $w_{ij}$ of the pairs, ours, that have a mean of 1 (`similar_weight`), and
     $v_i \in \{-1, 1\}^K$, where $u_i = \tanh f(x_i)$ is the network's code of sample $i$, $v_i$ its
     learned code (`binary_codes` of the code bank), $h_i = g(y_i)$ the code of its label $y_i$ by
     the encoder, $\hat y_i = \sigma(W^\top h_i + c)$ what the decoder reads back, $s_{ij}$ is 1 for
@@ -75,6 +77,10 @@ class DSAHALoss(DiscreteLoss):
             of equal labels are pulled to one code.
         soft_similarity: Dissimilar pairs have $S_{ij} = -r$. If `False`, -1, with which bits become
             constant unless $\gamma$ is near $K$.
+        similar_weight: Weight of a similar pair over that of a dissimilar one in each likelihood;
+            all are scaled to a mean of 1. `"balanced"`, ours: the number of dissimilar pairs over
+            that of similar ones, in the data set or, in mini-batch mode, in the batch. 1: that of
+            the poster.
         label_widths: Widths of the layers between a label and its code.
         fit_steps: Steps of the fit to labels alone.
         seed: Seed of the auto-encoder, and of its fit.
@@ -83,8 +89,8 @@ class DSAHALoss(DiscreteLoss):
             `embedding_regularizer`, ...).
 
     Raises:
-        ValueError: If a weight is negative, a width or `sweeps` is less than 1, or the code bank is
-            of other classes or bits.
+        ValueError: If a weight is negative, `similar_weight` is not positive, a width or `sweeps`
+            is less than 1, or the code bank is of other classes or bits.
 
     Note: Differences from the paper
         The common space of images and labels is that of the codes before their signs: a loss sees
@@ -126,6 +132,7 @@ class DSAHALoss(DiscreteLoss):
         distance_weight: float = 0.1,
         agreement_weight: float = 0.0,
         soft_similarity: bool = True,
+        similar_weight: SimilarWeight = "balanced",
         label_widths: tuple[int, ...] = (4096, 512),
         fit_steps: int = 30,
         seed: int = 0,
@@ -147,6 +154,7 @@ class DSAHALoss(DiscreteLoss):
             seed,
             quantization=0.01,
             reconstruction=binary_cross_entropy_with_logits,
+            similar_weight=similar_weight,
         )
         terms = {
             "inner_product": (1.0, InnerProduct(soft_similarity)),

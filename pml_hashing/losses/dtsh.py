@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -9,6 +10,7 @@ from pml_hashing._checks import check_at_least
 from pml_hashing.codes import at_least_float32
 from pml_hashing.losses._base import BaseHashingLoss, LossDict
 from pml_hashing.losses._pair_terms import quantization_losses, triplet_loss
+from pml_hashing.losses._triplet_blocks import Penalty
 from pml_hashing.pairs import IndicesTuple
 
 
@@ -75,14 +77,10 @@ class DTSHLoss(BaseHashingLoss):
     ) -> LossDict:
         codes, ref_codes = at_least_float32(embeddings), at_least_float32(ref_emb)
         margin = codes.shape[1] / 2 if self.margin is None else self.margin
+        # log(1 + e^x) - x = softplus(-x), for x the difference less the margin.
+        penalty = Penalty(margin, F.softplus, torch.sigmoid)
         triplets = triplet_loss(
-            self,
-            codes @ ref_codes.T / 2,
-            indices_tuple,
-            labels,
-            ref_labels,
-            # log(1 + e^x) - x = softplus(-x), for x the difference less the margin.
-            lambda difference: F.softplus(margin - difference),
+            self, codes / 2, ref_codes, indices_tuple, labels, ref_labels, penalty
         )
         quantization = self.quantization_weight * quantization_losses(codes)
         return {"triplet_loss": triplets, "quantization_loss": self.element_loss(quantization)}

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from pml_hashing._checks import require_labels
 from pml_hashing.codes import at_least_float32
 from pml_hashing.losses._base import BaseHashingLoss, LossDict
+from pml_hashing.losses._pair_blocks import Labels, pair_sums, sums_of_logits
 from pml_hashing.pairs import IndicesTuple, to_pairs
 
 
@@ -73,18 +74,38 @@ class HashNetLoss(BaseHashingLoss):
         ref_emb: Tensor,
         ref_labels: Tensor | None,
     ) -> LossDict:
+        codes, ref_codes = at_least_float32(embeddings), at_least_float32(ref_emb)
+        alpha = 10 / codes.shape[1] if self.alpha is None else self.alpha
+        if indices_tuple is None and self.takes_means("pos_loss", "neg_loss"):
+            return self._mean_losses(alpha, codes, ref_codes, Labels.of(labels, ref_labels))
         a1, p, a2, n = to_pairs(indices_tuple, labels, ref_labels)
-        alpha = 10 / embeddings.shape[1] if self.alpha is None else self.alpha
-        alpha = alpha if self.distance.is_inverted else -alpha  # the nearer, the more similar
-        logits = alpha * self.distance(at_least_float32(embeddings), at_least_float32(ref_emb))
+        logits = self._logits(alpha, codes, ref_codes)
         # softplus(x) = log(1 + e^x), without overflow; softplus(x) - x = softplus(-x).
         similar, dissimilar = F.softplus(-logits[a1, p]), F.softplus(logits[a2, n])
         if self.label_overlap:
-            similar = similar * _overlap(labels, ref_labels, similar)[a1, p]
+            rows, columns = require_labels(labels), require_labels(ref_labels, "ref_labels")
+            similar = similar * _overlap(rows, columns).to(similar)[a1, p]
         return {
             "pos_loss": self.pair_loss(similar, (a1, p), "pos"),
             "neg_loss": self.pair_loss(dissimilar, (a2, n), "neg"),
         }
+
+    def _logits(self, alpha: float, codes: Tensor, ref_codes: Tensor) -> Tensor:
+        alpha = alpha if self.distance.is_inverted else -alpha  # the nearer, the more similar
+        return alpha * self.distance(codes, ref_codes)
+
+    def _mean_losses(
+        self, alpha: float, codes: Tensor, ref_codes: Tensor, labels: Labels
+    ) -> LossDict:
+        """Return losses of the samples, whose means are those of all pairs of each kind."""
+        weights = _overlap if self.label_overlap else None
+        if _is_inner_product(self.distance):
+            sums = pair_sums(alpha * codes, ref_codes, labels, pair_weights=weights)
+        else:
+            sums = sums_of_logits(self._logits(alpha, codes, ref_codes), labels, weights)
+        similar = sums.similar * (len(codes) / sums.num_similar.sum().clamp(min=1))
+        dissimilar = sums.dissimilar * (len(codes) / sums.num_dissimilar.sum().clamp(min=1))
+        return {"pos_loss": self.element_loss(similar), "neg_loss": self.element_loss(dissimilar)}
 
     def get_default_distance(self) -> BaseDistance:
         return DotProductSimilarity(normalize_embeddings=False)
@@ -93,12 +114,17 @@ class HashNetLoss(BaseHashingLoss):
         return ["pos_loss", "neg_loss"]
 
 
-def _overlap(labels: Tensor | None, ref_labels: Tensor | None, like: Tensor) -> Tensor:
+def _is_inner_product(distance: BaseDistance) -> bool:
+    """Return whether a distance is nothing but the inner product of codes."""
+    plain = type(distance) is DotProductSimilarity
+    return plain and not distance.normalize_embeddings and distance.power == 1
+
+
+def _overlap(rows: Tensor, columns: Tensor) -> Tensor:
     """Return intersection over union of the sets of labels of all pairs."""
-    rows, columns = require_labels(labels), require_labels(ref_labels, "ref_labels")
     if rows.ndim == 1:
-        return (rows[:, None] == columns).to(like)
-    rows, columns = rows.to(like), columns.to(like)
+        return (rows[:, None] == columns).float()
+    rows, columns = rows.float(), columns.float()
     both = rows @ columns.T
     either = rows.sum(dim=1)[:, None] + columns.sum(dim=1) - both
     return both / either.clamp(min=1)

@@ -38,7 +38,7 @@ class HyP2Loss(BaseHashingLoss):
         num_classes: Number of classes $C$.
         code_length: Number of bits $K$.
         threshold: Cosine $\zeta$ below which codes are far enough apart: 0 is a Hamming distance
-            of $K / 2$.
+            of $K / 2$. That of `proxy_threshold` if `None`, which is 0 for few classes.
         beta: Weight $\beta$ of the pairs.
         **kwargs: Arguments of PML's losses: `reducer`, `embedding_regularizer`, ...
 
@@ -46,9 +46,8 @@ class HyP2Loss(BaseHashingLoss):
         ValueError: If a size is too small, `threshold` is no cosine, or `beta` is negative.
 
     Note: Differences from the paper
-        The authors look $\zeta$ up, by $K$ and $\log_2 C$, in a table of how far apart binary
-        codes can lie, which was not available to us. It should be above 0 where there are far
-        more classes than bits.
+        The authors look $\zeta$ up in a table. All its values that are known to us are those of
+        `proxy_threshold`; see there for the others.
 
     Examples:
         >>> import torch
@@ -72,13 +71,15 @@ class HyP2Loss(BaseHashingLoss):
         num_classes: int,
         code_length: int,
         *,
-        threshold: float = 0.0,
+        threshold: float | None = None,
         beta: float = 0.5,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         check_sizes(num_classes, code_length)
         check_at_least(beta, 0, "beta")
+        if threshold is None:
+            threshold = proxy_threshold(num_classes, code_length)
         if not -1 <= threshold < 1:
             raise ValueError(f"Expected `threshold` of at least -1 and below 1, got {threshold}.")
         self.num_classes, self.code_length = num_classes, code_length
@@ -113,3 +114,50 @@ class HyP2Loss(BaseHashingLoss):
 
     def _sub_loss_names(self) -> list[str]:
         return ["pos_loss", "neg_loss", "pair_loss"]
+
+
+def proxy_threshold(num_classes: int, code_length: int) -> float:
+    r"""Return the cosine of two codes that lie as far apart as so many codes can, at least 0.
+
+    $$\zeta = \max\left(0,\; 1 - \frac{2 d}{K}\right), \quad
+        d = \max \Big\{ d \text{ even} :
+        \sum_{i=0}^{k - 1} \left\lceil \frac{d}{2^i} \right\rceil \le K \Big\},
+        \quad k = \lceil \log_2 C \rceil$$
+
+    The authors of HyP² read $1 - 2 d / K$ off a table by $K$ and $k$, where $d$ is the smallest
+    distance of the best linear code known of $K$ bits with $2^k$ words. Griesmer's bound, which
+    many such codes meet, is the sum above.
+
+    Args:
+        num_classes: Number of classes $C$.
+        code_length: Number of bits $K$.
+
+    Raises:
+        ValueError: If a size is too small.
+
+    Note: Reconstruction
+        The table itself was not available to us. These values of it are known, and equal: 0 up to
+        38 classes and 0.125 for 80 and 100 at 32 bits, 0.25 for 38 at 16 bits, 0.333 for 20 at 12
+        bits. Where no code meets the bound, the table lies above by some $4 / K$. What it has
+        where $1 - 2 d / K$ is negative, for up to 16 classes, is not known: here 0, as for 17.
+
+    Examples:
+        >>> from pml_hashing.losses.hyp2 import proxy_threshold
+        >>> [proxy_threshold(num_classes, 32) for num_classes in (10, 21, 38, 80, 100)]
+        [0.0, 0.0, 0.0, 0.125, 0.125]
+
+    References:
+        Griesmer, [A Bound for Error-Correcting Codes](https://doi.org/10.1147/rd.45.0532), IBM
+        Journal of Research and Development 4, 1960.
+    """
+    check_sizes(num_classes, code_length)
+    dimension = (num_classes - 1).bit_length()
+    distance = 0  # then 1: two codes that are not the same
+    while _griesmer_length(distance + 2, dimension) <= code_length:
+        distance += 2
+    return max(0.0, 1 - 2 * max(1, distance) / code_length)
+
+
+def _griesmer_length(distance: int, dimension: int) -> int:
+    """Return the least length of a linear code of so many dimensions with this distance."""
+    return sum(-(-distance // 2**i) for i in range(dimension))

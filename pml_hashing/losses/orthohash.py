@@ -7,6 +7,8 @@ from torch import Tensor
 from pml_hashing._checks import check_at_least
 from pml_hashing.losses._base import BaseHashingLoss, LossDict
 from pml_hashing.losses._classes import (
+    Assignment,
+    ClassCodes,
     batch_of_classes,
     codes_of_classes,
     margin_cosine_losses,
@@ -35,9 +37,10 @@ class OrthoHashLoss(BaseHashingLoss):
         code_length: Number of bits $K$.
         scale: Scale $s$ of the cosines.
         margin: Margin $m$. The authors use 0.3 on CIFAR-10.
-        class_codes: Hash centers of the classes, -1 and 1, `(num_classes, code_length)`. Those
-            of `pml_hashing.centers.hash_centers` if `None`; `assign_codes` and `semantic_centers`
-            there make others.
+        class_codes: `"spread"`: the hash centers are those of `pml_hashing.centers.hash_centers`.
+            `"assigned"`: confused classes get near ones of these, by `use_features`, which the
+            trainers call. Or hash centers of your own, -1 and 1, `(num_classes, code_length)`, such
+            as those of `semantic_centers` there.
         seed: Seed of the hash centers.
         **kwargs: Arguments of PML's losses: `reducer`, `embedding_regularizer`, ...
 
@@ -74,7 +77,7 @@ class OrthoHashLoss(BaseHashingLoss):
         *,
         scale: float = 8.0,
         margin: float = 0.2,
-        class_codes: Tensor | None = None,
+        class_codes: ClassCodes = "spread",
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
@@ -82,11 +85,19 @@ class OrthoHashLoss(BaseHashingLoss):
         if not scale > 0:
             raise ValueError(f"Expected a positive `scale`, got {scale}.")
         check_at_least(margin, 0, "margin")
-        class_codes = codes_of_classes(class_codes, num_classes, code_length, seed)
+        centers = codes_of_classes(class_codes, num_classes, code_length, seed)
         self.num_classes, self.code_length = num_classes, code_length
         self.scale, self.margin = scale, margin
         self.add_to_recordable_attributes(list_of_names=["scale", "margin"], is_stat=False)
-        self.register_buffer("class_codes", class_codes)
+        self.register_buffer("class_codes", centers)
+        self.assignment = Assignment(class_codes, seed)
+
+    @property
+    def wants_features(self) -> bool:
+        return self.assignment.is_open
+
+    def use_features(self, features: Tensor, labels: Tensor) -> None:
+        self.assignment.make(self.class_codes, features, labels)
 
     def compute_loss(
         self,

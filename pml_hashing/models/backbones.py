@@ -2,17 +2,18 @@
 
 import difflib
 import os
-import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import timm
 import timm.models
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from pml_hashing._archives import check_checksums, load_archive
 from pml_hashing._eval_mode import eval_mode
+from pml_hashing._files import open_file
+from pml_hashing._tensor_files import read_unsigned
 from pml_hashing.models._errors import shortened
 
 
@@ -50,56 +51,39 @@ def create_trunk(
 
 
 def _create_from_file(name: str, path: Path, options: dict[str, Any]) -> nn.Module:
-    if not path.is_file():
-        raise FileNotFoundError(f"Expected `checkpoint_path` to be a file of weights, got {path}.")
-    trunk = timm.create_model(name, **options)
-    try:
-        weights = _without_classifier(_read_weights(path), trunk)
-        # timm adapts the weights to `in_chans` and `img_size` where it is given them as pretrained.
-        # It looks for a classifier no more, and then it demands every other weight.
-        overlay = {"state_dict": weights, "classifier": None}
-        trunk = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
-    except Exception as error:  # each reader and each family of models has errors of its own
-        raise ValueError(
-            f"Expected `checkpoint_path` to be a whole file of weights of {name!r}, safetensors or "
-            f"a state dict of PyTorch, got {path} ({shortened(error)})."
-        ) from error
+    with open_file(path, "`checkpoint_path` to be a file of weights") as file:
+        trunk = timm.create_model(name, **options)
+        try:
+            weights = _without_classifier(_read_weights(file, path.suffix), trunk)
+            # timm adapts the weights to `in_chans` and `img_size` where it is given them as
+            # pretrained. It looks for a classifier no more, and demands every other weight.
+            overlay: Any = {"state_dict": weights, "classifier": None}
+            options |= {"pretrained": True, "pretrained_cfg_overlay": overlay}
+            trunk = timm.create_model(name, **options)
+        except Exception as error:  # each reader and each family of models has errors of its own
+            raise ValueError(
+                f"Expected `checkpoint_path` to be a whole file of weights of {name!r}, "
+                f"safetensors or a state dict of PyTorch, got {path} ({shortened(error)})."
+            ) from error
     trunk.pretrained_cfg.pop("state_dict")  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
     return trunk
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
+def _read_weights(file: BinaryIO, suffix: str) -> dict[str, Tensor]:
     """Read a state dict, or one inside a training checkpoint, without running anything in it."""
-    if path.suffix == ".safetensors":
-        content: Any = load_file(path)
+    if suffix == ".safetensors":
+        content: Any = read_unsigned(file)[0]
     else:
-        _check_archive(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        check_checksums(file)
+        content = load_archive(file)
     for key in ("state_dict_ema", "model_ema", "state_dict", "model"):
         if isinstance(content.get(key), dict):
             content = content[key]
             break
-    size = path.stat().st_size
     for name, weight in content.items():
         if not isinstance(weight, Tensor):
             raise ValueError(f"{name} is {type(weight).__name__}, not a tensor.")
-        if weight.nbytes > size:  # as a stride of 0 makes of a single number
-            raise ValueError(f"{name} claims {weight.nbytes:,} bytes of a file of {size:,}.")
     return timm.models.clean_state_dict(content)
-
-
-def _check_archive(path: Path) -> None:
-    """Raise unless a file is a zip archive, as torch.save writes, whole and not compressed.
-
-    torch.load looks at no checksum. The format before PyTorch 1.6 has none, and can run code in
-    PyTorch before 2.6; archives of few bytes can unpack to very many.
-    """
-    with zipfile.ZipFile(path) as archive:
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise ValueError("its archive is compressed, as torch.save writes none.")
-        broken = archive.testzip()
-    if broken is not None:
-        raise ValueError(f"{broken} in it does not have its checksum.")
 
 
 def _without_classifier(weights: dict[str, Tensor], trunk: nn.Module) -> dict[str, Tensor]:

@@ -68,9 +68,10 @@ class Encoder:
     def encode(self, inputs: Any) -> Tensor:
         """Return codes, kept in memory."""
         kept, num_items = list[Tensor](), 0
-        for codes, batch in self.batches(inputs):
-            kept.append(codes)
-            num_items += batch.num_items
+        with _stopped(lambda: num_items, "With a `path`, the codes so far would have been kept."):
+            for codes, batch in self.batches(inputs):
+                kept.append(codes)
+                num_items += batch.num_items
         if not any(map(len, kept)):
             raise ValueError(
                 "Expected `inputs` with at least one sample, got none"
@@ -90,7 +91,8 @@ class Encoder:
             )
         codes_of = CodesOf(self.code_length, len(inputs), fingerprint(self.model))
         if not Path(path).exists():
-            with CodeWriter(path, codes_of) as writer:
+            how = f"Encode the same `inputs` to the same `path`, {path}, to go on from there."
+            with CodeWriter(path, codes_of) as writer, _stopped(lambda: writer.num_done, how):
                 self._report(writer.unreadable)
                 self._fill(writer, inputs)
                 writer.finish()
@@ -225,6 +227,16 @@ def device_for(model: nn.Module, device: str | torch.device | None) -> torch.dev
     if device is not None:
         return torch.device(device)
     return next((value.device for value in model.state_dict().values()), torch.device("cpu"))
+
+
+@contextmanager
+def _stopped(num_done: Callable[[], int], how_to_go_on: str) -> Iterator[None]:
+    """Say on Ctrl-C what is done, and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        where = f"Stopped encoding after {num_done()} items."
+        raise KeyboardInterrupt(f"{where} {how_to_go_on}") from error
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset, Subset
 
 from pml_hashing._checks import check_at_least
-from pml_hashing.baselines import ITQ
 from pml_hashing.models import samples
 from pml_hashing.models.encoding import Encoder
 
@@ -37,6 +36,8 @@ def fit_hyperplanes(features: Tensor, code_length: int, *, max_iter: int, seed: 
         ValueError: If there are fewer samples than `code_length + 1`, or fewer features than bits,
             or they are not finite.
     """
+    from pml_hashing.baselines import ITQ  # noqa: PLC0415 - only here is scikit-learn waited for
+
     num_samples, num_features = features.shape
     if code_length >= num_samples or code_length > num_features:
         raise ValueError(

@@ -34,7 +34,9 @@ def as_samples(inputs: Any, data_config: DataConfig) -> Any:
         TypeError: If it is a single image, where a list of them is expected.
     """
     if isinstance(inputs, np.ndarray):
-        return Samples(inputs, data_config) if _is_pixels(inputs) else torch.from_numpy(inputs)
+        if _is_pixels(inputs):
+            return Samples(inputs, data_config)
+        return torch.from_numpy(np.require(inputs, requirements=["C", "W"]))
     if isinstance(inputs, IMAGES | Mapping):
         raise TypeError(
             f"Expected `inputs` to be a list of images, got one {type(inputs).__name__}."

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from pml_hashing._files import write_atomically
+from pml_hashing._files import open_file, write_atomically
 from pml_hashing._tensor_files import read_tensors, write_tensors
 from pml_hashing.models import preprocessing
 from pml_hashing.models._errors import shortened
@@ -81,16 +81,13 @@ def load(folder: str | os.PathLike[str], form: dict[str, str]) -> tuple[Config, 
     """Return the `config` that `save` was given, checked, and the weights.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If there is no such file, or something else in its place.
         ValueError: If the file is damaged, is not a saved model, or has another version.
     """
     path = Path(folder) / WEIGHTS_NAME
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"Expected `folder` to hold a saved model with a {WEIGHTS_NAME}, found none at {path}."
-        )
     try:
-        weights, metadata = read_tensors(path, form)
+        with open_file(path, f"`folder` to hold a saved model with a {WEIGHTS_NAME}") as file:
+            weights, metadata = read_tensors(file, form)
         config = json.loads(metadata[CONFIG_KEY])
         _check_config(config, form)
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:

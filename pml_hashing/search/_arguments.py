@@ -10,10 +10,25 @@ from torch import Tensor
 from pml_hashing._checks import check_codes, check_finite
 from pml_hashing.codes import BITS_OF_A_BYTE, check_packed_codes, pack_unchecked
 from pml_hashing.search._ids import check_distinct, is_int64
-from pml_hashing.search.store import CodeStore, Records, Value, Where, check_types, is_of_type
+from pml_hashing.search.store import (
+    Codes,
+    CodeStore,
+    Records,
+    Value,
+    Where,
+    check_types,
+    is_of_type,
+)
 
 
-def to_packed(codes: Tensor, name: str, code_length: int | None) -> tuple[Tensor, int]:
+def to_tensor(codes: Codes) -> Tensor:
+    """Return codes as a tensor. Checks refuse whatever is neither that nor an array."""
+    if isinstance(codes, np.ndarray):  # torch takes none that cannot be written or runs backwards
+        return torch.from_numpy(np.require(codes, requirements=["C", "W"]))
+    return codes
+
+
+def to_packed(codes: Codes, name: str, code_length: int | None) -> tuple[Tensor, int]:
     """Return checked codes as packed codes on their device, and their length.
 
     Args:
@@ -22,10 +37,11 @@ def to_packed(codes: Tensor, name: str, code_length: int | None) -> tuple[Tensor
         code_length: Number of bits there must be, if known.
 
     Raises:
-        TypeError: If `codes` is no tensor.
+        TypeError: If `codes` is no tensor or array.
         ValueError: If a shape or the length is wrong, a code is NaN or infinite, or a packed code
             has bits behind its length.
     """
+    codes = to_tensor(codes)
     if not isinstance(codes, Tensor) or codes.dtype != torch.uint8:
         check_codes(codes, name, code_length)
         check_finite(codes, name)
@@ -40,19 +56,20 @@ def to_packed(codes: Tensor, name: str, code_length: int | None) -> tuple[Tensor
     return codes.contiguous(), code_length
 
 
-def to_vectors(codes: Tensor, name: str) -> Tensor:
+def to_vectors(codes: Codes, name: str) -> Tensor:
     """Return real-valued codes in float32, for re-ranking.
 
     Raises:
         TypeError: If they are packed: their values are gone.
     """
+    codes = to_tensor(codes)
     if codes.dtype == torch.uint8:
         raise TypeError(f"Expected real codes in `{name}` to re-rank, got packed codes (uint8).")
     return codes.detach().float()
 
 
 def to_records(
-    codes: Tensor,
+    codes: Codes,
     ids: Iterable[Hashable] | None,
     metadata: Mapping[str, object],
     code_length: int | None,

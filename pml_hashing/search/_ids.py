@@ -149,8 +149,6 @@ class Ids:
         more, num_first = self._more, len(self._first)
         if not more:
             return self._take_first(rows)
-        if not num_first:
-            return [more[row] for row in rows.tolist()]
         early = iter(self._take_first(rows[rows < num_first]))
         return [more[row - num_first] if row >= num_first else next(early) for row in rows.tolist()]
 

@@ -1,7 +1,7 @@
 """The way of a query: to candidates in a store, by an index if there is one, and re-ranked."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from pml_hashing.codes import unpack
 from pml_hashing.search._arguments import to_packed, to_vectors
 from pml_hashing.search.approximate import ApproximateIndex
 from pml_hashing.search.memory_store import MemoryStore
-from pml_hashing.search.store import CodeStore, Fetched, Neighbors, Where
+from pml_hashing.search.store import Codes, CodeStore, Fetched, Neighbors, Where
 
 Rerank = Literal["asymmetric", "vectors"]
 FETCHED: dict[Rerank | None, Fetched] = {"asymmetric": "packed_codes", "vectors": "vectors"}
@@ -39,7 +39,7 @@ class NeighborSearch:
     def find(
         self,
         store: CodeStore,
-        query: Tensor,
+        query: Codes,
         k: int,
         where: Where,
         *,
@@ -73,26 +73,26 @@ class NeighborSearch:
                 _check_k(k, store.count(where), where, own)
             if own:
                 _check_own(in_memory(store), packed_query)
-            if self.rerank is None:
-                found = store.nearest(packed_query, k + own, where, **options)
+
+            def nearest(packed_block: Tensor, count: int, start: int = 0) -> Neighbors:
+                found = store.nearest(packed_block, count + own, where, **options)
                 _check_k(k, found.distances.shape[1], where, own)
-                return _without_query(found, 0) if own else found
-            vectors, parts = to_vectors(query, "query"), []
-            wanted = max(k, self.num_candidates) + own
-            size = max(1, BLOCK_ELEMENTS // (min(wanted, len(store)) * code_length))
+                return _without_query(found, start) if own else found
+
+            if self.rerank is None:
+                return nearest(packed_query, k)
+            vectors, wanted = to_vectors(query, "query"), max(k, self.num_candidates)
+            size = max(1, BLOCK_ELEMENTS // (min(wanted + own, len(store)) * code_length))
+            parts = []
             for start in range(0, len(query), size):
                 block = slice(start, start + size)
-                found = store.nearest(packed_query[block], wanted, where, **options)
-                _check_k(k, found.distances.shape[1], where, own)
-                found = _without_query(found, start) if own else found
+                found = nearest(packed_query[block], wanted, start)
                 parts.append(self._reranked(found, vectors[block], k))
         return _joined(parts)
 
     def _reranked(self, found: Neighbors, vectors: Tensor, k: int) -> Neighbors:
         """Return the `k` candidates with the nearest values, ties in database order."""
-        items = found.values
-        if items is None:
-            return found
+        items = cast("Tensor", found.values)
         if self.rerank == "asymmetric":
             signs = unpack(items.flatten(0, 1), vectors.shape[1])
             items = signs.view(*found.order.shape, -1)
@@ -100,7 +100,7 @@ class NeighborSearch:
         distances = (items - vectors[:, None]).square_().sum(dim=2) / 4
         distances, ranked = distances.gather(1, by_order).sort(dim=1, stable=True)
         places = by_order.gather(1, ranked)[:, :k]
-        chosen = zip(found.ids, places.tolist() if found.ids else [], strict=True)
+        chosen = zip(found.ids, places.tolist(), strict=False)  # no ids where none are wanted
         ids = [[row[place] for place in row_places] for row, row_places in chosen]
         return Neighbors(distances[:, :k], ids, found.order.gather(1, places), None)
 

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from pml_hashing.code_file import COLUMN
 from pml_hashing.codes import packed_length
+from pml_hashing.search import exact
 from pml_hashing.search._ids import Ids, to_array
 from pml_hashing.search.store import Fetched, Records, Value, Where, type_of
 
 KEPT = "is_kept"  # the tensor that marks rows, beside those of a file
-CPU = torch.device("cpu")
 
 
 class Column:
@@ -22,11 +22,6 @@ class Column:
     def __init__(self, values: Iterable[Value] = ()) -> None:
         self.values = [None, *values]
         self._number_of = {value: number for number, value in enumerate(self.values)}
-
-    @property
-    def type(self) -> type | None:
-        """The type of the values."""
-        return type_of(self.values[:2])
 
     def to_numbers(self, values: Sequence[Value]) -> Tensor:
         """Return the numbers of values, new ones where they are new."""
@@ -91,7 +86,7 @@ class Table:
     @property
     def types(self) -> dict[str, type | None]:
         """The type of each column."""
-        return {name: column.type for name, column in self.columns.items()}
+        return {name: type_of(column.values[:2]) for name, column in self.columns.items()}
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -158,26 +153,21 @@ class Table:
             return np.arange(part.start, part.stop)
         return start + np.flatnonzero(reduce(np.logical_and, masks))
 
-    def _matches(self, name: str, wanted: Sequence[Value], part: slice) -> np.ndarray:
-        if name not in self.columns:  # any more, since the condition was checked
-            return np.full(part.stop - part.start, None in wanted)
-        return self.columns[name].matches(wanted, self._room[COLUMN + name][part].numpy())
+    def nearest(self, query: Tensor, k: int, where: Where | None = None) -> tuple[Tensor, Tensor]:
+        """Return distances and rows as `exact.nearest`, of at most `k` codes that match."""
+        codes, rows_of = self.searched(query.device, where)
+        distances, rows = exact.nearest(query, codes, min(k, len(codes)))
+        return distances, _rows_in(rows_of, rows)
 
-    def to_positions(self, rows: Tensor) -> Tensor:
-        """Return the places of rows among those that are not removed."""
-        if KEPT not in self._room:
-            return rows
-        removed = (~self.tensors[KEPT]).nonzero().flatten().to(rows.device)
-        return rows - torch.searchsorted(removed, rows)
+    def within(self, query: Tensor, radius: int, where: Where) -> tuple[Tensor, Tensor, Tensor]:
+        """Return counts, distances and rows as `exact.within`, of the codes that match."""
+        codes, rows_of = self.searched(query.device, where)
+        counts, distances, rows = exact.within(query, codes, radius)
+        return counts, distances, _rows_in(rows_of, rows)
 
-    def take(self, name: Fetched, rows: Tensor) -> Tensor:
-        """Return packed codes or vectors of rows, in their shape and on their device."""
-        if name not in self._room:
-            raise ValueError("Expected a `store` with vectors, got one without.")
-        tensor = self._room[name]
-        return tensor[rows.to(tensor.device)].to(rows.device)
-
-    def searched(self, device: torch.device, where: Where) -> tuple[Tensor, np.ndarray | None]:
+    def searched(
+        self, device: torch.device, where: Where | None = None
+    ) -> tuple[Tensor, np.ndarray | None]:
         """Return the codes that match, on a device, and their rows if these are not all.
 
         What is made for all codes, elsewhere or without removed ones, is kept until they change.
@@ -193,6 +183,21 @@ class Table:
             self._searched = found
         return found
 
+    def to_positions(self, rows: Tensor) -> Tensor:
+        """Return the places of rows among those that are not removed."""
+        if not self._num_removed:
+            return rows
+        kept = None if self._searched is None else self._searched[1]
+        kept = self.rows() if kept is None else kept
+        return torch.from_numpy(np.searchsorted(kept, rows.cpu().numpy())).to(rows.device)
+
+    def take(self, name: Fetched, rows: Tensor) -> Tensor:
+        """Return packed codes or vectors of rows, in their shape and on their device."""
+        if name not in self._room:
+            raise ValueError("Expected a `store` with vectors, got one without.")
+        tensor = self._room[name]
+        return tensor[rows.to(tensor.device)].to(rows.device)
+
     def records(self, rows: np.ndarray) -> Records:
         """Return all that is in `rows`."""
         taken = {name: tensor[torch.from_numpy(rows)] for name, tensor in self._room.items()}
@@ -201,6 +206,11 @@ class Table:
             for name, column in self.columns.items()
         }
         return Records(self.ids.take(rows), taken["packed_codes"], taken.get("vectors"), metadata)
+
+    def _matches(self, name: str, wanted: Sequence[Value], part: slice) -> np.ndarray:
+        if name not in self.columns:  # any more, since the condition was checked
+            return np.full(part.stop - part.start, None in wanted)
+        return self.columns[name].matches(wanted, self._room[COLUMN + name][part].numpy())
 
     def _to_rows(self, records: Records) -> dict[str, Tensor]:
         """Return records as rows of the tensors, after making the columns that are new."""
@@ -223,3 +233,10 @@ def with_room(tensor: Tensor, needed: int) -> Tensor:
     room = tensor.new_empty(max(needed, 2 * len(tensor)), *tensor.shape[1:])
     room[: len(tensor)] = tensor
     return room
+
+
+def _rows_in(rows_of: np.ndarray | None, places: Tensor) -> Tensor:
+    """Return the rows in a table of places among the codes that were searched."""
+    if rows_of is None:
+        return places
+    return torch.from_numpy(rows_of[places.cpu().numpy()]).to(places.device)

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from pml_hashing._checks import check_at_least
 from pml_hashing.codes import BITS_OF_A_BYTE
-from pml_hashing.search import exact
-from pml_hashing.search._table import CPU, Table, with_room
+from pml_hashing.search._table import Table, with_room
 
 MAX_GROWTH = 4  # centroids learned from a quarter of the codes still serve
 NO_KEY = np.iinfo(np.int64).max
@@ -146,16 +145,14 @@ class ApproximateIndex:
         distances, rows = (keys // table.num_rows).int(), keys % table.num_rows
         missing = keys[:, -1] == NO_KEY
         if missing.any():
-            codes, rows_of = table.searched(CPU, {})
-            distances[missing], near = exact.nearest(query.cpu()[missing], codes, k)
-            rows[missing] = near if rows_of is None else torch.from_numpy(rows_of)[near]
+            distances[missing], rows[missing] = table.nearest(query.cpu()[missing], k)
         return distances.to(query.device), rows.to(query.device)
 
     def _follow(self, table: Table) -> None:
         """Add what is new in the table, and what was changed, or build anew."""
         grown = isinstance(self._recipe, IVF) and len(table) > MAX_GROWTH * self._num_built
         if self._table is not table or grown or self._index.ntotal > 2 * len(table):
-            codes, rows_of = table.searched(CPU, {})
+            codes, rows_of = table.searched(torch.device("cpu"))
             self._index = self._recipe.build(codes.numpy())
             self._table, self._num_built = table, len(codes)
             self._row_of = self._number_of = torch.empty(0, dtype=torch.int64)

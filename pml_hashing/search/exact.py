@@ -20,6 +20,7 @@ BLOCK_DISTANCES = 2**25
 MIN_DATABASE_BLOCK = 2**16
 # Half precision holds every integer up to 2048, and 2 * code_length is formed.
 MAX_HALF_CODE_LENGTH = 1024
+MAX_INT32 = 2**31
 
 
 def nearest(query: Tensor, database: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -35,21 +36,22 @@ def nearest(query: Tensor, database: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if not k:
         none = query.new_empty(len(query), 0, dtype=torch.int64)
         return none.int(), none
-    database = database.to(query.device)
     if not _faiss_has(query.device):
-        return nearest_by_product(query, database, k)
+        return nearest_by_product(query, database.to(query.device), k)
     # The functions under faiss' flat index read the codes where they are: it would hold a copy.
-    queries, codes, (num_codes, width) = query.numpy(), database.numpy(), database.shape
+    queries, codes = query.numpy(), database.cpu().numpy()
+    num_queries, (num_codes, width) = len(queries), codes.shape
     if not _is_counted(k, num_codes, width):
         distances, rows = faiss.knn_hamming(queries, codes, k, variant="hc")
         return torch.from_numpy(distances), torch.from_numpy(rows)
-    distances, rows = np.empty((len(query), k), np.int32), np.empty((len(query), k), np.int64)
-    for start in range(0, len(query), COUNTED_QUERIES):
-        stop = min(start + COUNTED_QUERIES, len(query))
-        parts = (array[start:stop] for array in (queries, distances, rows))
-        first, *found = map(faiss.swig_ptr, parts)
+    distances, rows = np.empty((num_queries, k), np.int32), np.empty((num_queries, k), np.int64)
+    pointer = faiss.swig_ptr(codes)
+    for start in range(0, num_queries, COUNTED_QUERIES):
+        block = slice(start, start + COUNTED_QUERIES)
+        first, *found = [faiss.swig_ptr(array[block]) for array in (queries, distances, rows)]
+        size = min(COUNTED_QUERIES, num_queries - start)
         faiss.hammings_knn_mc(  # pyright: ignore[reportAttributeAccessIssue]
-            first, faiss.swig_ptr(codes), stop - start, num_codes, k, width, *found
+            first, pointer, size, num_codes, k, width, *found
         )
     return torch.from_numpy(distances), torch.from_numpy(rows)
 
@@ -110,18 +112,24 @@ def _faiss_has(device: torch.device) -> bool:
 
 
 def nearest_by_product(query: Tensor, database: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return `nearest` by matrix products of -1 and 1, on any device."""
-    block_size = min(len(database), max(MIN_DATABASE_BLOCK, 4 * k))
-    found = []
+    """Return `nearest` by matrix products of -1 and 1, on any device.
+
+    `torch.topk` orders ties at random, so it gets keys without ties: distance first, then row.
+    """
+    num_codes, num_distances = len(database), query.shape[1] * BITS_OF_A_BYTE + 1
+    dtype = torch.int32 if num_codes * num_distances < MAX_INT32 else torch.int64
+    block_size, found = min(num_codes, max(MIN_DATABASE_BLOCK, 4 * k)), []
     for queries in query.split(max(1, BLOCK_DISTANCES // block_size)):
-        best = None
+        best = query.new_empty(len(queries), 0, dtype=dtype)
         for start, distances in _distances(queries, database, block_size):
-            block = _smallest(distances, min(k, distances.shape[1]))
-            block = (block[0], block[1] + start)
-            best = block if best is None else _merge(best, block, k)
+            size = distances.shape[1]
+            rows = torch.arange(start, start + size, dtype=dtype, device=query.device)
+            keys = distances.to(dtype).mul_(num_codes).add_(rows)
+            keys = keys.topk(min(k, size), largest=False).values
+            best = torch.cat([best, keys], dim=1).sort(dim=1).values[:, :k]
         found.append(best)
-    distances, rows = zip(*found, strict=True)
-    return torch.cat(distances), torch.cat(rows)
+    keys = torch.cat(found)
+    return (keys // num_codes).int(), (keys % num_codes).long()
 
 
 def within_by_product(
@@ -152,24 +160,3 @@ def _distances(query: Tensor, database: Tensor, block_size: int) -> Iterator[tup
         with torch.autocast(query.device.type, enabled=False):  # bf16 cannot count past 256
             inner = signs @ block.T
         yield start, inner.neg_().add_(code_length).div_(2).int()
-
-
-def _smallest(distances: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the `k` smallest distances of each row and their columns; ties in column order.
-
-    `torch.topk` orders ties at random, so it gets keys without ties: distance first, then column.
-    """
-    size = distances.shape[1]
-    keys = distances.long() if (int(distances.max()) + 1) * size >= 2**31 else distances
-    keys = keys * size + torch.arange(size, device=keys.device, dtype=keys.dtype)
-    keys = keys.topk(k, largest=False).values
-    return (keys // size).int(), (keys % size).long()
-
-
-def _merge(
-    best: tuple[Tensor, Tensor], block: tuple[Tensor, Tensor], k: int
-) -> tuple[Tensor, Tensor]:
-    """Return the `k` nearest of two sets of neighbours, the first from earlier in the database."""
-    distances, rows = (torch.cat(parts, dim=1) for parts in zip(best, block, strict=True))
-    distances, order = distances.sort(dim=1, stable=True)
-    return distances[:, :k].contiguous(), rows.gather(1, order[:, :k])

@@ -14,7 +14,7 @@ from pml_hashing.search._table import Table
 from pml_hashing.search.approximate import HNSW, IVF, ApproximateIndex
 from pml_hashing.search.files import fill_store, read_table, save_store
 from pml_hashing.search.memory_store import MemoryStore
-from pml_hashing.search.store import CodeStore, Records
+from pml_hashing.search.store import Codes, CodeStore, Records
 
 
 class HammingKNN:
@@ -27,8 +27,9 @@ class HammingKNN:
     last.
 
     Codes are real or binary, `(n, code_length)`, whose bit is set where they are not negative, or
-    packed, uint8, `(n, ceil(code_length / 8))`, on any device. The search runs where the query is:
-    on the CPU in faiss, elsewhere as a matrix product of codes of -1 and 1, with the same result.
+    packed, uint8, `(n, ceil(code_length / 8))`: tensors on any device, or arrays. The search runs
+    where the query is: on the CPU in faiss, elsewhere as a matrix product of codes of -1 and 1,
+    with the same result.
 
     With `rerank`, the nearest `num_candidates` by Hamming distance are ordered anew by
 
@@ -188,7 +189,7 @@ class HammingKNN:
         return found.distances, found.order
 
     def search(
-        self, query: Tensor, k: int, where: Mapping[str, object] | None = None
+        self, query: Codes, k: int, where: Mapping[str, object] | None = None
     ) -> tuple[Tensor, list[list[Hashable]]]:
         """Return the `k` nearest codes of every query, by their ids.
 
@@ -214,7 +215,7 @@ class HammingKNN:
         return found.distances, found.ids
 
     def range_search(
-        self, query: Tensor, radius: float, where: Mapping[str, object] | None = None
+        self, query: Codes, radius: float, where: Mapping[str, object] | None = None
     ) -> tuple[list[Tensor], list[list[Hashable]]]:
         """Return all codes within `radius` of every query, exactly, whatever the index.
 
@@ -241,7 +242,7 @@ class HammingKNN:
             return store.within(packed_query, limit, to_where(where, store))
 
     def train(
-        self, codes: Tensor, ids: Iterable[Hashable] | None = None, **metadata: object
+        self, codes: Codes, ids: Iterable[Hashable] | None = None, **metadata: object
     ) -> None:
         """Hold `codes` instead of those held so far.
 
@@ -261,7 +262,7 @@ class HammingKNN:
         self._append(store, codes, ids, metadata, expected=self._code_length)
         self._store = store
 
-    def add(self, codes: Tensor, ids: Iterable[Hashable] | None = None, **metadata: object) -> None:
+    def add(self, codes: Codes, ids: Iterable[Hashable] | None = None, **metadata: object) -> None:
         """Hold `codes` after those held so far, in constant time for a code.
 
         Args:
@@ -282,7 +283,7 @@ class HammingKNN:
         store = self._store
         self._append(store, codes, ids, metadata, expected=store.code_length)
 
-    def update(self, ids: Iterable[Hashable], codes: Tensor, **metadata: object) -> None:
+    def update(self, ids: Iterable[Hashable], codes: Codes, **metadata: object) -> None:
         """Put `codes` in the place of those held under `ids`. Database order stays.
 
         Args:
@@ -348,7 +349,7 @@ class HammingKNN:
     def _append(
         self,
         store: CodeStore,
-        codes: Tensor,
+        codes: Codes,
         ids: Iterable[Hashable] | None,
         metadata: Mapping[str, object],
         *,

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pml_hashing.search import exact
 from pml_hashing.search._table import Table
 from pml_hashing.search.store import (
     CodeStore,
@@ -182,7 +181,7 @@ class MemoryStore(CodeStore):
     def first_codes(self, count: int, device: torch.device) -> Tensor:
         """Return the packed codes of the first `count` positions."""
         with self._lock:
-            return self._table.searched(device, {})[0][:count]
+            return self._table.searched(device)[0][:count]
 
     def nearest(
         self,
@@ -205,37 +204,36 @@ class MemoryStore(CodeStore):
             with_ids: Whether ids are wanted, else positions: as `order`.
         """
         with self._lock:
-            table, device = self._table, packed_query.device
-            if search is not None and not where:
-                distances, rows = search(packed_query, min(k, len(table)), table)
+            table = self._table
+            if search is None or where:
+                distances, rows = table.nearest(packed_query, k, where)
             else:
-                codes, rows_of = table.searched(device, where)
-                distances, rows = exact.nearest(packed_query, codes, min(k, len(codes)))
-                if rows_of is not None:
-                    rows = torch.from_numpy(rows_of[rows.cpu().numpy()]).to(device)
+                distances, rows = search(packed_query, min(k, len(table)), table)
             values = None if fetch is None else table.take(fetch, rows)
             if not with_ids:
                 return Neighbors(distances, [], table.to_positions(rows), values)
-            ids, width = table.ids.take(rows.cpu().numpy().ravel()), max(1, rows.shape[1])
-            ids_of = [ids[start : start + width] for start in range(0, len(ids), width)]
-            return Neighbors(distances, ids_of, rows, values)
+            num_queries, width = rows.shape
+            ids = self._ids_of(rows.flatten(), [width] * num_queries)
+            return Neighbors(distances, ids, rows, values)
 
     def within(
         self, packed_query: Tensor, radius: int, where: Where
     ) -> tuple[list[Tensor], list[list[Hashable]]]:
         with self._lock:
-            codes, rows_of = self._table.searched(packed_query.device, where)
-            counts, distances, rows = exact.within(packed_query, codes, radius)
-            found = rows.cpu().numpy()
-            ids = iter(self._table.ids.take(found if rows_of is None else rows_of[found]))
-        sizes = counts.tolist()
-        return list(distances.split(sizes)), [list(islice(ids, size)) for size in sizes]
+            counts, distances, rows = self._table.within(packed_query, radius, where)
+            sizes = counts.tolist()
+            return list(distances.split(sizes)), self._ids_of(rows, sizes)
 
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""
 
     def frozen(self) -> ReadWriteLock:
         return self._lock
+
+    def _ids_of(self, rows: Tensor, sizes: list[int]) -> list[list[Hashable]]:
+        """Return the ids of rows, so many for each query."""
+        ids = iter(self._table.ids.take(rows.cpu().numpy()))
+        return [list(islice(ids, size)) for size in sizes]
 
     def _rows(self, ids: Sequence[Hashable]) -> np.ndarray:
         rows = self._table.find(ids)

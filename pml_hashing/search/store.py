@@ -5,7 +5,11 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, NamedTuple, TypeAlias
 
+import numpy as np
 from torch import Tensor
+
+Codes: TypeAlias = Tensor | np.ndarray
+"""Real, binary or packed codes, as callers have them."""
 
 Value: TypeAlias = str | int | float | bool | None
 """A value in a column of metadata. `None` is that of a code added without one."""

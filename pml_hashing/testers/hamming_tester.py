@@ -26,8 +26,8 @@ class HammingTester(GlobalEmbeddingSpaceTester):
     and its real outputs are never all in memory.
 
     Items of a data set are `(x, y)`, and may go on with anything, such as an index. A label `y` is
-    a class id, or a multi-hot row, which is scored as a whole; PML would read its columns as levels
-    of a hierarchy.
+    a class id, or a multi-hot row, which is scored as a whole. Where a `label_hierarchy_level` is
+    given, columns of class ids are levels of a hierarchy, as in PML.
 
     `splits_to_eval=[("query", ["database"])]` scores the one against the other. Where a split is
     scored against itself, which PML does to every split if `splits_to_eval` is `None`, each query
@@ -36,7 +36,8 @@ class HammingTester(GlobalEmbeddingSpaceTester):
     Args:
         accuracy_calculator: What to compute. All of its metrics for the first 100 items and radius
             2, on the device of the data, if `None`.
-        label_hierarchy_level: For one column of class ids, PML's. Multi-hot rows need `"all"`.
+        label_hierarchy_level: For class ids, PML's: the columns that are scored, each a level.
+            Multi-hot rows need `"all"`.
         **kwargs: PML's other arguments, except `normalize_embeddings` and `pca`, which would
             change the codes.
 
@@ -126,9 +127,7 @@ class HammingTester(GlobalEmbeddingSpaceTester):
     ) -> None:
         splits = query_split_name, reference_split_names
         names = (query_split_name, *reference_split_names)
-        columns = {split: embeddings_and_labels[split][1].shape[1] for split in names}
-        self._check_columns(columns)
-        if columns[query_split_name] == 1:
+        if self._has_levels({split: embeddings_and_labels[split][1] for split in names}):
             super().do_knn_and_accuracies(accuracies, embeddings_and_labels, *splits)
             return
         self.label_levels = [ALL_LABELS]
@@ -138,14 +137,21 @@ class HammingTester(GlobalEmbeddingSpaceTester):
         for metric, score in scores.items():
             accuracies[self.accuracies_keyname(metric, ALL_LABELS)] = score
 
-    def _check_columns(self, columns: dict[str, int]) -> None:
-        """Raise unless the labels of all splits, given their columns, are of one scorable kind."""
+    def _has_levels(self, labels: dict[str, Tensor]) -> bool:
+        """Return whether columns are PML's levels of class ids, and not multi-hot.
+
+        Raises:
+            ValueError: If the labels of the splits are not of one kind that can be scored.
+        """
+        columns = {split: of_split.shape[1] for split, of_split in labels.items()}
         got = f"splits with these numbers of label columns: {columns}"
         if len(set(columns.values())) > 1:
             raise ValueError(f"Expected labels of one kind in all splits, got {got}.")
         if set(columns.values()) == {1}:
-            return
+            return True
         if self.label_hierarchy_level != ALL_LABELS:
+            if any(((of_split < 0) | (of_split > 1)).any() for of_split in labels.values()):
+                return True
             raise ValueError(
                 'Expected `label_hierarchy_level="all"` for multi-hot labels, of which another '
                 f"level is one column only, got {self.label_hierarchy_level!r} and {got}."
@@ -155,6 +161,7 @@ class HammingTester(GlobalEmbeddingSpaceTester):
                 "Expected no `set_min_label_to_zero` for multi-hot labels, each column of which it "
                 f"would renumber, got {got}."
             )
+        return False
 
 
 def _first_two(batch: Any) -> tuple[Any, Any]:

@@ -183,10 +183,23 @@ class RoundLoader:
         self.samples = SeededDataset(dataset, options["num_workers"])
         self._options = options | {"persistent_workers": options["num_workers"] > 0}
         self._round = self._start = self._stop = self._draws_before = 0
+        self._keys: list[list[Key]] | None = None  # of batches apart from all rounds
         self._given: deque[Tensor] = deque()  # whole batches that are being loaded
         self._loader: Any = None  # torch's, and its iterator, which has the workers
         self._loading: Any = None
         self._has_died = False
+
+    def load_places(self, batches: Sequence[Tensor], seed: int) -> Iterator[Any]:
+        """Yield batches of the samples at some places, apart from all rounds.
+
+        Args:
+            batches: The places of the samples of each batch.
+            seed: Of the samples' random numbers.
+        """
+        self._keys = [[(i, (seed + i) % 2**32) for i in batch.tolist()] for batch in batches]
+        self._loading = iter(self._loader)
+        for batch, _ in self._loading:
+            yield batch
 
     def load(self, number: int, start: int, stop: int) -> Iterator[tuple[Any, Tensor]]:
         """Yield batches, with the places of their samples in all processes together.
@@ -196,7 +209,7 @@ class RoundLoader:
             start: The first batch.
             stop: The batch after the last one.
         """
-        self._round, self._start, self._stop = number, start, stop
+        self._keys, self._round, self._start, self._stop = None, number, start, stop
         self._draws_before = len(self.sampler.seeds) - start // len(self.batches)
         self._given.clear()
         self.sampler.forget_states()
@@ -205,7 +218,10 @@ class RoundLoader:
             yield batch, self._given.popleft()
 
     def __iter__(self) -> Iterator[list[Key]]:
-        """Yield what this process loads of each batch of the round, for the data loader."""
+        """Return what this process loads of each batch, for the data loader."""
+        return self._keys_of_round() if self._keys is None else iter(self._keys)
+
+    def _keys_of_round(self) -> Iterator[list[Key]]:
         position = self._start
         while position < self._stop:
             number, first = divmod(position, len(self.batches))

@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from pml_hashing.codes import at_least_float32
+from pml_hashing.trainers._features import trunk_of
 from pml_hashing.trainers._parts import Parts
 from pml_hashing.trainers._precision import Precision
 from pml_hashing.trainers._processes import Codes, gather_batch, parallel, shared_random_numbers
@@ -70,6 +71,21 @@ class Stepper:
         data, labels = batch
         return data, torch.as_tensor(labels)
 
+    def choose_samples(self, data: Any, labels: Tensor) -> tuple[Any, Tensor]:
+        """Return the data and the labels of a batch to train on: all of them here."""
+        return data, labels
+
+    def compute_features(self, data: Any) -> Tensor | None:
+        """Return what the first network has before its hash layer, `None` where that is not known.
+
+        From it class codes are assigned before the first round, for a loss that asks for it.
+
+        Args:
+            data: As for `compute_codes`.
+        """
+        trunk = trunk_of(next(iter(self.parts.networks.values())))
+        return None if trunk is None else trunk(data)
+
     def compute_codes(self, data: Any) -> Codes:
         """Return the codes by the first network, and by the second where there is one.
 
@@ -117,6 +133,21 @@ class Stepper:
         with self.precision.autocast():
             codes, second = self.compute_codes(data)
         return at_least_float32(codes), None if second is None else at_least_float32(second)
+
+    def features_of_batch(self, batch: Any) -> tuple[Tensor, Tensor] | None:
+        """Return features and labels of a batch, as `collate_fn` made it; `None` without features.
+
+        A network's output that is no tensor of floats with a row per sample is none.
+        """
+        data, labels = self.unpack(batch)
+        data = self.precision.to_device(data, self.dtype)
+        with self.precision.autocast():
+            features = self.compute_features(data)
+        if not isinstance(features, Tensor) or not features.is_floating_point():
+            return None
+        if features.ndim < 2 or len(features) != len(labels):
+            return None
+        return features, labels
 
     def unscale_gradients(self) -> None:
         """Divide the gradients by the scale of the loss, once per step, as clipping needs it."""

@@ -11,6 +11,7 @@ from pml_hashing._checks import check
 from pml_hashing._compat import BaseTrainer, common_functions
 from pml_hashing.distributed import is_distributed
 from pml_hashing.losses import DiscreteLoss
+from pml_hashing.trainers._features import trunk_of
 from pml_hashing.trainers._hooks import EveryRank, call_after_round, call_after_step
 from pml_hashing.trainers._processes import Codes, check_agreement
 from pml_hashing.trainers._steps import Batch, Moment
@@ -32,6 +33,10 @@ class AsymmetricTrainer(BaseTrainer):
 
     A training that was stopped and resumed ends with the same weights and codes, bit for bit, on a
     CPU: see `checkpoint_folder`, and "Faults and resuming" in the documentation.
+
+    A loss with `class_codes="assigned"`, as `DSAHLoss` has by default, gets what the trunk makes of
+    the data set before the first round. Without an embedder, the trunk has to be a `HashingModel`
+    or the like: else its class codes stay as they are.
 
     In several processes (after `torch.distributed.init_process_group`, as under `torchrun`) a batch
     is `batch_size` samples per process, and training is that of one process with as large a batch;
@@ -105,7 +110,9 @@ class AsymmetricTrainer(BaseTrainer):
         check({"trunk"} <= keys <= {*MODELS}, known, ", ".join(map(repr, keys)))
         whole = "`label_hierarchy_level` to be 'all', since multi-hot labels would lose columns"
         check(level == "all", whole, repr(level))
-        loss_func, bank = self.loss_funcs.get("metric_loss"), self.models.get("code_bank")
+        given = ", ".join(map(repr, self.loss_funcs)) or "none"
+        check("metric_loss" in self.loss_funcs, "`loss_funcs` with the key metric_loss", given)
+        loss_func, bank = self.loss_funcs["metric_loss"], self.models.get("code_bank")
         of_loss = loss_func.code_bank if isinstance(loss_func, DiscreteLoss) else None
         own = 'models["code_bank"] to be the `code_bank` of the loss, so that it is saved'
         check(bank is of_loss, own, f"{bank} and {of_loss}")
@@ -208,7 +215,16 @@ class _TrainerEngine(Engine):
     def unpack(self, batch: Any) -> tuple[Any, Tensor]:
         data, labels = self.trainer.data_and_label_getter(batch)
         labels = common_functions.process_label(labels, "all", self.trainer.label_mapper)
-        return self.trainer.maybe_do_batch_mining(data, torch.as_tensor(labels))
+        return data, torch.as_tensor(labels)
+
+    def choose_samples(self, data: Any, labels: Tensor) -> tuple[Any, Tensor]:
+        return self.trainer.maybe_do_batch_mining(data, labels)
+
+    def compute_features(self, data: Any) -> Tensor | None:
+        trunk: nn.Module | None = self.trainer.models["trunk"]
+        if isinstance(self.trainer.models["embedder"], nn.Identity):  # as PML has it by default
+            trunk = trunk_of(self.trainer.models["trunk"])
+        return None if trunk is None else trunk(data)
 
     def compute_codes(self, data: Any) -> Codes:
         models, codes = self.trainer.models, self.trainer.compute_embeddings(data)

@@ -1,28 +1,26 @@
 """Checkpoints: all that a training is at one moment, in one file that is whole or not there."""
 
-import errno
 import hashlib
 import os
 import pickle
 import re
 import shutil
 import struct
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, BinaryIO
 
 import torch
 
+from pml_hashing._archives import load_archive
 from pml_hashing._checks import check
-from pml_hashing._files import write_atomically
+from pml_hashing._files import open_file, write_atomically
+from pml_hashing._locks import LockedError, locked_file, remove
 from pml_hashing.distributed import from_first_rank
-
-if sys.platform != "win32":
-    import fcntl
 
 MAGIC = b"pml_hashing.checkpoint"
 VERSION = 2
@@ -53,47 +51,63 @@ def write_checkpoint(path: str | os.PathLike[str], state: dict[str, Any]) -> Non
 
 
 def _write(path: Path, state: dict[str, Any]) -> None:
-    try:
-        with path.open("wb") as file:  # torch's own file gives no OSError where the disk is full
-            torch.save(state, file)
-    except RuntimeError as error:  # what torch makes of an OSError, not always
-        raise error.__context__ if isinstance(error.__context__, OSError) else error from None
-    try:
-        torch.load(path, "cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        raise TypeError(
-            "Expected states of models, optimizers, schedulers and samplers that are made of "
-            f"tensors, numbers, strings, lists and dicts, got others: {error}"
-        ) from error
-    with path.open("r+b") as file:
+    with path.open("w+b") as file:
+        _save(state, file)
+        try:
+            load_archive(file, "meta")
+        except (pickle.UnpicklingError, ValueError) as error:
+            raise TypeError(
+                "Expected states of models, optimizers, schedulers and samplers that are made of "
+                f"tensors, numbers, strings, lists and dicts, got others: {error}"
+            ) from error
+        file.seek(0)
         digest = hashlib.file_digest(file, "sha256").digest()
-        file.write(FOOTER.pack(MAGIC, VERSION, file.tell(), digest))
+        file.write(FOOTER.pack(MAGIC, VERSION, file.seek(0, 2), digest))
+
+
+def _save(state: dict[str, Any], file: BinaryIO) -> None:
+    """Do as torch.save does, and raise what the disk said: torch makes a RuntimeError of it."""
+    said = list[OSError]()
+
+    def write(content: Any) -> int:
+        try:
+            return file.write(content)
+        except OSError as error:
+            said.append(error)
+            raise
+
+    try:
+        torch.save(state, SimpleNamespace(write=write, flush=file.flush))  # pyright: ignore[reportArgumentType]
+    except Exception:
+        if said:
+            raise said[0] from None
+        raise
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the state that `write_checkpoint` was given, on the CPU. Nothing is unpickled.
 
     Raises:
-        FileNotFoundError: If there is no such file, or it is none that can be read to its end.
+        FileNotFoundError: If there is no such file, or something else in its place.
         ValueError: If the file is cut, was changed, or is no checkpoint of this version.
     """
-    path = Path(path)
-    if not path.is_file():  # a pipe may never end
-        raise FileNotFoundError(f"Expected a checkpoint, got no file at {path}.")
-    problem = _problem(path)
-    check(problem is None, f"a whole checkpoint at {path}", problem)
-    try:
-        return torch.load(path, "cpu", weights_only=True)
-    except Exception as error:  # a file that somebody made up: torch raises errors of all kinds
-        raise ValueError(f"Expected a checkpoint at {path}, got another file: {error}") from error
+    with open_file(path, "a checkpoint") as file:
+        problem = _problem(file)
+        check(problem is None, f"a whole checkpoint at {path}", problem)
+        try:
+            return load_archive(file)
+        except Exception as error:  # a file that somebody made up
+            raise ValueError(
+                f"Expected a checkpoint at {path}, got another file: {error}"
+            ) from error
 
 
-def _problem(path: Path) -> str | None:
+def _problem(file: BinaryIO) -> str | None:
     """Return what is wrong with a file, `None` if nothing is."""
-    size = path.stat().st_size - FOOTER.size
+    size = file.seek(0, 2) - FOOTER.size
     if size < 0:
         return "a file that is too short"
-    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+    with mmap(file.fileno(), 0, access=ACCESS_READ) as content:
         magic, version, expected, digest = FOOTER.unpack_from(content, size)
         checksum = hashlib.sha256(memoryview(content)[:size]).digest()
     if magic != MAGIC:
@@ -168,7 +182,7 @@ class CheckpointFolder:
         before = self.newest
         self._known = {path, before if before and before < path else path}
         for other in set(self.paths()) - self._known:
-            other.unlink()
+            other.unlink(missing_ok=True)
         for unfinished in self.folder.glob(f".{PREFIX}*"):  # what a kill left
             shutil.rmtree(unfinished, ignore_errors=True)
         return path
@@ -179,15 +193,15 @@ class CheckpointFolder:
         A file that is damaged is passed over, with a warning, for the one before.
 
         Raises:
-            ValueError: If all are damaged.
+            FileNotFoundError, ValueError: If all are gone or damaged.
         """
-        error: ValueError | None = None
+        error: Exception | None = None
         paths = self.paths()
         self._known = set(paths)
         for path in reversed(paths):
             try:
                 state = read_checkpoint(path)
-            except ValueError as damaged:
+            except (FileNotFoundError, ValueError) as damaged:  # a living training removes some
                 error = damaged
                 warnings.warn(f"{error} The one before is taken.", stacklevel=3)
             else:
@@ -200,28 +214,18 @@ class CheckpointFolder:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Lock a folder by a file in it, which is removed at the end; the system unlocks what is dead.
-
-    A lock of this kind belongs to the process alone: workers that outlive it do not hold it.
+    """Lock a folder by a file in it, which is removed at the end.
 
     Raises:
-        ValueError: If another process has locked it.
+        ValueError: If another training has locked it.
     """
     path = folder / ".lock"
-    while sys.platform != "win32":
-        with path.open("w") as file:
+    try:
+        with locked_file(path) as file:
             try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno in (errno.EACCES, errno.EAGAIN):  # others: no locks there
-                    expected = f"a `checkpoint_folder` of one training, got {folder}"
-                    message = f"Expected {expected}, into which another process trains."
-                    raise ValueError(message) from error
-            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                try:
-                    yield
-                finally:
-                    path.unlink(missing_ok=True)
-                return
-        # Else the training that had the lock has just ended, and removed the file.
-    yield
+                yield
+            finally:
+                remove(file, path)
+    except LockedError as error:
+        expected = f"a `checkpoint_folder` of one training, got {folder}"
+        raise ValueError(f"Expected {expected}, into which another one trains.") from error

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import RandomSampler
 from tqdm import tqdm
@@ -18,6 +18,7 @@ from pml_hashing.datasets import IndexedDataset
 from pml_hashing.datasets._batches import EvenBatches, IndexedCollate
 from pml_hashing.distributed import from_first_rank, of_all_ranks, rank, world_size
 from pml_hashing.losses import CodeUpdate
+from pml_hashing.trainers._features import LOGGER, features_of, undisturbed, waiting_losses
 from pml_hashing.trainers._hooks import Hook, call_after_round, call_after_step
 from pml_hashing.trainers._loading import RoundLoader, SeededSampler, check_sizes
 from pml_hashing.trainers._parts import Parts, Scheduler, by_name
@@ -38,6 +39,11 @@ class Engine(Stepper):
 
     A training that was stopped and resumed ends with the same weights and codes, bit for bit, on a
     CPU: see `checkpoint_folder`, and "Faults and resuming" in the documentation.
+
+    A loss with `class_codes="assigned"`, as `DSAHLoss` has by default, gets features of the data
+    set before the first round: those that the first network has before its hash layer, in eval
+    mode, in one pass. Where they are not known (see `compute_features`), its class codes stay as
+    they are, which is logged.
 
     In several processes (after `torch.distributed.init_process_group`, as under `torchrun`) a batch
     is `batch_size` samples per process, and training is that of one process with as large a batch.
@@ -250,12 +256,35 @@ class Engine(Stepper):
             share_state(self.parts.modules())
             try:
                 with self.averaged_gradients(), self._loader.workers():
+                    self._assign_class_codes()
                     yield
             except FloatingPointError as error:
                 raise FloatingPointError(f"{error} {self._how_to_go_on()}") from error
             except KeyboardInterrupt as error:
                 where = f"Stopped in round {self.round}, step {self.step}."
                 raise KeyboardInterrupt(f"{where} {self._how_to_go_on()}") from error
+
+    def _assign_class_codes(self) -> None:
+        """Give the losses that want them features of the data set, as the networks now have them.
+
+        A loss whose codes were assigned before a checkpoint that is resumed wants none.
+        """
+        losses = waiting_losses(self.parts.loss_funcs.values())
+        if not losses:
+            return
+        num_classes = max(loss_func.num_classes for loss_func in losses)
+        with undisturbed(self.parts.networks.values(), self.device):
+            seed = seed_of(self.seed, 0)
+            found = features_of(self.features_of_batch, self._loader, num_classes, seed)
+        if found is None:
+            LOGGER.info(
+                "Class codes were not assigned by features, since the network has none that are "
+                "known: give a HashingModel, a trunk and an embedder, or override compute_features."
+            )
+            return
+        for loss_func in losses:
+            loss_func.use_features(*found)
+        share_state(self.parts.modules())
 
     def _train_round(
         self, start: int, random: list[dict[str, Any]] | None, on_step: Hook[Self] | None
@@ -273,7 +302,7 @@ class Engine(Stepper):
         with tqdm(range(start, stop), f"round {self.round}", stop, initial=start, **hidden) as bar:
             for self.step in bar:
                 self.start_step()
-                self.make_step([Batch(*self.unpack(b), at) for b, at in islice(loaded, parts)])
+                self.make_step([self._batch(*batch) for batch in islice(loaded, parts)])
                 call_after_step(on_step, self)
                 self.step_schedulers("step")
                 if self.step % STEPS_BETWEEN_READS == 0:
@@ -285,6 +314,9 @@ class Engine(Stepper):
         self.step_schedulers("round")
         check_agreement(**{"learning rates": self.parts.learning_rates()})
         self._save(None)
+
+    def _batch(self, batch: Any, sample_indices: Tensor) -> Batch:
+        return Batch(*self.choose_samples(*self.unpack(batch)), sample_indices)
 
     def _setup(self) -> dict[str, int]:
         """Return what the place within a round means nothing without."""

@@ -7,9 +7,10 @@ from pml_hashing.visualize.curves import (
     plot_precision_by_rank,
     plot_precision_recall,
 )
-from pml_hashing.visualize.gallery import plot_neighbors, plot_retrieval
+from pml_hashing.visualize.gallery import choose_queries, plot_neighbors, plot_retrieval
 
 __all__ = [
+    "choose_queries",
     "plot_bits",
     "plot_by_code_length",
     "plot_distances",

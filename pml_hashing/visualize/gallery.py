@@ -1,13 +1,15 @@
 """A gallery of queries, each with its nearest neighbours."""
 
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pml_hashing.datasets import LabelledImages
+from pml_hashing._checks import check_integer, check_labels
+from pml_hashing.datasets import ImageFiles, LabelledImages
 from pml_hashing.pairs import similarity
 from pml_hashing.visualize._style import new_figure
 
@@ -17,7 +19,8 @@ if TYPE_CHECKING:
 
 WRONG = "#d62728"
 INCHES_OF_AN_IMAGE = 0.85
-LETTERS_OF_A_CAPTION = 16
+LETTERS_OF_A_LINE = 16
+HEIGHT_OF_A_LINE = 0.2  # of a caption, in heights of an image
 
 
 def plot_neighbors(
@@ -25,8 +28,8 @@ def plot_neighbors(
 ) -> "Figure":
     """Draw images of a data set, each with its nearest neighbours in it: see `plot_retrieval`.
 
-    A neighbour is right if it shares a label with the query. The classes of a query are written
-    below it.
+    A neighbour is right if it shares a label with the query. Below an image stand its name, where
+    it has a file, and its classes.
 
     Args:
         images: The data set, such as `ImageFiles`.
@@ -56,13 +59,62 @@ def plot_neighbors(
         )
     rows = list(zip(queries.tolist(), neighbors.tolist(), strict=True))
     labels = images.labels
+
+    def text(place: int) -> str:
+        lines = [PurePath(images.names[place]).name] if isinstance(images, ImageFiles) else []
+        return "\n".join([*lines, ", ".join(images.class_names(place))])
+
     return plot_retrieval(
         [images.image(query) for query, _ in rows],
         [[images.image(neighbor) for neighbor in row] for _, row in rows],
         torch.cat([similarity(labels[[query]], labels[row]) for query, row in rows]),
         distances=distances,
-        query_names=[", ".join(images.class_names(query)) for query, _ in rows],
+        query_names=[text(query) for query, _ in rows],
+        retrieved_names=[[text(neighbor) for neighbor in row] for _, row in rows],
     )
+
+
+def choose_queries(labels: Tensor, count: int, scores: Tensor | None = None) -> Tensor:
+    """Return queries to show: of each class in turn, from the worst of a class to the best.
+
+    Args:
+        labels: Class ids `(num_queries,)` or multi-hot rows `(num_queries, num_classes)`.
+        count: How many to choose, at most.
+        scores: Of the queries, such as their average precision, `(num_queries,)`. They count as
+            equal if `None`.
+
+    Returns:
+        Places of the queries, different ones, int64, `(min(count, num_queries),)`.
+
+    Raises:
+        ValueError: If `count` is less than 1, there is no query, or sizes do not agree.
+
+    Examples:
+        >>> import torch
+        >>> from pml_hashing.visualize import choose_queries
+        >>> choose_queries(torch.tensor([0, 0, 1, 1]), 2, scores=torch.tensor([0.3, 0.1, 0.2, 0.9]))
+        tensor([1, 3])
+    """
+    check_integer(count, 1, "count")
+    check_labels(labels, range(len(labels)), "labels")
+    if scores is not None and scores.shape != labels.shape[:1]:
+        raise ValueError(
+            f"Expected `scores` of shape ({len(labels)},), as `labels`, got {tuple(scores.shape)}."
+        )
+    order = torch.arange(len(labels)) if scores is None else scores.cpu().argsort(stable=True)
+    labels = labels.cpu()[order]
+    of_classes = [labels == c for c in labels.unique()] if labels.ndim == 1 else labels.T != 0
+    waiting = [rows for rows in (held.nonzero().flatten().tolist() for held in of_classes) if rows]
+    waiting = waiting or [list(range(len(labels)))]  # no image has a label
+    count, chosen = min(count, len({row for rows in waiting for row in rows})), list[int]()
+    while len(chosen) < count:
+        share = len(chosen) / max(1, count - 1)
+        rows = [row for row in waiting[len(chosen) % len(waiting)] if row not in chosen]
+        if not rows:
+            waiting.pop(len(chosen) % len(waiting))
+            continue
+        chosen.append(rows[round(share * (len(rows) - 1))])
+    return order[chosen]
 
 
 def plot_retrieval(
@@ -72,6 +124,7 @@ def plot_retrieval(
     *,
     distances: Tensor | None = None,
     query_names: Sequence[str] | None = None,
+    retrieved_names: Sequence[Sequence[str]] | None = None,
 ) -> "Figure":
     """Draw queries, each with its nearest neighbours, and a frame around the wrong ones.
 
@@ -86,7 +139,8 @@ def plot_retrieval(
         relevant: Whether each of them is right, bool, `(num_queries, k)`. `pairs.similarity` of
             the labels of queries and database tells that: `.gather(1, indices)` of it.
         distances: Their Hamming distances, `(num_queries, k)`, written below them.
-        query_names: Text to write below the queries.
+        query_names: Text to write below the queries. Lines that are too long are cut.
+        retrieved_names: Text to write below their neighbours, `k` per row.
 
     Returns:
         The figure. `figure.savefig("gallery.png")` writes it to a file.
@@ -109,20 +163,44 @@ def plot_retrieval(
         4
     """
     images = {"query_images": query_images, "retrieved_images": retrieved_images}
-    _check_gallery(relevant, distances, **images, query_names=query_names)
-    with_captions = distances is not None or query_names is not None
-    figure, grid = _new_gallery(*relevant.shape, caption=0.22 if with_captions else 0)
+    names = {"query_names": query_names, "retrieved_names": retrieved_names}
+    _check_gallery(relevant, distances, **images, **names)
+    captions = [
+        _captions(row, relevant.shape[1], distances, query_names, retrieved_names)
+        for row in range(len(relevant))
+    ]
+    num_lines = max(len(caption.splitlines()) for row in captions for caption in row)
+    figure, grid = _new_gallery(*relevant.shape, caption=HEIGHT_OF_A_LINE * num_lines)
     at_distance = "" if distances is None else " at Hamming distance d"
-    grid[0][0].set_title("Query", fontsize=9, loc="left")
-    grid[0][1].set_title(f"Nearest{at_distance}, wrong ones framed", fontsize=9, loc="left")
+    headings = "Query", f"Nearest{at_distance}, wrong ones framed"
+    for axes, heading in zip(grid[0], headings, strict=False):  # above the tallest of the row
+        box = axes.get_position(original=True)
+        figure.text(box.x0, box.y1 + 0.01, heading, fontsize=9, va="bottom")
     for row, axes_of_row in enumerate(grid):
-        _draw(axes_of_row[0], query_images[row], "" if query_names is None else query_names[row])
-        for column, axes in enumerate(axes_of_row[1:]):
-            caption = "" if distances is None else f"d = {int(distances[row, column])}"
-            _draw(axes, retrieved_images[row][column], caption)
-            if not relevant[row, column]:
+        shown = [query_images[row], *retrieved_images[row]]
+        for axes, image, caption in zip(axes_of_row, shown, captions[row], strict=True):
+            _draw(axes, image, caption)
+        for axes, is_right in zip(axes_of_row[1:], relevant[row].tolist(), strict=True):
+            if not is_right:
                 axes.spines[:].set(color=WRONG, linewidth=3)
     return figure
+
+
+def _captions(
+    row: int,
+    num_neighbors: int,
+    distances: Tensor | None,
+    query_names: Sequence[str] | None,
+    retrieved_names: Sequence[Sequence[str]] | None,
+) -> list[str]:
+    """Return what stands below a query and its neighbours."""
+    captions = ["" if query_names is None else query_names[row]]
+    for column in range(num_neighbors):
+        lines = [] if retrieved_names is None else [retrieved_names[row][column]]
+        if distances is not None:
+            lines.append(f"d = {int(distances[row, column])}")
+        captions.append("\n".join(lines))
+    return captions
 
 
 def _new_gallery(
@@ -163,11 +241,16 @@ def _check_gallery(relevant: Tensor, distances: Tensor | None, **per_query: Any)
             raise ValueError(
                 f"Expected `{name}` of {len(relevant)} queries, as `relevant`, got {len(values)}."
             )
-    for images in per_query["retrieved_images"]:
-        if len(images) != relevant.shape[1]:
+    for name in ("retrieved_images", "retrieved_names"):
+        _check_rows(per_query[name], relevant.shape[1], name)
+
+
+def _check_rows(rows: Any, num_neighbors: int, name: str) -> None:
+    for values in () if rows is None else rows:
+        if len(values) != num_neighbors:
             raise ValueError(
-                f"Expected `retrieved_images` of {relevant.shape[1]} images per query, as "
-                f"`relevant`, got {len(images)}."
+                f"Expected `{name}` of {num_neighbors} images per query, as `relevant`, "
+                f"got {len(values)}."
             )
 
 
@@ -175,8 +258,10 @@ def _draw(axes: "Axes", image: Any, caption: str) -> None:
     axes.imshow(_to_pixels(image), cmap="gray", vmin=0, vmax=1, interpolation="bicubic")
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(color="0.8", linewidth=0.5)
-    if len(caption) > LETTERS_OF_A_CAPTION:
-        caption = caption[: LETTERS_OF_A_CAPTION - 1] + "…"
+    caption = "\n".join(
+        line if len(line) <= LETTERS_OF_A_LINE else line[: LETTERS_OF_A_LINE - 1] + "…"
+        for line in caption.splitlines()
+    )
     axes.set_xlabel(caption, fontsize=8, labelpad=2)
 
 

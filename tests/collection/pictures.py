@@ -7,16 +7,23 @@ from PIL import Image
 from pml_hashing.models import HashingModel
 
 
-def save(path, seed, size=(24, 20)):
-    """Save a picture that its seed tells."""
+def picture(seed, size=(24, 20)):
+    """Return a picture that its seed tells."""
     pixels = np.random.default_rng(seed).integers(256, size=(6, 6, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST)
+
+
+def save(path, seed):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST).save(path)
+    picture(seed).save(path)
 
 
 def make_model(code_length=16):
+    """Return a model whose codes differ from picture to picture."""
     torch.manual_seed(0)
-    return HashingModel("test_resnet", code_length, img_size=32).eval()
+    pictures = [picture(seed) for seed in range(10_000, 10_100)]
+    options = {"img_size": 32, "progress": False}
+    return HashingModel.from_itq("test_resnet", code_length, pictures, **options)
 
 
 def fresh_codes(model, folder, names):

@@ -5,7 +5,7 @@ import random
 import shutil
 
 import pytest
-from collection.pictures import fresh_codes, held_codes, make_model, save
+from pictures import fresh_codes, held_codes, make_model, save
 from PIL import Image
 
 from pml_hashing import Collection

@@ -38,7 +38,7 @@ def scores(run, *options):
 def test_from_a_folder_to_its_score(run, colors, weights, loss):
     (colors / "colors/red/bad.png").write_bytes(b"no image")
     (colors / "colors/notes.txt").touch()
-    training = ["--checkpoint", weights, *MODEL, "--loss", loss, "--lr", 0.01]
+    training = ["--checkpoint", weights, *MODEL, "--loss", loss, "--lr", 0.01, "--epochs", 60]
     result = run("train", "colors", *training)
     assert "colors.model: 8 bits, 2 classes" in result.stdout
     assert "bad.png" in result.stderr

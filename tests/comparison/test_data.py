@@ -16,6 +16,10 @@ from PIL import Image
 def cifar10(split):
     return np.arange(3 * 32 * 32 * 3, dtype=np.uint8).reshape(3, 32, 32, 3), np.array([2, 0, 1])
 
+def cifar100():
+    images, labels = cifar10("all")
+    return images, labels + 90, ["class"] * 100
+
 def jpeg_pack(path):
     assert path.name == "miml2000.npz"
     return [Image.new("RGB", (4, 5), "red")], np.array([[1, 0, 1]], np.uint8), None, None
@@ -64,15 +68,23 @@ def test_cifar10_of_a_loader(tmp_path):
     assert np.array_equal(pictures(read)[1][0], read.images[1])
 
 
-def test_cifar10_of_torchvision(tmp_path, monkeypatch):
-    class CIFAR10:
+def test_cifar100_of_a_loader(tmp_path):
+    (tmp_path / "load_assets.py").write_text(ASSETS)
+    read = load_images("cifar100", tmp_path)
+    assert (read.labels.tolist(), read.num_test) == ([92, 90, 91], 0)
+    assert np.array_equal(pictures(read)[1][0], read.images[1])
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_cifar_of_torchvision(name, tmp_path, monkeypatch):
+    class Cifar:
         def __init__(self, root, train):
             assert root == tmp_path
             self.data = np.full((2, 32, 32, 3), train, np.uint8)
             self.targets = [3, 4] if train else [5, 6]
 
-    monkeypatch.setattr("torchvision.datasets.CIFAR10", CIFAR10)
-    read = load_images("cifar10", tmp_path)
+    monkeypatch.setattr(f"torchvision.datasets.{name.upper()}", Cifar)
+    read = load_images(name, tmp_path)
     assert (read.labels.tolist(), read.num_test) == ([3, 4, 5, 6], 10_000)
     assert read.images[:, 0, 0, 0].tolist() == [1, 1, 0, 0]
 
@@ -94,10 +106,14 @@ def test_a_folder_of_classes(tmp_path):
 
 
 def test_unknown_data_set(tmp_path):
-    with pytest.raises(ValueError, match=r"cifar10, fashion-mnist, miml or a folder .*got 'cifar'"):
+    with pytest.raises(
+        ValueError, match=r"cifar100, fashion-mnist, miml or a folder .*got 'cifar'"
+    ):
         load_images("cifar", tmp_path)
 
 
 def test_a_download_of_what_torchvision_does_not_have(tmp_path):
-    with pytest.raises(ValueError, match="cifar10 or fashion-mnist to download it, got 'miml'"):
+    with pytest.raises(
+        ValueError, match="cifar10, cifar100, fashion-mnist to download it, got 'miml'"
+    ):
         download("miml", tmp_path)

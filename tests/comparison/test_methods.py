@@ -8,7 +8,8 @@ import torch
 from comparison import networks
 from comparison.baselines import float_features
 from comparison.cells import cosine_scores, hamming_scores
-from comparison.methods import FLOAT_FEATURES, METHODS, NETWORKS
+from comparison.fixed_codes import FixedCodesLoss
+from comparison.methods import FLOAT_FEATURES, FROM_CLASS_CODES, METHODS, NETWORKS
 from comparison.networks import Recipe, train_networks
 from comparison.protocols import Split
 from comparison.sources import Pixels
@@ -17,6 +18,7 @@ from tasks import LABELS, make_task
 from torch.testing import assert_close
 
 from pml_hashing import baselines, losses
+from pml_hashing.centers import assigned_codes
 from pml_hashing.codes import unpack
 from pml_hashing.evaluation import mean_average_precision, precision_within_radius
 
@@ -27,6 +29,9 @@ def test_all_losses_are_compared():
     assert set(METHODS) == (names - terms - {"BaseHashing", "Discrete", "SelfSupervised"}) | {
         *baselines.__all__,
         "DSAH kappa=10 rho=0",
+        "DSAH spread",
+        "fixed codes",
+        *(f"{name} assigned" for name in FROM_CLASS_CODES),
         FLOAT_FEATURES,
     }
     assert set(METHODS) - set(NETWORKS) == {*baselines.__all__, FLOAT_FEATURES}
@@ -34,7 +39,35 @@ def test_all_losses_are_compared():
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_name_is_that_of_its_loss(name):
-    assert METHODS[name].loss is getattr(losses, f"{name.split()[0]}Loss")
+    expected = getattr(losses, f"{name.split()[0]}Loss", FixedCodesLoss)
+    assert METHODS[name].loss is expected
+
+
+@pytest.mark.parametrize("labels", LABELS)
+def test_rows_with_assigned_codes_have_the_same(labels, monkeypatch):
+    made = spy_on_trainer(monkeypatch)
+    task = make_task(LABELS[labels])
+    num_classes = 4 if labels == "class_ids" else 5
+    names = ["DSAH", *(f"{name} assigned" for name in FROM_CLASS_CODES)]
+    for name in names:
+        METHODS[name](task)
+    training = task.split.training
+    features, of_training = task.data.features[training].float(), task.data.labels[training]
+    codes = assigned_codes(features, of_training, num_classes, 8, seed=task.seed)
+    for trainer in made:
+        loss_func = trainer.loss_funcs["metric_loss"]
+        assert not loss_func.wants_features
+        assert_close(loss_func.class_codes[:num_classes], codes)
+
+
+def test_fixed_codes_are_a_squared_error():
+    loss_func, codes = FixedCodesLoss(3, 8), torch.randn(4, 8)
+    fixed = loss_func.class_codes
+    expected = (codes - fixed[[0, 2, 1, 0]]).square().mean()
+    assert_close(loss_func(codes, torch.tensor([0, 2, 1, 0])), expected)
+    wanted = torch.stack([fixed[0], fixed[:2].sum(dim=0).sign(), fixed.sum(dim=0).sign()])
+    rows = torch.tensor([[1, 0, 0], [1, 1, 0], [1, 1, 1]])
+    assert_close(loss_func(codes[:3], rows), (codes[:3] - wanted).square().mean())
 
 
 @pytest.mark.parametrize("labels", LABELS)
@@ -136,6 +169,20 @@ def test_hamming_scores_are_those_of_the_library(labels):
         "mean_average_precision_at_5000": pytest.approx(mean_average_precision(*given, top_k=5000)),
         "precision_within_radius_2": pytest.approx(precision_within_radius(*given, radius=2)),
     }
+
+
+def test_images_that_were_not_trained_on_are_scored_apart():
+    labels, codes = LABELS["class_ids"], torch.randn(160, 8)
+    split = Split(torch.arange(10), torch.arange(10, 160), torch.arange(60, 160))
+    learned = Learned(codes.__getitem__, codes.__getitem__)
+    found = hamming_scores(learned, labels, split)["mean_average_precision_of_unseen"]
+    unseen = mean_average_precision(codes[:10], labels[:10], codes[10:60], labels[10:60])
+    assert found == pytest.approx(unseen)
+    found = cosine_scores(learned, labels, split)["mean_average_precision_of_unseen"]
+    apart = split._replace(database=torch.arange(10, 60))
+    scores = cosine_scores(learned, labels, apart)
+    assert found == pytest.approx(scores["mean_average_precision"])
+    assert "mean_average_precision_of_unseen" not in scores  # all are
 
 
 def average_precision_reference(match, top_k):

@@ -9,6 +9,7 @@ SIZES = {
     "1k/59k": (1000, 59_000, 5000),
     "1k/59k-all": (1000, 59_000, 59_000),
     "1k/54k": (1000, 54_000, 5000),
+    "1k/15k": (100, 59_900, 1000),
     "10k/50k": (10_000, 50_000, 50_000),
     "10%/90%": (6000, 54_000, 54_000),
 }
@@ -23,6 +24,11 @@ def test_sizes_of_cifar10(name):
     assert not query & database
     assert not query & training
     assert training.isdisjoint(database) if name == "1k/54k" else training <= database
+
+
+def test_sizes_of_cifar100():
+    split = PROTOCOLS["1k/15k"].split(torch.arange(16_000) % 100, 0, seed=0)
+    assert tuple(map(len, split)) == (1000, 15_000, 10_000)
 
 
 def test_a_split_by_class_takes_as_many_of_each():

@@ -81,6 +81,14 @@ def test_tables():
     assert to_markdown(RECORDS, "images") == TABLES
 
 
+def test_unseen_images_have_a_table_where_there_are_some():
+    records = [make_record("CSQ", 8, 0, 0.5, mean_average_precision_of_unseen=0.4)]
+    text = to_markdown([*records, make_record("ITQ", 8, 0, 0.3)])
+    assert "mAP over unseen images alone, one seed:" in text
+    assert "| CSQ | **0.400** |\n| ITQ | - |" in text
+    assert "unseen" not in to_markdown(RECORDS)
+
+
 def test_no_figures_and_one_seed():
     text = to_markdown([make_record("CSQ", 8, 0, 0.5)])
     assert "![" not in text
@@ -126,7 +134,7 @@ def test_figure():
 def test_figure_without_bits(tmp_path):
     ((_, cells),) = by_setting(RECORDS[:1]).items()
     plot(cells).savefig(tmp_path / "empty.png")
-    assert to_markdown(RECORDS[:1]).count("| float features |") == 4
+    assert to_markdown(RECORDS[:1]).count("| float features |") == 3  # no radius without bits
 
 
 def test_the_tables_of_the_docs_are_those_of_the_committed_records():

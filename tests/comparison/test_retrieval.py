@@ -299,7 +299,10 @@ def test_a_download_comes_first(compare, monkeypatch):
     ("more", "message"),
     [
         (["--methods", "DSAH2"], "unknown method 'DSAH2': of float features, ITQ, KSH"),
-        (["--dataset", "cifar"], "unknown data set 'cifar': cifar10, fashion-mnist, miml, or a"),
+        (
+            ["--dataset", "cifar"],
+            "unknown data set 'cifar': cifar10, cifar100, fashion-mnist, miml, or a",
+        ),
         (["--checkpoint", "no.pt"], "no file no.pt"),
         (["--end-to-end", "--features", "x.npz"], "--features are of a frozen backbone"),
         (["--end-to-end"], "'ITQ' has no network that could be trained --end-to-end"),
@@ -308,7 +311,7 @@ def test_a_download_comes_first(compare, monkeypatch):
         (["--loss", "DSAH"], "Expected a module and a loss in it, such as my_module:MyLoss"),
         (["--device", "gpu"], "expected a device of PyTorch, got 'gpu'"),
         (["--workers", "-1"], "expected at least 0, got -1"),
-        (["--download"], "--download is for cifar10 and fashion-mnist, not for"),
+        (["--download"], "--download is for cifar10, cifar100, fashion-mnist, not for"),
         (["--csv", "."], "expected a file of its own for --csv, got ."),
         (["--protocol", "1k"], "invalid choice: '1k'"),
         (["--epochs", "0"], "expected at least 1, got 0"),

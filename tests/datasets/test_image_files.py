@@ -1,5 +1,6 @@
 """Images in folders and tables: their labels, and what is refused by name."""
 
+import os
 import pickle
 import sys
 
@@ -70,6 +71,7 @@ def test_a_table_with_several_labels_a_row(folder):
 def test_images_are_found_by_name(folder):
     images = ImageFiles.from_folder(folder)
     assert [images.index(name) for name in images.names] == [0, 1, 2]
+    assert images.index("./cat//a.png") == 0
     with pytest.raises(KeyError, match="cat/z"):
         images.index("cat/z.png")
 
@@ -81,6 +83,57 @@ def test_another_transform(folder):
     assert isinstance(images[0][0], Image.Image)
 
 
+def test_images_without_labels(folder):
+    names = ["cat/a.png", "dog/deep/c.png"]
+    text = "path,label\ncat/a.png,\ndog/deep/c.png,x\n"
+    images = ImageFiles.from_csv(write_table(folder, text))
+    assert (images.classes, images.labels.tolist()) == (["x"], [[0], [1]])
+    assert images.class_names(0) == []
+    for images in (
+        ImageFiles(folder, names),
+        ImageFiles.from_csv(write_table(folder, "path\n" + "\n".join(names)), label_column=None),
+    ):
+        assert (images.names, images.classes, images.labels.shape) == (names, [], (2, 0))
+        assert images[1][0].size == (4, 5)
+
+
+def test_other_files_are_counted(folder):
+    (folder / "beside.png").touch()
+    (folder / "cat" / "notes.TXT").touch()
+    save(folder / "cat" / "d.gif")
+    images = ImageFiles.from_folder(folder)
+    assert images.names[:3] == ["cat/a.png", "cat/b.png", "cat/d.gif"]
+    assert images.ignored == {".txt": 1, "beside the classes": 1}
+
+
+def test_empty_classes_are_allowed_where_wanted(folder):
+    (folder / "bird").mkdir()
+    with pytest.raises(FileNotFoundError, match="got none in bird: `allow_empty`"):
+        ImageFiles.from_folder(folder)
+    images = ImageFiles.from_folder(folder, allow_empty=True)
+    assert (images.classes, images.labels.tolist()) == (["bird", "cat", "dog"], [1, 1, 2])
+
+
+def test_paths_out_of_the_folder_are_allowed_where_wanted(folder, tmp_path):
+    save(tmp_path / "outside.png", 7)
+    text = f"path,label\n../outside.png,x\n{tmp_path / 'outside.png'},y\n"
+    with pytest.raises(ValueError, match=r"stays in the folder for image 0, .* `allow_outside`"):
+        ImageFiles.from_csv(write_table(folder, text))
+    images = ImageFiles.from_csv(write_table(folder, text), allow_outside=True)
+    assert [images.image(place).getpixel((0, 0))[0] for place in range(2)] == [7, 7]
+
+
+def test_only_readable_images(unreadable):
+    errors = []
+    images = unreadable.readable(errors.append)
+    assert (images.names, images.labels.tolist()) == (["cat/a.png"], [0])
+    assert images.index("cat/a.png") == 0
+    assert [error.index for error in errors] == [1, 2, 3, 4, 5]
+    assert len(unreadable) == 6
+    with pytest.raises(ValueError, match=r"readable images in .*, got none"):
+        ImageFiles(images.folder, ["cat/text.png"]).readable(errors.append)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -89,6 +142,8 @@ def test_another_transform(folder):
         ("path,label\na.png,x\nb.png\n", "line 3: it has 2 columns, but not here"),
         ("path,label\na.png,x,y\n", "line 2: it has 2 columns, but not here"),
         ('path,label\na.png,"x\n', "unexpected end of data"),
+        ("path,label,label\na.png,x,y\n", "line 1: it has 2 columns label"),
+        ("path,label,path,path\na.png,x,b,c\n", "line 1: it has 3 columns path"),
         ("path,label\n", "same size, not empty, got 0 and 0"),
         ("path,label\na.png,x\nb.png,x||y\n", "none of them empty, for image 1, 'b.png'"),
         ("path,label\n,x\n", "stays in the folder for image 0, ''"),
@@ -96,6 +151,8 @@ def test_another_transform(folder):
         ("path,label\na/../../a.png,x\n", "stays in the folder for image 0"),
         ("path,label\n/etc/a.png,x\n", "stays in the folder for image 0, '/etc/a.png'"),
         ("path,label\na.png,x\nb.png,y\na.png,y\n", "image 0 again for image 2, 'a.png'"),
+        ("path,label\na.png,x\n./a.png,y\n", r"image 0 again for image 1, '\./a\.png'"),
+        ("path,label\na//b.png,x\na/./b.png,y\n", "image 0 again for image 1, 'a/./b.png'"),
     ],
 )
 def test_wrong_tables_name_the_row(folder, text, message):
@@ -148,6 +205,23 @@ def test_what_is_missing(folder, tmp_path):
 def test_wrong_arguments(folder, names, labels, message):
     with pytest.raises(ValueError, match=message):
         ImageFiles(folder, names, labels, classes=["x"])
+
+
+def test_a_column_that_is_not_asked_for_may_be_there_twice(folder):
+    path = write_table(folder, "path,label,more,more\ncat/a.png,x,1,2\n")
+    assert ImageFiles.from_csv(path).classes == ["x"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such files there")
+@pytest.mark.parametrize(("make", "kind"), [(os.mkfifo, "a pipe"), (os.mkdir, "a folder")])
+def test_what_is_no_file_is_named_and_not_waited_for(folder, make, kind):
+    make(folder / "cat" / "other.png")
+    images = ImageFiles(folder, ["cat/other.png"], [["x"]])
+    with pytest.raises(UnreadableImageError, match=rf"got {kind} at .*other\.png"):
+        images.image(0)
+    make(folder / "other.csv")
+    with pytest.raises(FileNotFoundError, match=rf"got {kind} at .*other\.csv"):
+        ImageFiles.from_csv(folder / "other.csv")
 
 
 @pytest.fixture

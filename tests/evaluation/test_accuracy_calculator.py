@@ -264,7 +264,8 @@ def test_bad_options_are_named(options, error, message):
         ({2: torch.full((40, 12), torch.nan)}, ValueError, "finite values in `database_codes`"),
         ({3: None}, TypeError, "`database_labels` to be a torch.Tensor, got NoneType"),
         ({1: torch.zeros(10, 2)}, ValueError, "`query_labels` and `database_labels` of the same"),
-        ({1: torch.zeros(10)}, TypeError, "`query_labels` with integer class ids"),
+        ({1: torch.full((10,), 0.5)}, TypeError, "`query_labels` with integer class ids"),
+        ({1: torch.full((10,), torch.inf)}, TypeError, "`query_labels` with integer class ids"),
         ({4: True}, ValueError, r"first 10 items of the database .* got other codes for 10 of"),
     ],
 )

@@ -252,6 +252,18 @@ def test_asymmetric_distances_do_not_depend_on_the_order_of_summation(device):
     assert torch.equal(whole_numbers(torch.zeros(1, 8)), torch.zeros(1, 8, dtype=torch.float64))
 
 
+def test_asymmetric_ranks_under_grades_of_any_size():
+    queries, _, database, _ = make_data(3, 40, 5)
+    grades = torch.randint(3, (3, 40))
+    small, large = (
+        HammingRanking(queries, None, database, None, relevance=g, asymmetric=True)
+        for g in (grades, torch.tensor([0, 1, 5000])[grades])
+    )
+    assert torch.equal(small.average_precision(), large.average_precision())
+    weighted = [r.average_precision(weighted=True) for r in (small, large)]
+    assert (weighted[0] != weighted[1]).any()
+
+
 def test_an_asymmetric_ranking_has_no_radius():
     ranking = HammingRanking(*make_data(2, 3, 4), asymmetric=True)
     with pytest.raises(ValueError, match="Hamming distances to count by, got `asymmetric=True`"):

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_metric_learning.utils.distributed import DistributedLossWrapper
+from pytorch_metric_learning.utils.distributed import (
+    DistributedLossWrapper,
+    DistributedMinerWrapper,
+)
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
@@ -35,6 +38,23 @@ def run(
     }
 
 
+def run_steps(case: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return loss and gradient of this process's half of each batch of a case."""
+    rank, efficient = distributed.get_rank(), case["efficient"]
+    loss_func: torch.nn.Module = DistributedLossWrapper(case["loss"], efficient)
+    miner = case["miner"] and DistributedMinerWrapper(case["miner"], efficient)
+    found = []
+    for batch in case["batches"]:
+        half = {name: value.chunk(2)[rank] for name, value in batch.items()}
+        codes = half.pop("embeddings").clone().requires_grad_()
+        if miner is not None:
+            half["indices_tuple"] = miner(codes, half["labels"])
+        loss = loss_func(codes, **half)
+        loss.backward()
+        found.append({"loss": loss.item(), "gradient": codes.grad})
+    return found
+
+
 def main() -> None:
     folder, rank = Path(sys.argv[1]), int(sys.argv[2])
     warnings.simplefilter("error")
@@ -47,7 +67,11 @@ def main() -> None:
         timeout=timedelta(minutes=2),
     )
     cases = torch.load(folder / "cases.pt", weights_only=False)
-    torch.save({key: run(*case) for key, case in cases.items()}, folder / f"{rank}.pt")
+    found = {
+        key: run_steps(case) if isinstance(case, dict) else run(*case)
+        for key, case in cases.items()
+    }
+    torch.save(found, folder / f"{rank}.pt")
     distributed.destroy_process_group()
 
 

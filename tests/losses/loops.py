@@ -46,14 +46,24 @@ def pair_loss(x, y, similar):
     return log_1_plus_exp(theta) - similar * theta
 
 
-def mean_pair_loss(networks, labels):
+def weighted_mean(losses, similar, similar_weight):
+    """The mean of losses of pairs, of which similar ones weigh more; or half of each kind's."""
+    if similar_weight != "balanced":
+        weights = [similar_weight if s else 1 for s in similar]
+        total = sum(w * x for w, x in zip(weights, losses, strict=True))
+        return total / sum(weights) if weights else 0.0
+    kinds = [[x for x, s in zip(losses, similar, strict=True) if s == kind] for kind in (1, 0)]
+    return sum(sum(kind) / len(kind) / 2 for kind in kinds if kind)
+
+
+def mean_pair_loss(networks, labels, similar_weight, loss=pair_loss):
     """The likelihood of U and V, or of different samples of U where there is one network."""
     n, similar = len(labels), similarities(labels)
     pairs = [
         (i, j) for i, j in itertools.product(range(n), repeat=2) if len(networks) == 2 or i != j
     ]
-    losses = [pair_loss(networks[0][i], networks[-1][j], similar[i][j]) for i, j in pairs]
-    return sum(losses) / max(len(pairs), 1)
+    losses = [loss(networks[0][i], networks[-1][j], similar[i][j]) for i, j in pairs]
+    return weighted_mean(losses, [similar[i][j] for i, j in pairs], similar_weight)
 
 
 def inner_products(codes, learned, labels, soft_similarity):
@@ -76,7 +86,7 @@ def squared_bit_sums(codes):
 
 def layers_of(network):
     """Weights and biases of a label network, its decoder last, as nested lists."""
-    layers = [*network.layers, network.decoder]
+    layers = [*network.layers.values(), network.decoder]
     return [(layer.weight.tolist(), layer.bias.tolist()) for layer in layers]
 
 
@@ -96,13 +106,15 @@ def label_codes_of(layers, labels):
     return codes, decoded
 
 
-def mean_label_pair_loss(networks, label_codes, labels):
+def mean_label_pair_loss(networks, label_codes, labels, similar_weight):
     """The likelihood of all codes with those of labels, summed over the networks."""
     n, similar = len(labels), similarities(labels)
-    pairs = itertools.product(range(n), repeat=2)
-    return sum(
-        pair_loss(u[i], label_codes[j], similar[i][j]) for i, j in pairs for u in networks
-    ) / (n * n)
+    pairs = list(itertools.product(range(n), repeat=2))
+    kinds, total = [similar[i][j] for i, j in pairs], 0.0
+    for codes in networks:
+        losses = [pair_loss(codes[i], label_codes[j], similar[i][j]) for i, j in pairs]
+        total += weighted_mean(losses, kinds, similar_weight)
+    return total
 
 
 def mean_distance_from_bits(codes):

@@ -22,6 +22,7 @@ WEIGHTS = {
     "balance_weight": 4.0,
     "guidance_weight": 2.0,
     "agreement_weight": 0.7,
+    "similar_weight": 0.5,
 }
 CHOICES = {
     "likelihood_weight": [1.0],
@@ -46,6 +47,7 @@ def adsq_reference(
     balance_weight,
     guidance_weight,
     agreement_weight,
+    similar_weight="balanced",
     **options,
 ):
     """The terms of J as printed; `networks` holds U, and V where there are two."""
@@ -54,11 +56,13 @@ def adsq_reference(
     quantization = sum(distances(codes, learned) for codes in networks)
     label_codes, decoded = label_codes_of(layers, labels)
     errors = [distance(y, z) / len(y) for y, z in zip(labels, decoded, strict=True)]
-    likelihood = mean_label_pair_loss([label_codes], label_codes, labels)
-    guidance = mean_label_pair_loss(networks, label_codes, labels)
+    likelihood = mean_label_pair_loss([label_codes], label_codes, labels, similar_weight)
+    guidance = mean_label_pair_loss(networks, label_codes, labels, similar_weight)
     return {
         "inner_product_loss": sum(products) / (n * num_bits) ** 2,
-        "likelihood_loss": likelihood_weight * mean_pair_loss(networks, labels) / num_bits**2,
+        "likelihood_loss": likelihood_weight
+        * mean_pair_loss(networks, labels, similar_weight)
+        / num_bits**2,
         "quantization_loss": quantization_weight * quantization / (n * num_bits**2),
         "balance_loss": balance_weight * sum(map(squared_bit_sums, networks)) / (n * num_bits) ** 2,
         "guidance_loss": guidance_weight * guidance / num_bits**2,

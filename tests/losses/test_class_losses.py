@@ -118,7 +118,7 @@ def test_codes_of_every_kind_are_taken(name, labels):
 
 
 def test_codes_with_a_tie_code():
-    assert_close(codes_with_tie_code(None, 4, 12, seed=3), spread_codes(5, 12, seed=3))
+    assert_close(codes_with_tie_code("spread", 4, 12, seed=3), spread_codes(5, 12, seed=3))
     given = hash_centers(4, 12).to(torch.int8)
     codes = codes_with_tie_code(given, 4, 12, seed=3)
     assert (codes.shape, codes.dtype) == ((5, 12), torch.float32)

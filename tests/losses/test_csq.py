@@ -100,6 +100,36 @@ def test_the_wrong_bit_is_always_corrected(scale):
     assert (codes.grad * loss_func.class_codes[:-1] < 0).all()
 
 
+@pytest.mark.parametrize("value", [1.0, 1.5, 3.0, 100.0])
+def test_a_bit_far_on_the_wrong_side_does_not_explode(value):
+    loss_func = CSQLoss(3, 8, quantization_weight=0)
+    codes = (-value * loss_func.class_codes[:-1]).requires_grad_()
+    loss = loss_func(codes, torch.arange(3))
+    loss.backward()
+    at_the_pole = 1 - math.log(1e-4 / 2)
+    assert_close(loss.item(), at_the_pole + value - 1, rtol=1e-4, atol=1e-4)
+    if value > 1:  # one over bits and samples, as for a bit at 0
+        assert_close(codes.grad, -loss_func.class_codes[:-1] / 24)
+
+
+def test_codes_without_a_tanh_learn():
+    torch.manual_seed(0)
+    loss_func, labels = CSQLoss(4, 16), torch.arange(200) % 4
+    features = 3 * torch.randn(4, 8)[labels] + torch.randn(200, 8)
+    network = torch.nn.Linear(8, 16)
+    optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9)
+    losses = []
+    for _ in range(100):
+        optimizer.zero_grad()
+        loss = loss_func(network(features), labels)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert max(losses) < 20
+    assert losses[-1] < 0.3 * losses[0]
+    assert ((network(features) > 0) == (loss_func.class_codes[labels] > 0)).double().mean() > 0.9
+
+
 def test_a_code_beyond_its_center_is_right():
     loss_func = CSQLoss(3, 8, quantization_weight=0)
     codes = (3 * loss_func.class_codes[:-1]).requires_grad_()

@@ -6,7 +6,12 @@ from objectives import Objective
 
 from pml_hashing.losses import DADHLoss
 
-WEIGHTS = {"likelihood_weight": 3.0, "quantization_weight": 0.5, "balance_weight": 4.0}
+WEIGHTS = {
+    "likelihood_weight": 3.0,
+    "quantization_weight": 0.5,
+    "balance_weight": 4.0,
+    "similar_weight": 3.0,
+}
 CHOICES = {
     "likelihood_weight": [1.0],
     "quantization_weight": [0.0, 0.5, 20.0],
@@ -25,6 +30,7 @@ def dadh_reference(
     quantization_weight,
     balance_weight,
     soft_similarity=True,
+    similar_weight="balanced",
 ):
     """The terms of J as printed; `networks` holds U, and V where there are two."""
     n, num_bits = len(labels), len(learned[0])
@@ -32,7 +38,9 @@ def dadh_reference(
     quantization = sum(distances(codes, learned) for codes in networks)
     return {
         "inner_product_loss": sum(products) / (n * num_bits) ** 2,
-        "likelihood_loss": likelihood_weight * mean_pair_loss(networks, labels) / num_bits**2,
+        "likelihood_loss": likelihood_weight
+        * mean_pair_loss(networks, labels, similar_weight)
+        / num_bits**2,
         "quantization_loss": quantization_weight * quantization / (n * num_bits**2),
         "balance_loss": balance_weight * sum(map(squared_bit_sums, networks)) / (n * num_bits) ** 2,
     }

@@ -16,8 +16,9 @@ WEIGHTS = {
     "agreement_weight": 0.25,
     "decorrelation_weight": 0.5,
     "balance_weight": 2.0,
+    "similar_weight": 1.0,
 }
-CHOICES = {name: [0.0, 0.5, 2.0] for name in WEIGHTS}
+CHOICES = {name: [0.0, 0.5, 2.0] for name in WEIGHTS if name != "similar_weight"}
 LIKELIHOOD_WEIGHT = 1.0
 
 
@@ -31,6 +32,7 @@ def daph_reference(
     agreement_weight,
     decorrelation_weight,
     balance_weight,
+    similar_weight="balanced",
 ):
     """The terms of J as printed; `networks` holds U, and Z where there are two.
 
@@ -45,7 +47,7 @@ def daph_reference(
         for k, m in itertools.product(range(num_bits), repeat=2):
             decorrelation += (dot(columns[k], columns[m]) / n - int(k == m)) ** 2
     return {
-        "likelihood_loss": mean_pair_loss(networks, labels),
+        "likelihood_loss": mean_pair_loss(networks, labels, similar_weight),
         "quantization_loss": quantization_weight * quantization / (n * num_bits),
         "agreement_loss": agreement_weight * distances(learned, second) / (n * num_bits),
         "decorrelation_loss": decorrelation_weight * decorrelation / num_bits**2,

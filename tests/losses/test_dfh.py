@@ -11,27 +11,33 @@ from loops import (
     dot,
     log_1_plus_exp,
     make_codes,
+    mean_pair_loss,
     rows_of,
-    similarities,
     values_of,
 )
 from objectives import Objective
 
 from pml_hashing.losses import DFHLoss
 
-WEIGHTS = {"quantization_weight": 1.5, "center_weight": 0.6, "separation_weight": 2.0}
-CHOICES = {name: [0.0, 0.5, 2.0] for name in WEIGHTS} | {"sweeps": [1, 2]}
+WEIGHTS = {
+    "quantization_weight": 1.5,
+    "center_weight": 0.6,
+    "separation_weight": 2.0,
+    "similar_weight": "balanced",
+}
+CHOICES = {name: [0.0, 0.5, 2.0] for name in WEIGHTS if name != "similar_weight"} | {
+    "sweeps": [1, 2]
+}
 
 
-def mean_margin_pair_loss(networks, labels, margin):
+def mean_margin_pair_loss(networks, labels, margin, similar_weight):
     """The likelihood of U and V, or of different samples of U where there is one network."""
-    n, similar = len(labels), similarities(labels)
-    losses = []
-    for i, j in itertools.product(range(n), repeat=2):
-        if len(networks) == 2 or i != j:
-            theta = dot(networks[0][i], networks[-1][j]) / 2
-            losses.append(log_1_plus_exp(margin - theta if similar[i][j] else margin + theta))
-    return sum(losses) / max(1, len(losses))
+
+    def loss(x, y, similar):
+        theta = dot(x, y) / 2
+        return log_1_plus_exp(margin - theta if similar else margin + theta)
+
+    return mean_pair_loss(networks, labels, similar_weight, loss)
 
 
 def dfh_reference(
@@ -44,6 +50,7 @@ def dfh_reference(
     center_weight,
     separation_weight,
     margin=0.0,
+    similar_weight="balanced",
     **_,
 ):
     """The terms of J as printed; `networks` holds U, and V where there are two."""
@@ -57,7 +64,7 @@ def dfh_reference(
     for a, b in itertools.permutations(range(num_classes), 2):
         between += (dot(centers[a], centers[b]) / num_bits + 1) ** 2
     return {
-        "likelihood_loss": mean_margin_pair_loss(networks, labels, margin),
+        "likelihood_loss": mean_margin_pair_loss(networks, labels, margin, similar_weight),
         "quantization_loss": quantization_weight * quantization / (n * num_bits),
         "center_loss": quantization_weight
         * center_weight

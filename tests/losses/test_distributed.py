@@ -4,6 +4,7 @@ Each process gets the whole loss times their number, and the gradient of its own
 the processes, as `DistributedDataParallel` does, that is the gradient of the whole batch.
 """
 
+import copy
 import inspect
 import subprocess
 import sys
@@ -11,9 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from pytorch_metric_learning.miners import TripletMarginMiner
+from pytorch_metric_learning.utils import loss_and_miner_utils as lmu
 from torch.testing import assert_close
 
 from pml_hashing import CodeBank, losses
+from pml_hashing.miners import AffinityGraphMiner
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
 CLASSES = {name: getattr(losses, name) for name in sorted(losses.__all__)}
@@ -27,6 +31,23 @@ LABELS = {
         [[1, 1, 0], [0, 1, 0], [0, 0, 1], [1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1], [1, 0, 0]]
     ),
 }
+
+
+OF_PAIRS = ["DHNLoss", "DNNHLoss", "DPSHLoss", "DTSHLoss", "HashNetLoss"]
+MASK = torch.tensor([True, False, False, True] * 2)
+NEAREST = {"num_neighbors": 2, "num_dissimilar": 3}
+STEPS = [
+    *("memory", "miner in memory", "mask", "miner", "efficient miner"),
+    *("efficient", "efficient triplets"),
+]
+"""Cases of several steps, or of miners. PML's efficient form finds pairs by class ids alone."""
+IN_STEPS = [
+    (name, kind, steps)
+    for name in OF_PAIRS
+    for kind in LABELS
+    for steps in STEPS
+    if kind == "class_ids" or steps not in {"efficient", "efficient triplets"}
+]
 
 
 def make_loss(name, **options):
@@ -43,6 +64,24 @@ def make_batch(kind, num_networks):
     return batch
 
 
+def make_steps(name, kind, steps):
+    """Return a case of one or more steps: a loss of pairs in a memory, or with a miner."""
+    loss_func, miner = make_loss(name), None
+    if "memory" in steps or steps == "mask":
+        within = AffinityGraphMiner(**NEAREST) if "miner" in steps else None
+        loss_func = losses.CrossBatchMemory(loss_func, 16, 24, within)
+    elif "miner" in steps:
+        miner = AffinityGraphMiner(**NEAREST)
+    elif "triplets" in steps:
+        miner = TripletMarginMiner(1.0)
+    batches = [make_batch(kind, 1) for _ in range(4 if "memory" in steps else 1)]
+    if steps == "mask":
+        batches = [make_batch(kind, 1) | {"enqueue_mask": MASK} for _ in range(2)]
+    batches = [batch | {"labels": batch["labels"].roll(i, 0)} for i, batch in enumerate(batches)]
+    efficient = steps.startswith("efficient")
+    return {"loss": loss_func, "efficient": efficient, "miner": miner, "batches": batches}
+
+
 def make_cases():
     """Return the loss, the batch, and whether the wrapper is "efficient", of every case."""
     cases = {
@@ -55,7 +94,7 @@ def make_cases():
         bank = CodeBank(LABELS["class_ids"], 16)
         cases[name, "bank"] = (make_loss(name, code_bank=bank), make_batch("class_ids", 1), False)
         cases[name, "efficient"] = (make_loss(name), make_batch("class_ids", 1), True)
-    return cases
+    return cases | {key: make_steps(*key) for key in IN_STEPS}
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +145,38 @@ def test_the_efficient_wrapper_is_refused(name, ran):
     """It hands over the codes of other samples as if they were a second network's."""
     for result in ran[name, "efficient"][1]:
         assert result["error"].startswith("ValueError: Expected `ref_emb` of shape (4, 16)")
+
+
+def half_against_all(loss_func, miner, batch, rank):
+    """Return the loss of one half against both, without the pairs of a sample with itself."""
+    codes, others = (batch["embeddings"].chunk(2)[i].clone() for i in (rank, 1 - rank))
+    labels, other_labels = (batch["labels"].chunk(2)[i] for i in (rank, 1 - rank))
+    codes.requires_grad_()
+    every = torch.cat([codes, others]), torch.cat([labels, other_labels])
+    choose = miner or (lambda *args: lmu.get_all_pairs_indices(args[1], args[3]))
+    a, p, *rest = choose(codes, labels, *every)
+    kept = a != p
+    rest = [rest[0][kept]] if len(rest) == 1 else rest
+    return loss_func(codes, labels, (a[kept], p[kept], *rest), *every), codes
+
+
+@pytest.mark.parametrize("key", IN_STEPS, ids="-".join)
+def test_memories_and_miners_of_two_processes_are_one(key, ran):
+    """The memory is a multiple of the batch: each process has its own half first."""
+    case, found = ran[key]
+    loss_func, miner = copy.deepcopy(case["loss"]), case["miner"]
+    for step, batch in enumerate(case["batches"]):
+        if case["efficient"]:
+            parts = [half_against_all(loss_func, miner, batch, rank) for rank in range(2)]
+            gradients = [torch.autograd.grad(loss, codes)[0] for loss, codes in parts]
+            values = [loss for loss, _ in parts]
+        else:
+            whole = {k: v for k, v in batch.items() if k != "embeddings"}
+            codes = batch["embeddings"].clone().requires_grad_()
+            if miner is not None:
+                whole["indices_tuple"] = miner(codes, batch["labels"])
+            loss = loss_func(codes, **whole)
+            gradients, values = torch.autograd.grad(loss, codes)[0].chunk(2), [loss, loss]
+        for rank in range(2):
+            assert found[rank][step]["loss"] == pytest.approx(2 * values[rank].item())
+            assert_close(found[rank][step]["gradient"], 2 * gradients[rank])

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from loops import weighted_mean
 from torch.testing import assert_close
 
 from pml_hashing.losses import DPSHLoss
@@ -22,24 +23,24 @@ def dot(x, y):
     return sum(a * b for a, b in zip(x, y, strict=True))
 
 
-def dpsh_reference(codes, labels, eta, ref_codes=None, ref_labels=None):
-    """The printed objective, over the number of pairs."""
+def dpsh_reference(codes, labels, eta, ref_codes=None, ref_labels=None, similar_weight="balanced"):
+    """The printed objective over the number of pairs: the paper's with `similar_weight=1`."""
     same_set = ref_codes is None
     if same_set:
         ref_codes, ref_labels = codes, labels
-    objective, num_pairs = 0.0, 0
+    losses, kinds, objective = [], [], 0.0
     for i, u in enumerate(codes):
         for j, v in enumerate(ref_codes):
             if same_set and i == j:
                 continue
             theta = dot(u, v) / 2
             s = share_a_label(labels[i], ref_labels[j])
-            objective -= s * theta - math.log(1 + math.exp(theta))
-            num_pairs += 1
+            losses.append(math.log(1 + math.exp(theta)) - s * theta)
+            kinds.append(s)
     for u in codes:
         b = [1 if x >= 0 else -1 for x in u]
         objective += eta * sum((c - x) ** 2 for c, x in zip(b, u, strict=True))
-    return objective / num_pairs
+    return weighted_mean(losses, kinds, similar_weight) + objective / len(losses)
 
 
 @pytest.fixture(params=LABELS)
@@ -47,12 +48,12 @@ def labels(request):
     return LABELS[request.param]
 
 
-@pytest.mark.parametrize("eta", [0.0, 10.0])
-def test_value(labels, eta, device, dtype):
+@pytest.mark.parametrize(("eta", "weight"), [(0.0, 1), (10.0, 1), (10.0, "balanced"), (0.0, 2.5)])
+def test_value(labels, eta, weight, device, dtype):
     codes = torch.randn(6, 4, dtype=dtype, device=device)
-    expected = dpsh_reference(codes.tolist(), labels.tolist(), eta)
-    weight = eta * 6 * 4 / 30  # eta n K / |S|
-    loss = DPSHLoss(quantization_weight=weight)(codes, labels)
+    expected = dpsh_reference(codes.tolist(), labels.tolist(), eta, similar_weight=weight)
+    scaled = eta * 6 * 4 / 30  # eta n K / |S|
+    loss = DPSHLoss(quantization_weight=scaled, similar_weight=weight)(codes, labels)
     assert_close(loss.item(), expected, rtol=1e-5, atol=1e-6)
     assert (loss.dtype, loss.device.type) == (dtype, device.type)
 
@@ -89,9 +90,14 @@ def test_pairs_of_a_miner_replace_those_of_the_labels():
     codes = torch.randn(6, 4)
     a1, p, a2, n = (torch.tensor(x) for x in ([0, 1], [1, 5], [0, 2, 2], [3, 4, 5]))
     theta = codes @ codes.T / 2
-    losses = torch.log(1 + torch.exp(torch.cat([-theta[a1, p], theta[a2, n]])))
-    loss = DPSHLoss(quantization_weight=0)(codes, indices_tuple=(a1, p, a2, n))
-    assert_close(loss, losses.mean())
+    kinds = [torch.log(1 + torch.exp(x)) for x in (-theta[a1, p], theta[a2, n])]
+    for weight, expected in (
+        (1, torch.cat(kinds).mean()),
+        ("balanced", (kinds[0].mean() + kinds[1].mean()) / 2),
+        (4.0, (4 * kinds[0].sum() + kinds[1].sum()) / (4 * 2 + 3)),
+    ):
+        loss_func = DPSHLoss(quantization_weight=0, similar_weight=weight)
+        assert_close(loss_func(codes, indices_tuple=(a1, p, a2, n)), expected)
 
 
 def test_binary_codes_have_no_quantization_loss():

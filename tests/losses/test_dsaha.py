@@ -20,6 +20,7 @@ WEIGHTS = {
     "guidance_weight": 2.0,
     "distance_weight": 1.5,
     "agreement_weight": 0.7,
+    "similar_weight": 2.0,
 }
 CHOICES = {
     "quantization_weight": [0.0, 0.5, 20.0],
@@ -46,6 +47,7 @@ def dsaha_reference(
     guidance_weight,
     distance_weight,
     agreement_weight,
+    similar_weight="balanced",
     **options,
 ):
     """The terms of J as printed; of several networks, the sum."""
@@ -53,8 +55,8 @@ def dsaha_reference(
     products = [inner_products(codes, learned, labels, soft) for codes in networks]
     label_codes, decoded = label_codes_of(layers, labels)
     errors = [sum(map(cross_entropy, y, z)) / len(y) for y, z in zip(labels, decoded, strict=True)]
-    likelihood = mean_label_pair_loss([label_codes], label_codes, labels)
-    guidance = mean_label_pair_loss(networks, label_codes, labels)
+    likelihood = mean_label_pair_loss([label_codes], label_codes, labels, similar_weight)
+    guidance = mean_label_pair_loss(networks, label_codes, labels, similar_weight)
     quantization = sum(distances(codes, learned) for codes in networks)
     apart = sum(distances(codes, label_codes) for codes in networks)
     return {

@@ -1,5 +1,7 @@
 """DSDHLoss: its printed objective in loops, for `test_objectives.py`, and what it alone does."""
 
+import itertools
+
 import pytest
 import torch
 from loops import LABELS, distance, distances, dot, make_codes, mean_pair_loss, rows_of
@@ -9,7 +11,12 @@ from torch.testing import assert_close
 from pml_hashing import CodeBank
 from pml_hashing.losses import DSDHLoss
 
-WEIGHTS = {"regression_weight": 1.5, "ridge_penalty": 0.8, "quantization_weight": 2.0}
+WEIGHTS = {
+    "regression_weight": 1.5,
+    "ridge_penalty": 0.8,
+    "quantization_weight": 2.0,
+    "similar_weight": "balanced",
+}
 CHOICES = {
     "regression_weight": [0.0, 0.5, 2.0],
     "ridge_penalty": [0.1, 3.0],
@@ -19,7 +26,15 @@ LIKELIHOOD_WEIGHT = 1.0
 
 
 def dsdh_reference(
-    networks, learned, weights, labels, *, regression_weight, ridge_penalty, quantization_weight
+    networks,
+    learned,
+    weights,
+    labels,
+    *,
+    regression_weight,
+    ridge_penalty,
+    quantization_weight,
+    similar_weight="balanced",
 ):
     """The terms of J as printed; `networks` holds U, and V where there are two."""
     n, num_bits, errors = len(labels), len(learned[0]), 0.0
@@ -29,7 +44,7 @@ def dsdh_reference(
     penalty = ridge_penalty * sum(w * w for row in weights for w in row)
     quantization = sum(distances(codes, learned) for codes in networks)
     return {
-        "likelihood_loss": mean_pair_loss(networks, labels),
+        "likelihood_loss": mean_pair_loss(networks, labels, similar_weight),
         "regression_loss": (errors + penalty) / n,
         "quantization_loss": quantization_weight * quantization / (n * num_bits),
     }
@@ -62,6 +77,22 @@ def test_map_is_that_of_ridge_regression(labels):
     assert_close(
         bank.variables("regression")["weights"][0].double(), expected, rtol=1e-5, atol=1e-5
     )
+
+
+def test_a_pair_pulls_at_both_of_its_ends():
+    """With all pairs of a data set, twice the gradient of code that takes the bank as fixed."""
+    labels, others = torch.arange(12) % 3, torch.randn(12, 4)
+    bank = CodeBank(labels, 4)
+    options = {"regression_weight": 0, "quantization_weight": 0, "similar_weight": 1}
+    loss_func = DSDHLoss(3, 4, bank_samples=12, code_bank=bank, **options)
+    codes = others.clone().requires_grad_()
+    loss_func(codes, sample_indices=torch.arange(12)).backward()
+    moved, total = others.clone().requires_grad_(), 0.0
+    for i, j in itertools.permutations(range(12), 2):
+        theta = moved[i] @ others[j] / 2
+        total = total + theta.exp().log1p() - (labels[i] == labels[j]) * theta
+    (total / (12 * 11)).backward()
+    assert_close(codes.grad, 2 * moved.grad)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from pml_hashing.losses import HyP2Loss
+from pml_hashing.losses.hyp2 import proxy_threshold
 
 LABELS = {
     "class_ids": torch.tensor([0, 0, 1, 2, 1, 0]),
@@ -145,3 +146,50 @@ def test_wrong_options_are_named(options, message):
 def test_wrong_arguments_are_named(labels):
     with pytest.raises(ValueError, match=r"`embeddings` of shape \(6, 8\), .* got \(6, 4\)"):
         HyP2Loss(4, 8)(make_codes(6, 4), labels)
+
+
+AUTHORS = {  # what is known of their table, by bits and classes
+    (32, 20): 0,
+    (32, 21): 0,
+    (32, 38): 0,
+    (32, 80): 0.125,
+    (32, 100): 0.125,
+    (16, 38): 0.25,
+    (12, 20): 1 / 3,
+}
+
+
+@pytest.mark.parametrize(("sizes", "expected"), AUTHORS.items())
+def test_thresholds_are_those_of_the_authors(sizes, expected):
+    code_length, num_classes = sizes
+    assert proxy_threshold(num_classes, code_length) == pytest.approx(expected)
+    assert HyP2Loss(num_classes, code_length).threshold == pytest.approx(expected)
+    assert HyP2Loss(num_classes, code_length, threshold=0.5).threshold == 0.5
+
+
+def test_no_linear_code_lies_farther_apart():
+    for code_length in range(3, 9):
+        for dimension in (2, 3):
+            best = 0
+            words = torch.cartesian_prod(*[torch.arange(2)] * dimension)[1:]
+            columns = torch.combinations(
+                torch.arange(1, 2**dimension), code_length, with_replacement=True
+            )
+            for column in columns:  # of every generator matrix, in some order
+                generator = column[None] >> torch.arange(dimension)[:, None] & 1
+                best = max(best, int((words @ generator % 2).sum(dim=1).min()))
+            even = max(1, best - best % 2)
+            expected = max(0.0, 1 - 2 * even / code_length)
+            assert proxy_threshold(2**dimension, code_length) == pytest.approx(expected)
+
+
+def test_there_is_a_threshold_for_more_classes_than_codes():
+    for num_classes, code_length in ((4, 2), (100, 2), (2, 1)):
+        assert 0 <= HyP2Loss(num_classes, code_length).threshold < 1
+
+
+def test_thresholds_grow_with_the_classes_and_fall_with_the_bits():
+    of_classes = [proxy_threshold(2**k, 32) for k in range(1, 15)]
+    assert of_classes == sorted(of_classes)
+    of_bits = [proxy_threshold(1000, bits) for bits in (16, 32, 48, 64, 128)]
+    assert of_bits == sorted(of_bits, reverse=True)

@@ -18,10 +18,20 @@ LABELS = {
 ROWS = torch.tensor([3, 0, 6])
 
 
-def whole(codes, others, labels, apart):
+def kind_weights(labels, apart, similar_weight):
+    """Weights of a similar and of a dissimilar pair, with a mean of 1 over the data set."""
+    similar = similarity(labels, labels)
+    counted = ~torch.eye(7, dtype=torch.bool) if apart else torch.ones(7, 7, dtype=torch.bool)
+    share = similar[counted].double().mean().item()
+    ratio = (1 - share) / share if similar_weight == "balanced" else similar_weight
+    return ratio / (ratio * share + 1 - share), 1 / (ratio * share + 1 - share)
+
+
+def whole(codes, others, labels, apart, similar_weight):
     """The formula, for all pairs at once."""
     products, similar = codes @ others.T / 2, similarity(labels[ROWS], labels).to(codes)
     losses = softplus(products) - similar * products
+    losses = losses * torch.where(similar > 0, *kind_weights(labels, apart, similar_weight))
     counted = ROWS[:, None] != torch.arange(7) if apart else torch.ones(3, 7, dtype=torch.bool)
     return (losses * counted).sum(dim=1) / counted.sum(dim=1)
 
@@ -29,20 +39,23 @@ def whole(codes, others, labels, apart):
 @pytest.mark.parametrize("pairs", [1, 6, 2**18])
 @pytest.mark.parametrize("num_networks", [1, 2])
 @pytest.mark.parametrize("kind", LABELS)
-def test_blocks_are_the_whole(kind, num_networks, pairs, monkeypatch, device, dtype):
+@pytest.mark.parametrize("weight", [1, "balanced", 3.0])
+def test_blocks_are_the_whole(weight, kind, num_networks, pairs, monkeypatch, device, dtype):
     monkeypatch.setattr(likelihood, "PAIRS_OF_A_BLOCK", pairs)
     bank = CodeBank(LABELS[kind], 5, num_networks=num_networks).to(device)
     for codes in bank.networks:
         codes.normal_()
     batch = [torch.randn(3, 5, dtype=dtype, requires_grad=True) for _ in range(num_networks)]
     moved = [codes.to(device) for codes in batch]
-    losses = PairLikelihood(7).losses(Batch(bank, ROWS.to(device), moved), {})
+    term = PairLikelihood(7, similar_weight=weight)
+    losses = term.losses(Batch(bank, ROWS.to(device), moved), term.start(bank))
     weights = torch.rand(3, dtype=dtype)
     slopes = torch.autograd.grad(losses @ weights.to(device), batch)
 
     others = [codes.cpu().to(dtype) for codes in bank.networks][::-1]
     sides = [
-        whole(u, v, LABELS[kind], num_networks == 1) for u, v in zip(batch, others, strict=True)
+        whole(u, v, LABELS[kind], num_networks == 1, weight)
+        for u, v in zip(batch, others, strict=True)
     ]
     # A pair pulls at both of its ends.
     expected = torch.autograd.grad(sum(sides) @ weights * (3 - num_networks), batch)
@@ -53,7 +66,7 @@ def test_blocks_are_the_whole(kind, num_networks, pairs, monkeypatch, device, dt
 def test_of_a_bank_of_one_sample_is_nothing():
     bank = CodeBank(torch.tensor([0]), 5)
     batch = Batch(bank, torch.tensor([0]), [torch.ones(1, 5)])
-    losses = PairLikelihood(1).losses(batch, {})
+    losses = PairLikelihood(1).losses(batch, PairLikelihood(1).start(bank))
     assert losses.tolist() == [0.0]
 
 
@@ -62,7 +75,8 @@ def test_extreme_codes(scale):
     bank = CodeBank(LABELS["class_ids"], 5)
     bank.query_codes.fill_(scale)
     codes = torch.full((3, 5), scale, requires_grad=True)
-    losses = PairLikelihood(7).losses(Batch(bank, ROWS, [codes]), {})
+    term = PairLikelihood(7)
+    losses = term.losses(Batch(bank, ROWS, [codes]), term.start(bank))
     losses.sum().backward()
     assert losses.isfinite().all()
     assert codes.grad.isfinite().all()

@@ -23,6 +23,7 @@ from loops import (
     make_codes,
     terms_of,
     values_of,
+    weighted_mean,
 )
 from torch.testing import assert_close
 
@@ -174,7 +175,8 @@ def test_pairs_of_a_miner_replace_those_of_the_likelihood(paper, labels, num_net
     pairs = tuple(torch.tensor(x) for x in ([0, 0, 4], [1, 5, 2], [0], [3]))
     thetas = [codes[0][i] @ codes[-1][j] / 2 for i, j in ((0, 1), (0, 5), (4, 2), (0, 3))]
     similar = (1, 1, 1, 0)
-    expected = sum(log_1_plus_exp(t) - s * t for t, s in zip(thetas, similar, strict=True)) / 4
+    losses = [log_1_plus_exp(t) - s * t for t, s in zip(thetas, similar, strict=True)]
+    expected = weighted_mean(losses, similar, case.weights["similar_weight"])
     loss_dict = loss_func.compute_loss(codes[0], labels, pairs, codes[-1], labels)
     found = loss_dict["likelihood_loss"]["losses"]
     assert_close(found.mean(), expected * case.likelihood_weight, rtol=1e-5, atol=1e-6)

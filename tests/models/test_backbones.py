@@ -142,7 +142,7 @@ def test_tensors_larger_than_their_file(tmp_path):
     weights = timm.create_model("test_resnet").state_dict()
     weights["conv1.0.weight"] = torch.zeros(1, 1, 1, 1).expand(2**20, 2**20, 3, 3)
     path = save(weights, tmp_path / "weights.pth")
-    with pytest.raises(ValueError, match=r"conv1.0.weight claims 39,582,418,599,936 bytes"):
+    with pytest.raises(ValueError, match=r"a tensor claims 39,582,418,599,936 bytes"):
         load(path)
 
 

@@ -1,6 +1,7 @@
 """Codes written to a file as they come: the same after any interruption; unreadable images."""
 
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -113,6 +114,47 @@ def test_a_stopped_encoding_goes_on_where_it_was(model, values, fatal, tmp_path)
     again = []
     model.encode(values, path=tmp_path / "stopped", on_unreadable=again.append, progress=False)
     assert [error.index for error in again] == [2, 9]
+
+
+@pytest.mark.parametrize("file", [False, True])
+def test_ctrl_c_says_how_to_go_on(model, values, file, tmp_path):
+    path = tmp_path / "codes" if file else None
+    advice = rf"to the same `path`, {path}, to go on" if file else "With a `path`, the codes so far"
+    with pytest.raises(KeyboardInterrupt, match=rf"^Stopped encoding after 8 items\. .*{advice}"):
+        model.encode(Items(values, (), 12), path=path, batch_size=4, progress=False)
+
+
+def encode_slowly(folder):
+    code = f"""
+import time, torch
+from pml_hashing.models import HashingModel
+class Items(torch.utils.data.Dataset):
+    def __len__(self): return 1000
+    def __getitem__(self, index):
+        if index == 20: print("going", flush=True)
+        time.sleep(0.02)
+        return torch.full((4,), float(index))
+torch.manual_seed(0)
+model = HashingModel(torch.nn.Identity(), 12, num_features=4)
+model.encode(Items(), path={str(folder / "codes")!r}, batch_size=4, progress=False, num_workers=1)
+"""
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signal there")
+def test_two_processes_and_ctrl_c(model, values, tmp_path):
+    with encode_slowly(tmp_path) as process:
+        assert process.stdout.readline() == "going\n"
+        with pytest.raises(ValueError, match=r"got .*codes, to which another process or thread is"):
+            model.encode(values, path=tmp_path / "codes", progress=False)
+        process.send_signal(signal.SIGINT)
+        error = process.communicate(timeout=60)[1]
+    assert re.search(
+        r"KeyboardInterrupt: Stopped encoding after \d+ items\. Encode the same", error
+    )
+    assert files(tmp_path) == ["codes.partial", "codes.progress"]
 
 
 def test_unreadable_items_are_errors_unless_asked_for(model, values, tmp_path):

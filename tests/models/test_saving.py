@@ -145,7 +145,7 @@ def test_interrupted_save_leaves_one_whole_save(tmp_path, monkeypatch):
 
 def test_missing(tmp_path):
     for folder in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(FileNotFoundError, match=f"`folder` to hold .*at {folder}/{WEIGHTS}"):
+        with pytest.raises(FileNotFoundError, match=f"`folder` to hold .*at `{folder}/{WEIGHTS}`"):
             HashingModel.from_pretrained(folder)
 
 

@@ -268,8 +268,8 @@ def test_wrong_shapes(make_knn, shape, dtype):
 
 
 def test_wrong_types():
-    with pytest.raises(TypeError, match=r"`codes` to be a torch\.Tensor, got ndarray"):
-        HammingKNN().train(make_codes().numpy())
+    with pytest.raises(TypeError, match=r"`codes` to be a torch\.Tensor, got list"):
+        HammingKNN().train(make_codes().tolist())
     with pytest.raises(ValueError, match="`code_length` of at least 1, got 0"):
         HammingKNN(code_length=0)
     with pytest.raises(ValueError, match="`num_candidates` of at least 1, got 0"):
@@ -278,3 +278,19 @@ def test_wrong_types():
         ValueError, match="`rerank` to be one of None, 'asymmetric', 'vectors', got 'no'"
     ):
         HammingKNN(rerank="no")
+
+
+@pytest.mark.parametrize("kind", ["real", "binary", "packed"])
+def test_codes_as_arrays(kind):
+    codes = torch.randn(9, 16)
+    codes = {"real": codes, "binary": codes.sign().to(torch.int8), "packed": pack(codes)}[kind]
+    rerank = "vectors" if kind == "real" else None
+    of_tensors, of_arrays = (HammingKNN(rerank=rerank) for _ in range(2))
+    of_tensors.train(codes)
+    of_arrays.train(codes[:4].numpy())
+    of_arrays.add(codes[4:].numpy())
+    of_arrays.update([2], codes[2:3].numpy())
+    distances, ids = of_arrays.search(codes.numpy(), k=9)
+    assert ids == of_tensors.search(codes, k=9)[1]
+    assert torch.equal(distances, of_tensors.search(codes, k=9)[0])
+    assert of_arrays.range_search(codes.numpy(), 5)[1] == of_tensors.range_search(codes, 5)[1]

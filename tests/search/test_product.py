@@ -49,10 +49,12 @@ def test_many_blocks_of_the_real_size():
 
 
 def test_keys_beyond_32_bits(monkeypatch):
-    distances = torch.tensor([[2**30, 5, 2**30, 5], [7, 7, 0, 2**30]], dtype=torch.int32)
-    found = exact._smallest(distances, 3)
-    assert_close(found[0], torch.tensor([[5, 5, 2**30], [0, 7, 7]], dtype=torch.int32))
-    assert_close(found[1], torch.tensor([[1, 3, 0], [2, 0, 1]]))
+    query, database = pack(torch.randn(3, 16)), pack(torch.randn(500, 16))
+    monkeypatch.setattr(exact, "MIN_DATABASE_BLOCK", 100)
+    expected = exact.nearest(query, database, 450)
+    for limit in (1, 500 * 17, 500 * 17 + 1):
+        monkeypatch.setattr(exact, "MAX_INT32", limit)
+        assert_close(exact.nearest_by_product(query, database, 450), expected)
 
 
 def test_autocast_changes_nothing():

@@ -204,6 +204,20 @@ def test_one_and_one_point_zero_are_not_the_same_id():
         assert id_ not in knn
 
 
+def test_a_string_is_a_name_and_no_path(make_knn, tmp_path):
+    names = ["a.png", "./a.png", "A.png", "x/../a.png", "a.png ", "1", 1, "ä", "a\u0308", ""]
+    knn, codes = make_knn(), torch.randn(len(names), 16)
+    knn.add(codes, names)
+    knn.save(tmp_path / "codes")
+    loaded = make_knn()
+    loaded.load(tmp_path / "codes")
+    for each in (knn, loaded):
+        assert each.ids == names
+        assert each.search(codes, 1)[1] == [[name] for name in names]
+        each.remove(names[::2])
+        assert [name in each for name in names] == [False, True] * 5
+
+
 class CountingStore(MemoryStore):
     """A store that searches by itself, as one spread over machines would."""
 

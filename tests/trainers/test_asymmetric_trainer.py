@@ -11,6 +11,7 @@ from torch.utils.data import TensorDataset
 
 from pml_hashing import CodeBank, DSAHLoss
 from pml_hashing.codes import hamming_distance
+from pml_hashing.losses import ADSHLoss
 from pml_hashing.miners import AffinityGraphMiner
 from pml_hashing.trainers import AsymmetricTrainer
 
@@ -73,8 +74,13 @@ def test_every_sample_once_a_pass_with_its_place(passes):
         assert len(trainer.sample_indices) in (11, 12)  # 34 samples in 3 nearly equal batches
         seen[-1] = trainer.sample_indices.tolist()
 
+    loss = ADSHLoss(3, 8, code_bank=(bank := CodeBank(CLASS_IDS, 8)))
     make_trainer(
-        passes_per_round=passes, data_and_label_getter=getter, end_of_iteration_hook=check
+        loss=loss,
+        models={"code_bank": bank},
+        passes_per_round=passes,
+        data_and_label_getter=getter,
+        end_of_iteration_hook=check,
     ).train()
     seen = [index for batch in seen for index in batch]
     assert sorted(seen) == sorted([*range(34)] * passes)

@@ -240,30 +240,19 @@ def test_another_process_that_trains_into_a_folder_is_named(tmp_path):
     assert names(tmp_path / "runs") == []
 
 
-def test_a_folder_without_locks_is_used(tmp_path, monkeypatch):
-    def fail(*_):
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(checkpoints.fcntl, "lockf", fail)
-    take(CheckpointFolder(tmp_path))
-
-
-def test_a_lock_that_its_holder_just_removed_is_taken_anew(tmp_path, monkeypatch):
-    lock, removed = checkpoints.fcntl.lockf, []
-
-    def remove_first(file, operation):
-        if not removed:
-            (tmp_path / ".lock").unlink()
-            removed.append(1)
-        lock(file, operation)
-
-    monkeypatch.setattr(checkpoints.fcntl, "lockf", remove_first)
-    take(CheckpointFolder(tmp_path))
-    assert removed
-    assert names(tmp_path) == []
+def test_a_thread_that_trains_into_a_folder_is_named_too(tmp_path):
+    folder = CheckpointFolder(tmp_path)
+    with folder.in_use():
+        with pytest.raises(ValueError, match=r"one training, got .*, into which another"):
+            take(CheckpointFolder(f"{tmp_path}/."))
+        assert (tmp_path / ".lock").exists()
+    take(folder)
 
 
-def test_a_pipe_is_no_checkpoint(tmp_path):
-    os.mkfifo(tmp_path / "pipe")  # who opens it waits for ever
-    with pytest.raises(FileNotFoundError, match=r"Expected a checkpoint, got no file at .*pipe"):
-        read_checkpoint(tmp_path / "pipe")
+def test_a_checkpoint_that_a_living_training_removed_is_passed_over(tmp_path, monkeypatch):
+    folder = CheckpointFolder(tmp_path)
+    first, second = (folder.save({"at": step}, 1, step) for step in (1, 2))
+    paths = [first, second, tmp_path / "checkpoint-000001-000000003.pt"]
+    monkeypatch.setattr(CheckpointFolder, "paths", lambda _: paths)
+    with pytest.warns(UserWarning, match="got none at .* The one before is taken"):
+        assert CheckpointFolder(tmp_path).load() == {"at": 2}

@@ -3,12 +3,12 @@
 import importlib.util
 import math
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from strict import PYTHON
 from torch import distributed
 from torch.testing import assert_close
 
@@ -31,7 +31,7 @@ def of_ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     running = []
     for rank in "01":
-        command = [sys.executable, "-W", "error", str(SCRIPT), str(folder), rank]
+        command = [*PYTHON, str(SCRIPT), str(folder), rank]
         with (folder / f"{rank}.log").open("w") as log:
             running.append(subprocess.Popen(command, stdout=log, stderr=log))
     while any(process.poll() is None for process in running) and not any(
@@ -75,6 +75,7 @@ def test_codes_and_weights_have_moved(alone):
     for name, trained in alone.items():
         if name != "wrapped":
             assert 0 < trained["map"] <= 1
+    assert alone["dsah"]["metric_loss"]["assignment.is_made"]
     codes = alone["dsah"]["code_bank"]["binary_codes"]
     assert len(codes.unique(dim=0)) > 1
     start = script.make_trainer(script.ProxyAnchorLoss(3, 8)).models["trunk"].state_dict()

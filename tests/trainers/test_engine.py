@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from pytorch_metric_learning.losses import ContrastiveLoss, MultipleLosses
+from strict import PYTHON
 from torch import nn
 from torch.testing import assert_close
 from torch.utils.data import TensorDataset
@@ -354,7 +355,7 @@ assert torch.equal(network[0].weight, other[0].weight)
 
 
 def test_trains_where_pml_has_no_trainers(tmp_path):
-    script = [sys.executable, "-W", "error", "-c", WITHOUT_TRAINERS, str(tmp_path)]
+    script = [*PYTHON, "-c", WITHOUT_TRAINERS, str(tmp_path)]
     run = subprocess.run(script, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
 

@@ -11,6 +11,11 @@ from torch.nn import functional as F
 
 from pml_hashing._checks import check_at_least
 from pml_hashing.code_bank import CodeBank, Variables
+from pml_hashing.losses._similar_weight import (
+    SimilarWeight,
+    check_similar_weight,
+    kind_weights,
+)
 from pml_hashing.losses.terms._base import Batch, Quadratic, Term, sum_of
 from pml_hashing.losses.terms.likelihood import pair_likelihood
 from pml_hashing.pairs import similarity
@@ -38,6 +43,8 @@ class LabelNetwork(nn.Module):
         seed: Seed of the weights, and of the labels that `fit` draws where there are many.
         quantization: Weight of the distance of codes from -1 and 1 in `losses`.
         reconstruction: Loss of a label that is read back from its code.
+        similar_weight: Weight of similar pairs, as of `PairLikelihood`: in `losses`, and in those
+            of codes of images with codes of labels.
     """
 
     def __init__(
@@ -50,24 +57,28 @@ class LabelNetwork(nn.Module):
         *,
         quantization: float,
         reconstruction: Reconstruction,
+        similar_weight: SimilarWeight = "balanced",
     ) -> None:
         super().__init__()
         for width in widths:
             check_at_least(width, 1, "label_widths")
         check_at_least(fit_steps, 0, "fit_steps")
+        check_similar_weight(similar_weight)
         self.fit_steps, self.seed = fit_steps, seed
+        self.similar_weight: SimilarWeight = similar_weight
         self.quantization, self.reconstruction = quantization, reconstruction
         generator, sizes = torch.Generator("cpu").manual_seed(seed), (*widths, code_length)
         # A row of labels holds a few ones, however long it is: the first layer is not scaled.
         layers = [_linear(num_classes, sizes[0], 1.0, generator)]
         layers += [_linear(m, n, m**-0.5, generator) for m, n in pairwise(sizes)]
-        self.layers = nn.ModuleList(layers)
+        # By names that do not begin with a digit: PML's hooks record parameters in tables of them.
+        self.layers = nn.ModuleDict({f"layer_{i}": layer for i, layer in enumerate(layers)})
         self.decoder = _linear(code_length, num_classes, code_length**-0.5, generator)
 
     def forward(self, labels: Tensor) -> Tensor:
         """Return the codes of labels, class ids `(d,)` or multi-hot rows `(d, num_classes)`."""
         codes = self._rows(labels)
-        for layer in self.layers:
+        for layer in self.layers.values():
             codes = torch.tanh(layer(codes))
         return codes
 
@@ -75,7 +86,7 @@ class LabelNetwork(nn.Module):
         r"""Return the loss of the network itself, for every label, `(d,)`.
 
         $$
-        \frac{1}{n} \sum_q n_q\, \ell(\tfrac{1}{2} h_p^\top h_q)
+        \frac{1}{n} \sum_q n_q\, w_{pq}\, \ell(\tfrac{1}{2} h_p^\top h_q)
             + \frac{\rho}{K} \sum_k \bigl\lvert \lvert h_{pk} \rvert - 1 \bigr\rvert
             + \frac{1}{C} \sum_c r(y_{pc}, \hat y_{pc})
         $$
@@ -85,11 +96,22 @@ class LabelNetwork(nn.Module):
             labels: Class ids `(d,)` or multi-hot rows `(d, num_classes)`.
             counts: How many samples $n_q$ have each of them, `(d,)`.
         """
-        similar = similarity(labels, labels)
-        likelihood = pair_likelihood(codes, codes, similar, counts.to(codes)[None])
+        similar, counts = similarity(labels, labels), counts.to(codes)
+        weights = self.pair_weights(similar, counts)
+        likelihood = pair_likelihood(codes, codes, similar, counts, weights)
         errors = self.reconstruction(self.decoder(codes), self._rows(labels), reduction="none")
         distance = (codes.abs() - 1).abs().mean(dim=1)
         return likelihood + self.quantization * distance + errors.mean(dim=1)
+
+    def pair_weights(self, similar: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the weights of a similar and of a dissimilar pair of samples.
+
+        Args:
+            similar: Which labels are similar, `(d, d)`.
+            counts: How many samples have each, `(d,)`.
+        """
+        num_similar = counts @ (similar.to(counts) @ counts)
+        return kind_weights(self.similar_weight, num_similar, counts.sum().square() - num_similar)
 
     def fit(self, labels: Tensor, counts: Tensor) -> None:
         """Fit the network to labels alone, with Adam. Gradients it already has stay as they are.
@@ -182,7 +204,7 @@ class LabelCodes(Term):
     r"""The loss of the label network itself, for the label of every sample.
 
     $$
-    \frac{1}{n} \sum_j \ell(\tfrac{1}{2} h_i^\top h_j)
+    \frac{1}{n} \sum_j w_{ij}\, \ell(\tfrac{1}{2} h_i^\top h_j)
         + \frac{\rho}{K} \sum_k \bigl\lvert \lvert h_{ik} \rvert - 1 \bigr\rvert
         + \frac{1}{C} \sum_c r(y_{ic}, \hat y_{ic})
     $$
@@ -236,8 +258,9 @@ class _LedByLabels(Term):
 class LabelGuidance(_LedByLabels):
     r"""The likelihood of pairs of the networks' codes with codes of labels.
 
-    $$\frac{1}{n} \sum_j \left( \ell_{ij}(u_i, h_j) + \ell_{ij}(v_i, h_j) \right)$$
+    $$\frac{1}{n} \sum_j w_{ij} \left( \ell_{ij}(u_i, h_j) + \ell_{ij}(v_i, h_j) \right)$$
 
+    with the weights of similar pairs of the label network.
     It is not in the objective that `update_codes` returns.
     """
 
@@ -245,9 +268,11 @@ class LabelGuidance(_LedByLabels):
 
     def losses(self, batch: Batch, variables: Variables) -> Tensor:
         labels, counts, own, codes = BatchLabels.of(self.network, batch)
-        similar, codes = similarity(labels[own], labels), codes.to(batch.codes[0])
-        counts = counts.to(codes)[None]
-        return sum_of([pair_likelihood(u, codes, similar, counts) for u in batch.codes])
+        codes = codes.to(batch.codes[0])
+        similar, counts = similarity(labels, labels), counts.to(codes)
+        weights = self.network.pair_weights(similar, counts)
+        of_batch = similar[own]
+        return sum_of([pair_likelihood(u, codes, of_batch, counts, weights) for u in batch.codes])
 
 
 class LabelDistance(_LedByLabels):

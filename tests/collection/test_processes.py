@@ -1,0 +1,222 @@
+"""A collection and several processes: killed ones, and one that writes while another does."""
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from pictures import fresh_codes, held_codes, make_model, save
+
+from pml_hashing import Collection
+from pml_hashing.collection.journal import Journal
+
+FORKS = pytest.mark.skipif(sys.platform == "win32", reason="no fork there")
+QUIET = {"progress": False}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_model()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for seed in range(6):
+        save(tmp_path / "photos" / f"{seed}.png", seed)
+    return tmp_path / "photos"
+
+
+def run_kills(folder, kills):
+    script = Path(__file__).with_name("killed_sync.py")
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    command = [sys.executable, str(script), str(folder), str(kills)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [int(number) for number in re.findall(r"\d+", done.stdout)]
+
+
+@FORKS
+def test_killed_syncs_lose_nothing(tmp_path):
+    kills, _, resumed = run_kills(tmp_path, 15)
+    assert kills == 15
+    assert resumed > 0
+
+
+@FORKS
+@pytest.mark.slow
+def test_many_killed_syncs_lose_nothing(tmp_path):
+    assert run_kills(tmp_path, 300)[0] == 300
+
+
+STEPS = ["commit", "Files.write", "HammingKNN.save", "Manifest.write", "Journal.remove"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("is_done", [False, True])
+def test_stopped_at_every_step_of_a_commit(tmp_path, folder, model, step, is_done, monkeypatch):
+    photos = Collection.create(tmp_path / "codes", model)
+    photos.sync(folder, **QUIET)
+    before = held_codes(photos)
+    (folder / "0.png").rename(folder / "x")
+    (folder / "1.png").rename(folder / "0.png")
+    (folder / "x").rename(folder / "1.png")
+    save(folder / "new.png", 7)
+    after = fresh_codes(model, folder, sorted(path.name for path in folder.iterdir()))
+
+    def stop(*arguments, **options):
+        if is_done:
+            original(*arguments, **options)
+        raise KeyboardInterrupt
+
+    from pml_hashing.collection import journal, snapshot, sync  # noqa: PLC0415
+
+    owners = {
+        "commit": (sync, "commit"),
+        "Files.write": (snapshot.Files, "write"),
+        "HammingKNN.save": (snapshot.HammingKNN, "save"),
+        "Manifest.write": (snapshot.Manifest, "write"),
+        "Journal.remove": (journal.Journal, "remove"),
+    }
+    owner, name = owners[step]
+    original = getattr(owner, name)
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, stop)
+        with pytest.raises(KeyboardInterrupt):
+            photos.sync(**QUIET)
+    is_committed = step == "Journal.remove" or (is_done and step in {"commit", "Manifest.write"})
+    opened = Collection.open(photos.folder)
+    assert held_codes(opened) == (after if is_committed else before)
+    for each in (opened, photos):
+        assert each.sync(**QUIET).encoded == 0  # its code was kept
+        assert held_codes(each) == after
+    assert sorted(path.name for path in photos.folder.iterdir())[1:] == [
+        f"codes-{photos.generation}.safetensors",
+        "collection.json",
+        f"files-{photos.generation}.safetensors",
+        "model",
+    ]
+
+
+def test_an_interrupted_encoding_is_continued(tmp_path, folder, model, monkeypatch):
+    photos = Collection.create(tmp_path / "codes", model)
+    append = Journal.append
+    calls = []
+
+    def stop(self, encoded):
+        append(self, encoded)
+        calls.append(encoded)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "append", stop)
+        with pytest.raises(KeyboardInterrupt):
+            photos.sync(folder, batch_size=2, **QUIET)
+    assert len(Collection.open(photos.folder)) == 0
+    (folder / "0.png").rename(folder / "9.png")  # what was encoded is known by its content
+    journal = photos.folder / "encoded.journal"
+    content = journal.read_bytes()
+    journal.write_bytes(content[:-3])  # a line that is cut, as by a power failure
+    assert photos.sync(folder, **QUIET).encoded == 3
+    names = sorted(path.name for path in folder.iterdir())
+    assert held_codes(photos) == fresh_codes(model, folder, names)
+
+
+def test_a_journal_of_another_model_is_left_aside(tmp_path, folder, model):
+    photos = Collection.create(tmp_path / "codes", model)
+    (photos.folder / "encoded.journal").write_bytes(b'{"model": "another"} 00000000\nrest\n')
+    assert photos.sync(folder, **QUIET).encoded == 6
+    assert not (photos.folder / "encoded.journal").exists()
+
+
+SYNC = """
+import sys
+from pml_hashing import Collection
+photos = Collection.open(sys.argv[1])
+print("open", flush=True)
+sys.stdin.readline()
+print(photos.sync(sys.argv[2], timeout=float(sys.argv[3]), progress=False))
+"""
+
+
+def start(photos, folder, timeout):
+    root = str(Path(__file__).parents[2])
+    process = subprocess.Popen(
+        [sys.executable, "-c", SYNC, str(photos.folder), str(folder), str(timeout)],
+        env=os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "open\n"
+    return process
+
+
+def test_a_second_process_is_refused_or_waits(tmp_path, folder, model, monkeypatch):
+    photos = Collection.create(tmp_path / "codes", model)
+    processes = [start(photos, folder, timeout) for timeout in (0, 60)]
+    outcomes = []
+    append = Journal.append
+
+    def append_while_others_come(self, encoded):
+        if not outcomes:
+            outcomes.append(processes[0].communicate("\n", timeout=60)[1])
+            processes[1].stdin.write("\n")
+            processes[1].stdin.flush()
+        append(self, encoded)
+
+    monkeypatch.setattr(Journal, "append", append_while_others_come)
+    assert photos.sync(folder, **QUIET).encoded == 6
+    assert processes[0].returncode == 1
+    assert f"TimeoutError: Expected {photos.folder} free to write" in outcomes[0]
+    output, errors = processes[1].communicate(timeout=60)
+    assert (processes[1].returncode, errors) == (0, "")
+    assert "6 unchanged, 0 encoded" in output
+
+
+def test_another_process_is_followed(tmp_path, folder, model):
+    photos = Collection.create(tmp_path / "codes", model)
+    reader = Collection.open(photos.folder)
+    photos.sync(folder, **QUIET)
+    assert len(reader) == 0
+    assert reader.refresh()
+    assert held_codes(reader) == held_codes(photos)
+    assert not reader.refresh()
+    save(folder / "new.png", 9)
+    reader.sync(**QUIET)  # goes on from what the other one wrote
+    (folder / "0.png").unlink()
+    assert photos.sync(**QUIET).removed == ["0.png"]
+    assert "new.png" in photos
+
+
+def test_threads_search_while_one_syncs(tmp_path, folder, model):
+    photos = Collection.create(tmp_path / "codes", model)
+    photos.sync(folder, **QUIET)
+    states, failures, stopped = [], [], threading.Event()
+    torch.set_num_threads(1)
+
+    def look():
+        while not stopped.is_set():
+            try:
+                found = photos.similar("0.png", k=50)
+                states.append(len(found))
+                assert len({match.name for match in found}) == len(found)
+            except Exception as error:
+                failures.append(error)
+                return
+
+    threads = [threading.Thread(target=look) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for number in range(5):
+        for place in range(3):
+            save(folder / f"{number}_{place}.png", 100 + 10 * number + place)
+        photos.sync(**QUIET)
+    stopped.set()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert set(states) <= {5 + 3 * number for number in range(6)}

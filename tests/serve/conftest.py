@@ -1,0 +1,52 @@
+"""A small collection and its service. Skipped where the extra `serve` is not installed."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pml_hashing import Collection, HashingModel
+
+pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
+pytest.importorskip("prometheus_client", reason="the extra `serve` is not installed")
+
+LABELS = ("hat", "shoe")
+NUM_IMAGES = 12
+
+
+def picture(seed, size=(40, 30)):
+    pixels = np.random.default_rng(seed).integers(256, size=(6, 8, 3)).astype(np.uint8)
+    return Image.fromarray(pixels).resize(size)
+
+
+def encoded(image, kind="PNG", **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="session")
+def model():
+    torch.manual_seed(0)
+    options = {"img_size": 32, "progress": False}
+    return HashingModel.from_itq("test_resnet", 32, [picture(n) for n in range(64)], **options)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    for number in range(NUM_IMAGES):
+        path = folder / LABELS[number % 2] / f"{number:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture(number // 3 if number >= 9 else number).save(path)  # the last three are copies
+    (tmp_path / "secret.png").write_bytes(encoded(picture(99)))
+    return folder
+
+
+@pytest.fixture
+def collection(photos, model, tmp_path):
+    made = Collection.create(tmp_path / "photos.codes", model)
+    made.sync(photos, labels="folders", progress=False)
+    return made
