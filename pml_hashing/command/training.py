@@ -129,6 +129,7 @@ def make_engine(
     progress: bool,
 ) -> "Engine":
     """Return the training of a model, or of its hash layer alone, on images."""
+    from torch import nn
     from torch.optim import AdamW
 
     from pml_hashing import Engine
@@ -143,7 +144,8 @@ def make_engine(
     if setup.fine_tune:
         groups.append({"params": [*model.trunk.parameters()], "lr": setup.lr * FINE_RATE})
     return Engine(
-        model if setup.fine_tune else model.embedder,
+        # By the first part the engine knows what the features are, and assigns class codes by them.
+        model if setup.fine_tune else nn.Sequential(nn.Identity(), model.embedder),
         loss_func,
         AdamW(groups),
         dataset,

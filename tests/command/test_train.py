@@ -10,6 +10,7 @@ from command.conftest import MODEL
 from PIL import Image
 
 from pml_hashing import Collection, HashingModel
+from pml_hashing.command.training import Setup, make_engine, make_model, read_images
 from pml_hashing.evaluation import mean_average_precision
 
 COLORS = {"red": (220, 30, 30), "green": (30, 200, 30)}
@@ -63,6 +64,18 @@ def test_a_training_goes_on(run, colors, weights, how):
     start = HashingModel("test_resnet", 8, img_size=32, checkpoint_path=weights).trunk.state_dict()
     same = [torch.equal(start[name], w) for name, w in models[0].trunk.state_dict().items()]
     assert all(same) != bool(how)
+
+
+@pytest.mark.parametrize("fine_tune", [False, True])
+def test_class_codes_are_assigned_by_features(colors, weights, fine_tune):
+    setup = Setup("test_resnet", weights, 32, 8, "dsah", fine_tune, 16, 0.001, 0)
+    images = read_images(colors / "colors")
+    model = make_model(setup, "cpu")
+    engine = make_engine(setup, model, images, colors / "checkpoints", 0, False)
+    loss_func = engine.parts.loss_funcs["metric_loss"]
+    assert loss_func.wants_features
+    engine.fit(1)
+    assert not loss_func.wants_features
 
 
 def test_another_training_is_refused(run, colors, weights):
