@@ -1,5 +1,6 @@
 """The command in a process of its own: quick help, any names, closed pipes, Ctrl-C, no network."""
 
+import json
 import os
 import shutil
 import signal
@@ -7,6 +8,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -72,6 +75,24 @@ def test_ctrl_c_in_the_middle(start, indexed):
     assert error.decode().strip() == (
         "Stopped. The collection is as it was. The same command goes on from what was encoded."
     )
+
+
+def test_a_page_until_ctrl_c(start, indexed):
+    for name in ("fastapi", "multipart", "prometheus_client", "uvicorn"):
+        pytest.importorskip(name)
+    with start("serve", "--port", "0") as process:
+        try:
+            first = process.stderr.readline().decode()
+            assert first.startswith("13 images at http://127.0.0.1:")
+            address = first.split()[3]
+            with urlopen(f"{address}api/health", timeout=60) as answer:
+                assert json.load(answer)["size"] == 13
+            with pytest.raises(HTTPError, match="400"):
+                urlopen(Request(address, headers={"Host": "elsewhere.example"}), timeout=60)
+        finally:
+            process.send_signal(signal.SIGINT)
+        assert process.stderr.read().decode().strip() == "Stopped. The same command serves again."
+    assert process.returncode == 130
 
 
 @pytest.mark.parametrize("command", ["index", "train"])
