@@ -1,5 +1,8 @@
 """Errors are one line, tell the option, and have their exit code."""
 
+import tomllib
+from pathlib import Path
+
 import click
 import pytest
 from click.testing import CliRunner
@@ -12,6 +15,12 @@ COMMANDS = ["index", "search", "duplicates", "serve", "train", "evaluate"]
 
 def test_the_commands():
     assert main.list_commands(click.Context(main)) == COMMANDS
+
+
+def test_the_script_that_is_installed():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert project["scripts"] == {"pml-hashing": "pml_hashing.command:main"}
+    assert any(needed.startswith("click") for needed in project["dependencies"])
 
 
 @pytest.mark.parametrize("command", COMMANDS)
