@@ -1,0 +1,80 @@
+"""Errors of the command: one line that names the option, and no traceback unless asked for."""
+
+import re
+from typing import Any
+
+import click
+
+from pml_hashing.command.output import shown
+
+SHOW = "pml_hashing.traceback"  # in the context
+
+GOING_ON = {
+    "index": "The collection is as it was. The same command goes on from what was encoded.",
+    "train": "The same command goes on, from the latest checkpoint if there is one.",
+    "serve": "The same command serves again.",
+}
+"""What to do after Ctrl-C, by subcommand."""
+
+OPTION_OF = {
+    "checkpoint_path": "checkpoint",
+    "code_length": "bits",
+    "max_samples": "bits",
+    "num_rounds": "epochs",
+    "num_workers": "workers",
+    "on_unreadable": "collection",
+}
+"""Options whose names are not those of the arguments that they are passed as."""
+
+EXPECTED = (ArithmeticError, ImportError, LookupError, MemoryError, OSError, RuntimeError)
+EXPECTED += (TypeError, ValueError)
+
+
+class PlainErrors(click.Group):
+    """A group of commands that turns exceptions into messages and exit codes."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the subcommands in the order in which they are used."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a subcommand.
+
+        Raises:
+            ClickException: If it fails.
+        """
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # which click knows
+        except KeyboardInterrupt:
+            going_on = GOING_ON.get(str(ctx.invoked_subcommand), "")
+            click.echo(f"\nStopped. {going_on}".rstrip(), err=True)
+            ctx.exit(130)
+        except Exception as error:
+            if ctx.meta.get(SHOW):
+                raise
+            command = self.commands[str(ctx.invoked_subcommand)]
+            raise click.ClickException(with_options(message_of(error), command)) from error
+
+
+def message_of(error: Exception) -> str:
+    """Return what went wrong, for a person."""
+    if isinstance(error, OSError) and error.strerror:
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        return ": ".join([error.strerror, *names])
+    if isinstance(error, EXPECTED) and error.args:  # a KeyError puts its message in quotes
+        return str(error.args[0] if isinstance(error, KeyError) else error)
+    return f"{type(error).__name__}: {error} (--traceback shows where)"
+
+
+def with_options(message: str, command: click.Command) -> str:
+    """Return a message of the Python API with the options in the place of its arguments."""
+    message = "\n".join(map(shown, message.splitlines()))
+    options = {
+        str(param.name): param.opts[0]
+        for param in command.params
+        if isinstance(param, click.Option)
+    }
+    options |= {name: options[own] for name, own in OPTION_OF.items() if own in options}
+    return re.sub(r"`(\w+)`", lambda match: options.get(match[1], match[0]), message)

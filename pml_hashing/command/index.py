@@ -1,0 +1,212 @@
+"""`pml-hashing index`: make a collection of a folder of images, and keep it in step."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pml_hashing.command import options
+from pml_hashing.command.output import counted, print_json, say, shown, warn
+from pml_hashing.command.places import is_collection, place_for
+from pml_hashing.command.weights import check_weights
+
+if TYPE_CHECKING:
+    from pml_hashing import Collection
+    from pml_hashing.collection import SyncReport
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model a new collection has."""
+
+    model: Path | None
+    backbone: str
+    checkpoint: Path | None
+    img_size: int | None
+    bits: int
+    vectors: bool
+    device: str | None
+
+    def make(self, place: Path, images: Path, **reading: Any) -> "Collection":
+        """Return a new collection."""
+        if self.model is None and self.checkpoint is None:
+            check_weights(self.backbone)  # before anything imports timm
+        from pml_hashing import Collection, HashingModel
+
+        if self.model is not None:
+            model = HashingModel.from_pretrained(self.model, device=options.to_device(self.device))
+            return Collection.create(place, model, vectors=self.vectors)
+        return Collection.from_itq(
+            place,
+            images,
+            self.backbone,
+            self.bits,
+            vectors=self.vectors,
+            pretrained=self.checkpoint is None,
+            checkpoint_path=self.checkpoint,
+            img_size=self.img_size,
+            device=options.to_device(self.device),
+            **reading,
+        )
+
+    def open(self, place: Path, images: Path | None, asked: set[str]) -> "Collection":
+        """Return a collection that was made before.
+
+        Args:
+            place: Where it is.
+            images: The folder that is to be indexed.
+            asked: Names of the options that were given.
+
+        Raises:
+            ValueError: If it is another folder's, or has another model than was asked for.
+        """
+        from pml_hashing import Collection
+
+        photos = Collection.open(place, device=options.to_device(self.device))
+        if images is not None and photos.generation and not _is_same(images, photos.images):
+            raise ValueError(
+                f"Expected {photos.images}, whose images {place} has, got {images.resolve()}: "
+                "name another place for its collection by --collection."
+            )
+        for option, held in self._differing(photos, asked):
+            raise ValueError(
+                f"Expected {option} as {place} was made with, which is {held}: leave it out, or "
+                "name another place for a new collection by --collection."
+            )
+        return photos
+
+    def _differing(self, photos: "Collection", asked: set[str]) -> list[tuple[str, object]]:
+        """Return the options that do not agree with a collection, and what it has."""
+        from pml_hashing import HashingModel
+        from pml_hashing.models.encoding import fingerprint
+
+        held = {"bits": photos.code_length}
+        if isinstance(photos.model, HashingModel):
+            made: dict[str, Any] = photos.model.config()["options"]
+            held |= {name: made[name] for name in ("backbone", "img_size")}
+        differing: list[tuple[str, object]] = [
+            (f"--{name.replace('_', '-')}", value)
+            for name, value in held.items()
+            if name in asked and getattr(self, name) != value
+        ]
+        if self.model is not None:
+            model = HashingModel.from_pretrained(self.model)
+            if fingerprint(model) != fingerprint(photos.model):
+                differing.append(("--model", "another"))
+        return differing
+
+
+def _is_same(images: Path, held: Path) -> bool:
+    """Return whether a folder is the one that is held, or that one is gone: it was moved."""
+    return images.resolve() == held or not held.is_dir()
+
+
+@click.command(short_help="Make a collection of a folder, or bring it in step.")
+@click.argument("folder", required=False, type=options.FILE)
+@options.new_collection_option
+@click.option(
+    "--labels",
+    metavar="folders|FILE.csv",
+    help='Where labels come from, now and the next times. "folders": the first sub-folder. A '
+    'table: its column "path" names images, "label" may hold several, as in sea|sand.',
+)
+@click.option(
+    "--model",
+    type=options.FILE,
+    metavar="FOLDER",
+    help='A model, as "train" writes it, instead of learning one.',
+)
+@options.backbone_option
+@options.checkpoint_option
+@options.img_size_option
+@options.bits_option
+@click.option("--vectors", is_flag=True, help='Keep real codes too, for "search --rerank vectors".')
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="Images at a time.",
+)
+@options.workers_option
+@click.option(
+    "--timeout",
+    type=float,
+    default=0,
+    show_default=True,
+    help="Seconds to wait for another process that writes to the collection.",
+)
+@click.option("--allow-outside", is_flag=True, help="Follow links out of the folder.")
+@options.device_option
+@options.json_option
+@options.progress_option
+@options.traceback_option
+@click.pass_context
+def index(
+    ctx: click.Context,
+    *,
+    folder: Path | None,
+    collection: Path | None,
+    labels: str | None,
+    batch_size: int,
+    workers: int,
+    allow_outside: bool,
+    timeout: float,
+    as_json: bool,
+    progress: bool,
+    **model_options: Any,
+) -> None:
+    """Make a collection of the images in FOLDER, or bring it in step.
+
+    The first time, codes are learned from the images, without labels. Call it again after images
+    were added, changed, renamed or removed: only what is new is encoded. Without FOLDER, that of
+    the last time is meant. The options from --model to --vectors tell how a new collection is made.
+
+    \b
+    Examples:
+        pml-hashing index photos/
+        pml-hashing index photos/ --labels folders
+        pml-hashing index photos/ --checkpoint tf_efficientnet_lite0.safetensors
+        pml-hashing index photos/ --model photos.model
+        pml-hashing index
+    """
+    place, making = place_for(folder, collection), ModelOptions(**model_options)
+    reading = {"batch_size": batch_size, "num_workers": workers, "progress": progress}
+    if is_collection(place):
+        given = click.core.ParameterSource.COMMANDLINE
+        asked = {name for name in ctx.params if ctx.get_parameter_source(name) == given}
+        photos = making.open(place, folder, asked)
+    elif folder is None:
+        raise click.UsageError("Missing argument 'FOLDER'.")
+    else:
+        photos = making.make(place, folder, **reading)
+    report = photos.sync(
+        folder, labels=labels, allow_outside=allow_outside, timeout=timeout, **reading
+    )
+    if as_json:
+        print_json(_to_json(photos, report))
+    else:
+        _print(photos, report)
+
+
+def _to_json(photos: "Collection", report: "SyncReport") -> dict[str, Any]:
+    unreadable = [{"path": error.path, "error": str(error)} for error in report.unreadable]
+    about = {
+        "collection": str(photos.folder),
+        "images": str(photos.images),
+        "size": len(photos),
+        "code_length": photos.code_length,
+    }
+    return about | vars(report) | {"unreadable": unreadable}
+
+
+def _print(photos: "Collection", report: "SyncReport") -> None:
+    for error in report.unreadable:
+        warn(f"left out: {error}")
+    for name in report.unmatched:
+        warn(f"in the table of labels, and not in the folder: {name}")
+    say(str(report))
+    if report.ignored:
+        say(f"no images, by their endings: {counted(report.ignored)}")
+    say(f"{shown(photos.folder)}: {len(photos):,} images, {photos.code_length} bits each")

@@ -1,0 +1,89 @@
+"""Options that several subcommands have."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pml_hashing.command.errors import SHOW
+
+VARIABLE = "PML_HASHING_COLLECTION"
+BACKBONE, BITS = "tf_efficientnet_lite0", 64
+
+FILE: Any = click.Path(path_type=Path)
+
+
+def _show_traceback(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    ctx.meta[SHOW] = value
+
+
+def _or_terminal(_: click.Context, __: click.Parameter, value: bool | None) -> bool:
+    return sys.stderr.isatty() if value is None else value
+
+
+def to_device(asked: str | None) -> str:
+    """Return the device that was asked for, or a GPU if there is one.
+
+    It imports torch, after what a subcommand has to say to torch before.
+    """
+    if asked is not None:
+        return asked
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _collection_option(text: str) -> Any:
+    return click.option(
+        "--collection", type=FILE, envvar=VARIABLE, show_envvar=True, metavar="FOLDER", help=text
+    )
+
+
+collection_option = _collection_option(
+    "The collection. By default the only *.codes in the current folder."
+)
+new_collection_option = _collection_option(
+    "Where the collection is or will be. By default FOLDER.codes in the current folder."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+traceback_option = click.option(
+    "--traceback",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_traceback,
+    help="Show where an error comes from.",
+)
+progress_option = click.option(
+    "--progress/--no-progress",
+    default=None,
+    callback=_or_terminal,
+    help="Show progress bars. By default in a terminal.",
+)
+device_option = click.option(
+    "--device",
+    help='Where the model runs, such as "cpu" or "cuda:1". By default a GPU if there is one.',
+)
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Processes that load images.",
+)
+backbone_option = click.option(
+    "--backbone", default=BACKBONE, show_default=True, help="Any name of timm.list_models()."
+)
+checkpoint_option = click.option(
+    "--checkpoint",
+    type=FILE,
+    metavar="FILE",
+    help="A file of weights of the backbone, where timm's hub is out of reach.",
+)
+img_size_option = click.option(
+    "--img-size", type=click.IntRange(1), help="Pixels a side. By default the backbone's own."
+)
+bits_option = click.option(
+    "--bits", type=click.IntRange(1), default=BITS, show_default=True, help="Length of a code."
+)

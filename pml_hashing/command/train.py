@@ -1,0 +1,112 @@
+"""`pml-hashing train`: a model from labelled images."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pml_hashing.command import options
+from pml_hashing.command.output import counted, say, shown, warn
+from pml_hashing.command.training import (
+    DSAH,
+    LOSSES,
+    Setup,
+    make_engine,
+    make_model,
+    read_images,
+)
+
+if TYPE_CHECKING:
+    from pml_hashing import Engine
+
+ENDING, CHECKPOINTS = ".model", "checkpoints"
+
+
+@click.command(short_help="Train a model on labelled images.")
+@click.argument("data", type=options.FILE)
+@click.option(
+    "--output",
+    type=options.FILE,
+    metavar="FOLDER",
+    help="Where the model will be. By default DATA.model in the current folder.",
+)
+@options.backbone_option
+@options.checkpoint_option
+@options.img_size_option
+@options.bits_option
+@click.option(
+    "--loss",
+    type=click.Choice(LOSSES),
+    default=DSAH,
+    show_default=True,
+    help="Its paper: see the documentation.",
+)
+@click.option("--fine-tune", is_flag=True, help="Train the backbone too: slow without a GPU.")
+@click.option(
+    "--epochs",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    help="Passes over the images.",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(2),
+    default=64,
+    show_default=True,
+    help="Images in a step.",
+)
+@click.option(
+    "--lr", type=click.FloatRange(0, min_open=True), default=1e-3, show_default=True,
+    help="Learning rate. A tenth of it for the backbone.",
+)  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True, help="Of all random numbers.")
+@options.workers_option
+@options.device_option
+@options.progress_option
+@options.traceback_option
+def train(
+    *,
+    data: Path,
+    output: Path | None,
+    epochs: int,
+    workers: int,
+    device: str | None,
+    progress: bool,
+    **setup_options: Any,
+) -> None:
+    """Train a model on DATA: a folder with a sub-folder for each class, or a CSV file.
+
+    The table has the columns "path", relative to it, and "label", which may hold several, as in
+    sea|sand. Only the hash layer is trained, on the features of a trained backbone, unless
+    --fine-tune is given. Called again, it goes on where it was stopped, or with more --epochs.
+
+    \b
+    Examples:
+        pml-hashing train photos/
+        pml-hashing index photos/ --model photos.model --labels folders
+        pml-hashing serve
+    """
+    setup = Setup(**setup_options)
+    place = Path(data.resolve().stem + ENDING) if output is None else output
+    images = read_images(data)
+    if images.ignored:
+        warn(f"not used: {counted(images.ignored)}")
+    setup.check(place, images)
+    if not progress:
+        os.environ["TQDM_DISABLE"] = "1"  # is read when the trainer is imported
+    model = make_model(setup, options.to_device(device))
+    engine = make_engine(setup, model, images, place / CHECKPOINTS, workers, progress)
+    setup.write(place, images)
+    engine.resume()
+    engine.fit(epochs, on_round=_tell)
+    model.save_pretrained(place)
+    say(
+        f"{shown(place)}: {setup.bits} bits, {len(images.classes):,} classes. "
+        f'Next: "pml-hashing index FOLDER --model {shown(place)}"'
+    )
+
+
+def _tell(engine: "Engine") -> None:
+    warn(f"epoch {engine.round}: loss {engine.loss.item():.4f}")

@@ -1,0 +1,108 @@
+"""`pml-hashing index`: makes, keeps in step, and refuses what would mix up two folders."""
+
+import json
+import shutil
+
+import pytest
+from collection.pictures import make_model, save
+from command.conftest import MODEL
+
+from pml_hashing import Collection
+from pml_hashing.collection.folders import writing
+from pml_hashing.collection.snapshot import MANIFEST
+from pml_hashing.command import places
+
+
+def test_a_new_collection_and_the_next_time(run, here, weights):
+    (here / "photos/notes.txt").write_text("no image")
+    (here / "photos/bad.png").write_bytes(b"no image")
+    result = run("index", "photos", "--checkpoint", weights, *MODEL)
+    assert result.stdout.splitlines() == [
+        "13 added, 0 changed, 0 renamed, 0 removed, 0 unchanged, 13 encoded, 1 unreadable, "
+        "1 ignored",
+        "no images, by their endings: 1 .txt",
+        "photos.codes: 13 images, 8 bits each",
+    ]
+    assert "left out: " in result.stderr
+    assert "bad.png" in result.stderr
+    (here / "photos/hat/02.png").rename(here / "photos/moved.png")
+    save(here / "photos/new.png", 100)
+    report = json.loads(run("index", "--json").stdout)  # the folder is remembered
+    assert report["added"] == ["new.png"]
+    assert report["renamed"] == [["hat/02.png", "moved.png"]]
+    assert [each["path"] for each in report["unreadable"]] == [str(here / "photos/bad.png")]
+    assert (report["size"], report["code_length"], report["encoded"]) == (14, 8, 1)
+    # What was asked for before may be asked for again.
+    run("index", "photos", "--checkpoint", weights, *MODEL)
+
+
+def test_labels_from_folders_and_tables(run, here, weights):
+    run("index", "photos", "--checkpoint", weights, *MODEL, "--labels", "folders")
+    assert Collection.open("photos.codes").counts() == {"hat": 7, "shoe": 6}
+    (here / "table.csv").write_text("path,label\nphotos/hat/00.png,a|b\nphotos/gone.png,a\n")
+    result = run("index", "--labels", "table.csv")
+    assert "in the table of labels, and not in the folder: gone.png" in result.stderr
+    assert Collection.open("photos.codes").counts() == {"a": 1, "b": 1}
+    assert "no_table.csv" in run("index", "--labels", "no_table.csv", code=1).stderr
+
+
+def test_with_a_model(run, here):
+    make_model().save_pretrained("own.model")
+    run("index", "photos", "--model", "own.model")
+    assert Collection.open("photos.codes").code_length == 16
+    run("index", "photos", "--model", "own.model")
+    make_model(code_length=24).save_pretrained("other.model")
+    result = run("index", "photos", "--model", "other.model", code=1)
+    assert "Expected --model as photos.codes was made with" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "held"), [(("--bits", 16), 8), (("--img-size", 64), 32), (("--backbone", "x"), "t")]
+)
+def test_another_model_than_held_is_refused(run, indexed, option, held):
+    result = run("index", "photos", *option, code=1)
+    assert f"Expected {option[0]} as photos.codes was made with, which is {held}" in result.stderr
+
+
+def test_another_folder_of_the_same_name_is_refused(run, indexed):
+    names = Collection.open("photos.codes").names
+    shutil.copytree("photos", "other/photos")
+    for extra in ([], ["--collection", "photos.codes"]):
+        result = run("index", "other/photos", *extra, code=1)
+        assert "name another place for its collection by --collection" in result.stderr
+        assert Collection.open("photos.codes").names == names
+    shutil.rmtree("photos")  # then it has been moved
+    run("index", "other/photos", "--collection", "photos.codes")
+    assert Collection.open("photos.codes").images == indexed / "other/photos"
+
+
+def test_too_few_images_name_the_option(run, weights):
+    result = run("index", "photos", "--checkpoint", weights, *MODEL[:4], "--bits", 20, code=1)
+    assert "take a smaller --bits" in result.stderr
+    assert "13" in result.stderr
+    assert not places.is_collection(places.Path("photos.codes"))
+
+
+def test_wrong_places_and_usage(run, here, weights):
+    assert "nowhere" in run("index", "nowhere", "--checkpoint", weights, *MODEL, code=1).stderr
+    assert "got none" in run("index", code=1).stderr
+    assert "no.pt" in run("index", "photos", "--checkpoint", "no.pt", *MODEL, code=1).stderr
+    wrong = run("index", "photos", "--checkpoint", weights, "--backbone", "resnet1", code=1)
+    assert "got 'resnet1'. The nearest are" in wrong.stderr
+    assert "--bits" in run("index", "photos", "--bits", "many", code=2).stderr
+    (here / "full").mkdir()
+    (here / "full/file").touch()
+    full = run(
+        *("index", "photos", "--checkpoint", weights, *MODEL, "--collection", "full"), code=1
+    )
+    assert "new or empty" in full.stderr
+
+
+def test_another_process_that_writes(run, indexed):
+    with writing(places.Path("photos.codes"), 0):
+        assert "--timeout waits for it" in run("index", "--timeout", 0.1, code=1).stderr
+    run("index")
+
+
+def test_what_tells_a_collection():
+    assert places.MANIFEST == MANIFEST

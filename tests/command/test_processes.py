@@ -1,0 +1,109 @@
+"""The command in a process of its own: quick help, any names, closed pipes, Ctrl-C, no network."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+
+COMMAND = [sys.executable, "-m", "pml_hashing"]
+HELP_IS_LIGHT = """
+import sys
+from pml_hashing.command import main
+try:
+    main(["index", "--help"])
+finally:
+    heavy = {"torch", "timm", "numpy", "PIL", "fastapi"} & {*sys.modules}
+    assert not heavy, heavy
+"""
+
+
+@pytest.fixture
+def start(here, monkeypatch):
+    """Return a function that starts the command, with bytes as output."""
+    root = Path(__file__).parents[2]
+    monkeypatch.setenv("PYTHONPATH", f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return lambda *arguments, **options: subprocess.Popen(
+        [*COMMAND, *arguments], **pipes, **options
+    )
+
+
+def test_help_waits_for_nothing_heavy(start):
+    command = [sys.executable, "-c", HELP_IS_LIGHT]
+    assert b"pml-hashing index photos/" in subprocess.check_output(command)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux only")
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_names_that_are_no_text(start, run, indexed, monkeypatch, encoding):
+    shutil.copy("photos/hat/00.png", b"photos/hat/caf\xe9.png")
+    shutil.copy("photos/hat/00.png", "photos/hat/\u65e5.png")
+    run("index")
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    process = start("search", b"photos/hat/caf\xe9.png", "--k", "4")
+    out, error = process.communicate()
+    assert (process.returncode, error) == (0, b"")
+    assert out.startswith(b"photos/hat/caf\xe9.png: 4 found\n")
+    assert b"0  hat/caf\xe9.png  (hat)\n" in out
+    assert {"utf-8": "\u65e5".encode(), "ascii": b"\\u65e5"}[encoding] in out
+
+
+def test_a_closed_pipe_ends_quietly(start, indexed):
+    process = start("duplicates")
+    with process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_ctrl_c_in_the_middle(start, indexed):
+    os.mkfifo("table.csv")
+    process = start("index", "--labels", "table.csv")
+    with Path("table.csv").open("wb"):  # as soon as it reads the table, after all images
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate()
+    assert process.returncode == 130
+    assert error.decode().strip() == (
+        "Stopped. The collection is as it was. The same command goes on from what was encoded."
+    )
+
+
+def test_a_page_until_ctrl_c(start, indexed):
+    for name in ("fastapi", "multipart", "prometheus_client", "uvicorn"):
+        pytest.importorskip(name)
+    with start("serve", "--port", "0") as process:
+        try:
+            first = process.stderr.readline().decode()
+            assert first.startswith("13 images at http://127.0.0.1:")
+            address = first.split()[3]
+            with urlopen(f"{address}api/health", timeout=60) as answer:
+                assert json.load(answer)["size"] == 13
+            with pytest.raises(HTTPError, match="400"):
+                urlopen(Request(address, headers={"Host": "elsewhere.example"}), timeout=60)
+        finally:
+            process.send_signal(signal.SIGINT)
+        assert process.stderr.read().decode().strip() == "Stopped. The same command serves again."
+    assert process.returncode == 130
+
+
+@pytest.mark.parametrize("command", ["index", "train"])
+def test_without_network_it_fails_soon(start, here, monkeypatch, command):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HOME", str(here / "cache"))
+    begin = time.monotonic()
+    process = start(command, "photos")
+    _, error = process.communicate()
+    assert process.returncode == 1
+    assert "--checkpoint" in error.decode()
+    assert len(error.decode().splitlines()) == 1
+    assert time.monotonic() - begin < 60  # most of it imports; the hub's client takes a minute more
+    assert sorted(path.name for path in here.iterdir()) == ["photos"]

@@ -1,0 +1,140 @@
+"""`pml-hashing train` and `evaluate`: a model that tells classes apart, scored by its labels."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from command.conftest import MODEL
+from PIL import Image
+
+from pml_hashing import Collection, HashingModel
+from pml_hashing.command.training import Setup, make_engine, make_model, read_images
+from pml_hashing.evaluation import mean_average_precision
+
+COLORS = {"red": (220, 30, 30), "green": (30, 200, 30)}
+
+
+def save_color(path, color, seed):
+    noise = np.random.default_rng(seed).normal(COLORS[color], 40, size=(32, 32, 3))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(path)
+
+
+@pytest.fixture
+def colors(here):
+    for seed in range(40):
+        color = ("red", "green")[seed % 2]
+        folder = "colors" if seed < 28 else "held_out"
+        save_color(here / folder / color / f"{seed:02d}.png", color, seed)
+    return here
+
+
+def scores(run, *options):
+    return json.loads(run("evaluate", "--json", *options).stdout)
+
+
+@pytest.mark.parametrize("loss", ["dsah", "csq", "hyp2", "orthohash", "greedyhash", "dpsh"])
+def test_from_a_folder_to_its_score(run, colors, weights, loss):
+    (colors / "colors/red/bad.png").write_bytes(b"no image")
+    (colors / "colors/notes.txt").touch()
+    training = ["--checkpoint", weights, *MODEL, "--loss", loss, "--lr", 0.01, "--epochs", 60]
+    result = run("train", "colors", *training)
+    assert "colors.model: 8 bits, 2 classes" in result.stdout
+    assert "bad.png" in result.stderr
+    assert "not used: 1 .txt\n" in result.stderr
+    run("index", "colors", "--model", "colors.model", "--labels", "folders")
+    found = scores(run, "--queries", "held_out")
+    assert (found["queries"], found["database"], found["without_labels"]) == (12, 28, 0)
+    assert found["scores"]["mean_average_precision"] > 0.9
+
+
+@pytest.mark.parametrize("how", [(), ("--fine-tune", "--batch-size", 10)])
+def test_a_training_goes_on(run, colors, weights, how):
+    training = ["colors", "--checkpoint", weights, *MODEL, *how]
+    run("train", *training, "--epochs", 3, "--output", "whole.model")
+    part = run("train", *training, "--epochs", 2, "--output", "part.model")
+    assert part.stderr.count("epoch ") == 2
+    rest = run("train", *training, "--epochs", 3, "--output", "part.model")
+    assert "epoch 1" not in rest.stderr
+    models = [HashingModel.from_pretrained(f"{name}.model") for name in ("whole", "part")]
+    for mine, other in zip(*(model.state_dict().values() for model in models), strict=True):
+        assert torch.equal(mine, other)
+    start = HashingModel("test_resnet", 8, img_size=32, checkpoint_path=weights).trunk.state_dict()
+    same = [torch.equal(start[name], w) for name, w in models[0].trunk.state_dict().items()]
+    assert all(same) != bool(how)
+
+
+@pytest.mark.parametrize("fine_tune", [False, True])
+def test_class_codes_are_assigned_by_features(colors, weights, fine_tune):
+    setup = Setup("test_resnet", weights, 32, 8, "dsah", fine_tune, 16, 0.001, 0)
+    images = read_images(colors / "colors")
+    model = make_model(setup, "cpu")
+    engine = make_engine(setup, model, images, colors / "checkpoints", 0, False)
+    loss_func = engine.parts.loss_funcs["metric_loss"]
+    assert loss_func.wants_features
+    engine.fit(1)
+    assert not loss_func.wants_features
+
+
+def test_another_training_is_refused(run, colors, weights):
+    training = ["colors", "--checkpoint", weights, *MODEL, "--epochs", 1]
+    run("train", *training)
+    result = run("train", *training, "--bits", 16, "--loss", "csq", code=1)
+    assert "Expected the same bits, loss as of the training in colors.model" in result.stderr
+    save_color(colors / "colors/red/new.png", "red", 99)
+    assert "Expected the same images as" in run("train", *training, code=1).stderr
+    other = run("train", *training, "--output", "photos", code=1)
+    assert "Expected --output to be new or a training's, got photos." in other.stderr
+
+
+def test_a_failed_start_leaves_nothing(run, colors, weights):
+    run("train", "colors", "--checkpoint", "no.pt", *MODEL, code=1)
+    run("train", "colors", "--checkpoint", weights, *MODEL, "--epochs", 1)
+
+
+def test_a_table_of_several_labels(run, colors, weights):
+    lines = [f"colors/{('red', 'green')[n % 2]}/{n:02d}.png,{'ab'[n % 2]}|c" for n in range(27)]
+    (colors / "table.csv").write_text("\n".join(["path,label", *lines]))
+    run("train", "table.csv", "--checkpoint", weights, *MODEL, "--lr", 0.01)
+    run("index", "colors", "--model", "table.model", "--labels", "table.csv")
+    found = scores(run)
+    assert (found["queries"], found["without_labels"]) == (27, 1)
+    assert found["scores"]["mean_average_precision"] == 1  # all share c
+
+
+def test_data_that_cannot_be_learned(run, colors):
+    shutil.rmtree("photos/shoe")
+    flat = run("train", "photos/hat", code=1)
+    assert "Expected a sub-folder for each class in photos/hat" in flat.stderr
+    (colors / "colors/blue").mkdir()
+    assert "got none in blue" in run("train", "colors", code=1).stderr
+    assert "nowhere" in run("train", "nowhere", code=1).stderr
+    assert "no.csv" in run("train", "no.csv", code=1).stderr
+    assert "--loss" in run("train", "colors", "--loss", "best", code=2).stderr
+
+
+def test_scores_are_those_of_the_library(run, indexed):
+    photos = Collection.open("photos.codes")
+    codes = photos.codes()
+    labels = torch.tensor([name.startswith("shoe/") for name in photos.names]).long()
+    expected = mean_average_precision(codes, labels, codes, labels, query_in_database=True)
+    found = scores(run, "--top-k", 5, "--top-k", 10, "--radius", 1)
+    assert found["scores"]["mean_average_precision"] == pytest.approx(expected, abs=1e-12)
+    assert {"precision_at_5", "precision_at_10", "recall_within_radius_1"} <= found["scores"].keys()
+    assert scores(run, "--limit", 13)["scores"]["mean_average_precision"] == pytest.approx(expected)
+    drawn = scores(run, "--limit", 4, "--seed", 3)
+    assert (drawn["queries"], drawn["database"]) == (4, 13)
+    assert drawn == scores(run, "--limit", 4, "--seed", 3)
+    text = run("evaluate").stdout
+    assert f"mean_average_precision                  {expected:.4f}" in text
+
+
+def test_nothing_to_score_by(run, indexed):
+    assert "--query-labels" in run("evaluate", "--queries", "photos/hat", code=1).stderr
+    assert "nowhere" in run("evaluate", "--queries", "nowhere", code=1).stderr
+    run("index", "--labels", "keep")
+    (indexed / "none.csv").write_text("path,label\n")
+    run("index", "--labels", "none.csv")
+    assert '"pml-hashing index --labels folders"' in run("evaluate", code=1).stderr
