@@ -38,13 +38,13 @@ KINDS = {  # of ImageNet's classes, which are in the order of WordNet
     "other": [],
 }
 KIND_OF = {number: kind for kind, numbers in KINDS.items() for number in numbers}
-NUM_BITS, NUM_NEIGHBORS = 128, 6
+NUM_BITS, NUM_NEIGHBORS, EVERY = 128, 6, 25
 BACKBONE, WEIGHTS = "tf_efficientnet_lite0", "weights/tf_efficientnet_lite0.in1k.fp16.safetensors"
-WIDE, PHONE = {"width": 1200, "height": 860}, {"width": 390, "height": 700}
+WIDE, PHONE = {"width": 1100, "height": 720}, {"width": 390, "height": 700}
 
 
 def write_photos(data: Path, folder: Path) -> dict[str, dict[str, str]]:
-    """Write the photographs under the names of their authors, and return what is known of each."""
+    """Write the photographs by the names of their authors, some twice, and return what is known."""
     packed = data / "imagenet_compat250"
     images, _, names, *_ = load_assets(data).jpeg_pack(packed / "imagenet_compat250.npz")
     with (packed / "ATTRIBUTION.csv").open(encoding="utf-8", newline="") as file:
@@ -58,6 +58,11 @@ def write_photos(data: Path, folder: Path) -> dict[str, dict[str, str]]:
         (folder / kind).mkdir(parents=True, exist_ok=True)
         image.convert("RGB").save(folder / kind / photo, quality=90)
         known[f"{kind}/{photo}"] = row
+    for name in sorted(known)[::EVERY]:  # of which there are copies
+        copy = name.replace(".jpg", " small.jpg")
+        with Image.open(folder / name) as image:
+            image.resize((image.width // 2, image.height // 2)).save(folder / copy, quality=80)
+        known[copy] = known[name]
     return known
 
 
@@ -87,7 +92,9 @@ def draw_gallery(photos: Collection, queries: list[str], path: Path) -> list[str
 
 def good_query(photos: Collection, kind: str) -> str:
     """Return the photograph of a kind at the upper quartile of how many neighbours are right."""
+    with_copy = {name.replace(" small", "") for name in photos.names if " small" in name}
     of_kind = [name for name in photos.names if name.startswith(f"{kind}/")]
+    of_kind = [name for name in of_kind if name not in with_copy and " small" not in name]
     right = [
         sum(match.name.startswith(f"{kind}/") for match in photos.similar(name, k=NUM_NEIGHBORS))
         for name in of_kind
@@ -129,7 +136,7 @@ def keep(page: Page, path: Path) -> list[str]:
     """Save what is on the screen, and return the names of the photographs on it."""
     page.wait_for_load_state("networkidle")
     page.wait_for_timeout(500)
-    page.screenshot(path=path, type="jpeg", quality=80)
+    page.screenshot(path=path, type="jpeg", quality=75)
     height = page.viewport_size["height"] if page.viewport_size else 0
     buttons = page.locator(".picture").all()
     visible = [b for b in buttons if (box := b.bounding_box()) and box["y"] < height]

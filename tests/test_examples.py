@@ -14,7 +14,10 @@ from PIL import Image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 # These have a test or a file of tests of their own.
-LONG = {"collection", "custom_folder", "figures", "million_images", "own_loss", "quickstart"}
+LONG = {
+    *("collection", "custom_folder", "figures", "million_images", "own_loss", "quickstart"),
+    "search_client",
+}
 SHORT = sorted({path.stem for path in EXAMPLES.glob("*.py")} - LONG)
 
 
@@ -124,7 +127,7 @@ def test_quickstart_learns_the_digits(tmp_path):
     ("arguments", "message"),
     [
         (["--backbone", "resnet1"], "resnet1"),
-        (["--data", "missing"], "got missing"),
+        (["--data", "missing"], "got none at `missing`"),
         (["--data", "missing.csv"], "missing.csv"),
         (["--data", "cifar10:missing"], "not found or corrupted"),
         (["--code-length", "0"], "Expected `code_length` of at least 1, got 0"),

@@ -113,7 +113,8 @@ class ImageFiles(LabelledImages):
             allow_outside: Whether links out of the folder are followed.
 
         Raises:
-            FileNotFoundError: If `folder` is not a folder, or a class has no image.
+            FileNotFoundError: If `folder` is not a folder, has no image in a sub-folder, or a class
+                has none.
         """
         found = list_images(folder)
         names = [name for name in found.names if "/" in name]
@@ -121,6 +122,10 @@ class ImageFiles(LabelledImages):
         visible = (path for path in Path(folder).iterdir() if not path.name.startswith("."))
         classes = sorted(path.name for path in visible if path.is_dir())
         empty = sorted({*classes} - {label for (label,) in labels})
+        if not names:
+            raise FileNotFoundError(
+                f"Expected images in sub-folders of {folder}, one for each class, got none."
+            )
         if empty and not allow_empty:
             raise FileNotFoundError(
                 f"Expected images in each sub-folder of {folder}, got none in {', '.join(empty)}: "
@@ -191,16 +196,20 @@ class ImageFiles(LabelledImages):
         Raises:
             ValueError: If none can be read.
         """
-        places = []
+        places, errors = [], []
         for place in range(len(self)):
             try:
                 self.image(place)
             except UnreadableImageError as error:
+                errors.append(error)
                 on_unreadable(error)
             else:
                 places.append(place)
         if not places:
-            raise ValueError(f"Expected readable images in {self.folder}, got none.")
+            raise ValueError(
+                f"Expected readable images in {self.folder}, got none of {len(self)}, the first: "
+                f"{errors[0]}"
+            ) from errors[0]
         images = copy.copy(self)
         images.names, images.labels = [self.names[place] for place in places], self.labels[places]
         images._index_of_path = {PurePath(name): i for i, name in enumerate(images.names)}

@@ -1,6 +1,8 @@
 """A small collection and its service. Skipped where the extra `serve` is not installed."""
 
 import io
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -50,3 +52,20 @@ def collection(photos, model, tmp_path):
     made = Collection.create(tmp_path / "photos.codes", model)
     made.sync(photos, labels="folders", progress=False)
     return made
+
+
+@pytest.fixture
+def address(collection):
+    import uvicorn  # noqa: PLC0415 - not installed everywhere
+
+    from pml_hashing.serve import create_app  # noqa: PLC0415
+
+    config = uvicorn.Config(create_app(collection), port=0, log_level="warning")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join()

@@ -1,13 +1,8 @@
 """The page in a real browser. Skipped where there is none."""
 
 import shutil
-import threading
-import time
 
 import pytest
-import uvicorn
-
-from pml_hashing.serve import create_app
 
 from .conftest import encoded, picture
 
@@ -18,19 +13,6 @@ if CHROMIUM is None:
 
 NAME_OF = "e => e.ariaLabel || e.innerText || e.labels?.[0]?.innerText || ''"
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 800}
-
-
-@pytest.fixture
-def address(collection):
-    config = uvicorn.Config(create_app(collection), port=0, log_level="warning")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
 
 
 @pytest.fixture(scope="module")
