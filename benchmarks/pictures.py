@@ -53,7 +53,7 @@ def write_photos(data: Path, folder: Path) -> dict[str, dict[str, str]]:
     for image, name in zip(images, names, strict=True):
         row = rows[Path(str(name)).stem]
         author = " ".join(re.sub(r"[^\w .-]", "", row["author"]).split())
-        photo = f"{author} {row['landing_page'].rsplit('/', 1)[-1]}.jpg"
+        photo = f"{author} {row['landing_page'].rstrip('/').rsplit('/', 1)[-1]}.jpg"
         kind = KIND_OF.get(int(row["label_0based"]), "other")
         (folder / kind).mkdir(parents=True, exist_ok=True)
         image.convert("RGB").save(folder / kind / photo, quality=90)
@@ -147,7 +147,7 @@ def write_attribution(names: list[str], known: dict[str, dict[str, str]], path: 
     lines = ["| Photograph | Author | Licence |", "| --- | --- | --- |"]
     for name in sorted(set(names)):
         row = known[name]
-        page, licence = row["landing_page"], row["licence"]
+        page, licence = row["landing_page"].rstrip("/"), row["licence"]
         author = row["author"].replace("|", " ")
         lines.append(
             f"| [{page.rsplit('/', 1)[-1]}](https://{page}) | {author} "
@@ -173,7 +173,7 @@ def main() -> None:
             model = HashingModel.from_pretrained(arguments.model)
         photos = Collection.create(folder / "photographs", model)
         print(photos.sync(folder / "photos", labels="folders"))
-        queries = [good_query(photos, kind) for kind in ("dog", "bird", "insect", "reptile")]
+        queries = [good_query(photos, kind) for kind in ("bird", "insect", "dog")]
         shown = draw_gallery(photos, queries, output / "gallery.jpg")
         shown += shoot(photos, queries[0], output)
         write_attribution(shown, known, output / "attribution.md")

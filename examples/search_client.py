@@ -25,10 +25,16 @@ class Found:
 
 
 class SearchClient:
-    """A search service at an address."""
+    """A search service at an address. Use it in a `with` statement."""
 
     def __init__(self, address: str, timeout: float = 30.0) -> None:
         self._client = httpx.Client(base_url=address, timeout=timeout)
+
+    def __enter__(self) -> "SearchClient":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._client.close()
 
     def search(self, picture: Path, k: int = 10, label: str | None = None) -> list[Found]:
         """Return what is nearest to a picture."""
@@ -58,5 +64,6 @@ class SearchClient:
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit(__doc__)
-    for found in SearchClient(sys.argv[1]).search(Path(sys.argv[2])):
-        print(f"{found.distance:5.1f}  {found.name}  {found.label or ''}")
+    with SearchClient(sys.argv[1]) as client:
+        for found in client.search(Path(sys.argv[2])):
+            print(f"{found.distance:5.1f}  {found.name}  {found.label or ''}")
