@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "retrieval.jsonl"
 TABLES = ROOT / "docs" / "generated" / "retrieval.md"
 IMAGES = ROOT / "docs" / "images" / "results"
+DRAWN = {"DSAH", "DSAH spread", "CSQ", "ADSH", "HashNet", "ITQ"}  # the tables have all
 
 
 def main() -> None:
@@ -19,7 +20,7 @@ def main() -> None:
     TABLES.write_text(to_markdown(records, "images/results"))
     IMAGES.mkdir(exist_ok=True)
     for setting, cells in by_setting(records).items():
-        plot(cells).savefig(IMAGES / f"{setting.file_name}.png")
+        plot(cells, methods=DRAWN).savefig(IMAGES / f"{setting.file_name}.png")
     print(TABLES.read_text())
 
 

@@ -1,7 +1,7 @@
 """Tables and figures of the records of a comparison."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -141,14 +141,21 @@ def cost_table(cells: Cells) -> list[str]:
     return _table(["Method", *COSTS.values()], rows)
 
 
-def plot(cells: Cells, name: str = MEAN_AP) -> "Figure":
-    """Return the figure of a score over the code length, mean and deviation."""
+def plot(cells: Cells, name: str = MEAN_AP, methods: Collection[str] | None = None) -> "Figure":
+    """Return the figure of a score over the code length, mean and deviation.
+
+    Args:
+        cells: Of one setting.
+        name: Of the score.
+        methods: Those that are drawn, where there are records of them. All if `None`.
+    """
     lengths = [length for length in cells.code_lengths if length is not None]
     scores = {
         method: {
             length: values for length in lengths if (values := cells.values(method, length, name))
         }
         for method in cells.methods
+        if methods is None or method in methods
     }
     return plot_by_code_length(scores, ylabel=SCORES[name])
 
