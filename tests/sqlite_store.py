@@ -164,6 +164,9 @@ class SQLiteStore(CodeStore):
     def close(self):
         self._db.close()
 
+    def __del__(self):  # else Python 3.13 warns
+        self._db.close()
+
     def _near(self, query, where, k, radius):
         condition, values = self._condition(where)
         order = "where distance <= ? order by distance, place limit ?"
