@@ -1,4 +1,4 @@
-"""A small collection and its service. Skipped where the extra `serve` is not installed."""
+"""A small collection and its service."""
 
 import io
 import threading
@@ -10,9 +10,6 @@ import torch
 from PIL import Image
 
 from pml_hashing import Collection, HashingModel
-
-pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
-pytest.importorskip("prometheus_client", reason="the extra `serve` is not installed")
 
 LABELS = ("hat", "shoe")
 NUM_IMAGES = 12

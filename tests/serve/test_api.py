@@ -7,14 +7,19 @@ import os
 import threading
 
 import pytest
-from fastapi.testclient import TestClient
 from PIL import Image
 
 from pml_hashing import Collection
-from pml_hashing.serve import create_app
-from pml_hashing.serve.catalog import id_of
 
 from .conftest import NUM_IMAGES, encoded, picture
+
+pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
+pytest.importorskip("httpx", reason="httpx, which calls the service, is not installed")
+
+from fastapi.testclient import TestClient
+
+from pml_hashing.serve import create_app
+from pml_hashing.serve.catalog import id_of
 
 
 @pytest.fixture

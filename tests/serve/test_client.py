@@ -6,7 +6,8 @@ from types import ModuleType
 
 import pytest
 
-pytest.importorskip("httpx", reason="httpx is not installed")
+pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
+pytest.importorskip("httpx", reason="httpx, which calls the service, is not installed")
 SCRIPT = Path(__file__).parents[2] / "examples" / "search_client.py"
 
 

@@ -4,12 +4,16 @@ import random
 from urllib.parse import quote
 
 import pytest
+
+from .conftest import encoded, picture
+
+pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
+pytest.importorskip("httpx", reason="httpx, which calls the service, is not installed")
+
 from fastapi.testclient import TestClient
 
 from pml_hashing.serve import create_app
 from pml_hashing.serve.catalog import id_of
-
-from .conftest import encoded, picture
 
 SECRET = "a secret that lies beside the photographs"
 ALLOWED = {200, 201, 204, 304, 400, 403, 404, 405, 409, 413, 415, 422}
