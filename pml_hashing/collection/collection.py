@@ -268,7 +268,10 @@ class Collection(Contents):
             ValueError: If a file of it is damaged, or it was made anew with another model.
         """
         latest = self._snapshot.latest()
-        is_new, self._snapshot = latest is not self._snapshot, latest
+        is_new = latest is not self._snapshot
+        if is_new:
+            _ = latest.row_of, latest.columns  # so that no search waits for them
+        self._snapshot = latest
         return is_new
 
     @overload

@@ -3,7 +3,8 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Literal, NamedTuple, Self, TypeAlias
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pml_hashing._files import open_file, write_atomically
 from pml_hashing._tensor_files import read_tensors, write_tensors
@@ -100,6 +102,17 @@ class Unreadable(NamedTuple):
     message: str
 
 
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Turn what is wrong with the content of a file into one error that names it."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"Expected a whole file that Collection.sync wrote, got `{path}`: {error}"
+        ) from error
+
+
 @dataclass(frozen=True)
 class Files:
     """What the files were when they were encoded, in the order of the codes."""
@@ -109,16 +122,13 @@ class Files:
     unreadable: list[Unreadable]
 
     @classmethod
-    def read(cls, path: Path, generation: int) -> Self:
+    def of(cls, tensors: Mapping[str, Tensor], path: Path) -> Self:
         """Return what a file holds.
 
         Raises:
-            ValueError: If it is damaged, or of another generation.
+            ValueError: If it is none of this kind.
         """
-        try:
-            expected = FILES_FORMAT | {"generation": str(generation)}
-            with open_file(path, "a file of Collection.sync") as file:
-                tensors, _ = read_tensors(file, expected)
+        with _whole(path):
             states = [FileState(*row) for row in tensors["states"].tolist()]
             digests = tensors["digests"].numpy()
             sizes = tensors["sizes"].tolist()
@@ -128,10 +138,6 @@ class Files:
             ]
             records = from_json_tensor(tensors["unreadable"])
             unreadable = [Unreadable(name, FileState(*s), text) for name, s, text in records]
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
-            raise ValueError(
-                f"Expected a whole file that Collection.sync wrote, got `{path}`: {error}"
-            ) from error
         return cls(states, contents, unreadable)
 
     def write(self, path: Path, generation: int) -> None:
@@ -173,15 +179,25 @@ class Snapshot:
                 f"Expected {manifest.count} codes in {folder / manifest.names[0]}, as {MANIFEST} "
                 f"says, got {len(self._knn)}."
             )
-        files = Files([], [], [])
-        if manifest.generation:
-            files = Files.read(folder / manifest.names[1], manifest.generation)
-        if len(files.states) != manifest.count:
+        self._file_tensors = self._read_files() if manifest.generation else {}
+
+    def _read_files(self) -> dict[str, Tensor]:
+        path, manifest = self.folder / self.manifest.names[1], self.manifest
+        with _whole(path), open_file(path, "a file of Collection.sync") as file:
+            tensors, _ = read_tensors(file, FILES_FORMAT | {"generation": str(manifest.generation)})
+            num_files = len(tensors["states"])
+        if num_files != manifest.count:
             raise ValueError(
-                f"Expected {manifest.count} files in {folder / manifest.names[1]}, as {MANIFEST} "
-                f"says, got {len(files.states)}."
+                f"Expected {manifest.count} files in {path}, as {MANIFEST} says, got {num_files}."
             )
-        self.files = files
+        return tensors
+
+    @cached_property
+    def files(self) -> Files:
+        """What the files were. Search does not ask: of a million, it takes seconds."""
+        if not self.manifest.generation:
+            return Files([], [], [])
+        return Files.of(self._file_tensors, self.folder / self.manifest.names[1])
 
     @classmethod
     def read(cls, folder: Path) -> Self:
