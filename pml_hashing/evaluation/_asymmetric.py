@@ -35,7 +35,8 @@ def _by_distance(distances: Tensor, grades: Tensor, levels: int) -> tuple[Tensor
         ascending, order = whole.sort()
         return ascending, grades[order].long()
     keys = whole.bitwise_left_shift_(digits).bitwise_or_(grades)  # one number, sorted by itself
-    keys = keys.sort().values if keys.is_cuda else torch.from_numpy(np.sort(keys.numpy()))
+    # On the CPU numpy sorts ten times as fast.
+    keys = torch.from_numpy(np.sort(keys.numpy())) if keys.is_cpu else keys.sort().values
     return keys >> digits, keys.bitwise_and_(2**digits - 1)
 
 
