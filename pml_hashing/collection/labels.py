@@ -3,16 +3,17 @@
 import csv
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from io import TextIOWrapper
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+from pml_hashing._files import open_file
+from pml_hashing.search.store import Value
 
 LABEL, SEPARATOR = "label", "|"
 FOLDERS, KEEP = "folders", "keep"
 RESERVED = ("self", "codes", "ids")  # arguments of `HammingKNN.train`
 PATH_COLUMNS = ("path", "name", "file", "filename", "file_name", "image")
-
-Value: TypeAlias = str | int | float | bool | None
-"""What a column of metadata can hold."""
 
 Row: TypeAlias = dict[str, Value]
 """The metadata of one image."""
@@ -97,7 +98,8 @@ def _read_table(path: Path, root: Path, names: set[str]) -> dict[str, Row]:
     rows: dict[str, Row] = {}
     line = 0
     # Names of files are bytes: those that are no UTF-8 come back as Python has them.
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+    text: Any = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": ""}
+    with open_file(path, "a table of images") as opened, TextIOWrapper(opened, **text) as file:
         reader = csv.reader(file, strict=True)
         try:
             columns = [column.strip() for column in next(reader, [])]

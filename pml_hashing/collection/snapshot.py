@@ -19,8 +19,9 @@ from pml_hashing._tensor_files import read_tensors, write_tensors
 from pml_hashing.code_file import from_json_tensor, json_tensor
 from pml_hashing.codes import packed_length
 from pml_hashing.collection.files import Content, FileState
-from pml_hashing.collection.labels import LABEL, Metadata, Value, labels_of
+from pml_hashing.collection.labels import LABEL, Metadata, labels_of
 from pml_hashing.search import HammingKNN, MemoryStore, Records
+from pml_hashing.search.store import Value
 
 Rerank: TypeAlias = Literal["asymmetric", "vectors"]
 
@@ -322,7 +323,7 @@ class Snapshot:
             if value in labels or not labels.isdisjoint(labels_of(value))
         ]
         sets += [label for label in labels if not isinstance(label, str | None)]  # are refused
-        return {**where, LABEL: sorted(sets, key=str)} if LABEL in self.columns else dict(where)
+        return {**where, LABEL: sorted(sets, key=str)}
 
 
 def _kept(records: Records, packed: bool) -> np.ndarray:

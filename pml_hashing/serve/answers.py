@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, Field
 
-Value = str | int | float | bool | None
+from pml_hashing.search.store import Value
 
 
 class ImageAnswer(BaseModel):

@@ -15,7 +15,8 @@ from PIL import Image
 from pml_hashing.collection import Collection, DuplicateGroups
 from pml_hashing.collection.labels import LABEL, labels_of
 from pml_hashing.datasets.loading import read_image
-from pml_hashing.serve.answers import ImageAnswer, Value
+from pml_hashing.search.store import Value
+from pml_hashing.serve.answers import ImageAnswer
 
 SECONDS_BETWEEN_LOOKS = 1.0  # for what another process has written
 PICTURES_KEPT = 1024  # some 20 kilobytes each

@@ -64,12 +64,7 @@ class RefuseOtherSites:
 
 
 class AddSafeHeaders:
-    """Adds headers that forbid a browser to load or guess anything from elsewhere.
-
-    Args:
-        app: What answers.
-        own_policy: Paths of pages that bring a policy of their own.
-    """
+    """Adds headers that forbid a browser to load or guess anything from elsewhere."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -33,7 +33,7 @@ class Additions:
         load_image(content)
         path = self._new_path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda temporary: _write(temporary, content))
+        write_atomically(path, lambda temporary: temporary.write_bytes(content))
         self._sync()
         return self.catalog.image(name)
 
@@ -65,7 +65,3 @@ class Additions:
         if path.exists() or path.is_symlink():
             raise FileExistsError(f"Expected `name` of no file yet, got {name!r}.")
         return path
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.write_bytes(content)

@@ -20,11 +20,6 @@ QUIET = {"progress": False}
 LINKS = pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
 
 
-@pytest.fixture(scope="module")
-def model():
-    return make_model()
-
-
 @pytest.fixture
 def folder(tmp_path):
     for seed in range(12):
@@ -430,3 +425,9 @@ def test_duplicates_to_a_table(photos, folder, tmp_path):
     assert rows[0].keys() == {"group", "path", "keep", "distance", "width", "height", "bytes"}
     with pytest.raises(ValueError, match="`radius` of at least 0"):
         photos.duplicates(-1)
+
+
+def test_a_pipe_of_labels_is_not_waited_for(photos, tmp_path):
+    pytest.importorskip("posix").mkfifo(tmp_path / "labels.csv")
+    with pytest.raises(FileNotFoundError, match=r"a table of images.* got a pipe"):
+        photos.sync(labels=tmp_path / "labels.csv", **QUIET)

@@ -9,18 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from pictures import fresh_codes, held_codes, make_model, save
+from pictures import fresh_codes, held_codes, save
 
 from pml_hashing import Collection
 from pml_hashing.collection.journal import Journal
 
 FORKS = pytest.mark.skipif(sys.platform == "win32", reason="no fork there")
 QUIET = {"progress": False}
-
-
-@pytest.fixture(scope="module")
-def model():
-    return make_model()
 
 
 @pytest.fixture

@@ -5,17 +5,12 @@ import random
 import shutil
 
 import pytest
-from pictures import fresh_codes, held_codes, make_model, save
+from pictures import fresh_codes, held_codes, save
 from PIL import Image
 
 from pml_hashing import Collection
 
 QUIET = {"progress": False}
-
-
-@pytest.fixture(scope="module")
-def model():
-    return make_model()
 
 
 @pytest.fixture
