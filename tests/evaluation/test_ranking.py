@@ -252,6 +252,15 @@ def test_asymmetric_distances_do_not_depend_on_the_order_of_summation(device):
     assert torch.equal(whole_numbers(torch.zeros(1, 8)), torch.zeros(1, 8, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("ties", TIES)
+def test_asymmetric_ranks_are_those_of_the_cpu(device, ties):
+    data, options = make_data(3, 40, 5), {"asymmetric": True, "ties": ties}
+    expected = HammingRanking(*data, **options).average_precision()
+    found = HammingRanking(*(part.to(device) for part in data), **options).average_precision()
+    assert found.device.type == torch.device(device).type
+    assert torch.equal(found.cpu(), expected)
+
+
 def test_asymmetric_ranks_under_grades_of_any_size():
     queries, _, database, _ = make_data(3, 40, 5)
     grades = torch.randint(3, (3, 40))
