@@ -3,11 +3,9 @@
 import csv
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from pml_hashing._files import open_file
 from pml_hashing.search.store import Value
 
 LABEL, SEPARATOR = "label", "|"
@@ -98,8 +96,7 @@ def _read_table(path: Path, root: Path, names: set[str]) -> dict[str, Row]:
     rows: dict[str, Row] = {}
     line = 0
     # Names of files are bytes: those that are no UTF-8 come back as Python has them.
-    text: Any = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": ""}
-    with open_file(path, "a table of images") as opened, TextIOWrapper(opened, **text) as file:
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         reader = csv.reader(file, strict=True)
         try:
             columns = [column.strip() for column in next(reader, [])]

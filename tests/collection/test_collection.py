@@ -425,9 +425,3 @@ def test_duplicates_to_a_table(photos, folder, tmp_path):
     assert rows[0].keys() == {"group", "path", "keep", "distance", "width", "height", "bytes"}
     with pytest.raises(ValueError, match="`radius` of at least 0"):
         photos.duplicates(-1)
-
-
-def test_a_pipe_of_labels_is_not_waited_for(photos, tmp_path):
-    pytest.importorskip("posix").mkfifo(tmp_path / "labels.csv")
-    with pytest.raises(FileNotFoundError, match=r"a table of images.* got a pipe"):
-        photos.sync(labels=tmp_path / "labels.csv", **QUIET)
