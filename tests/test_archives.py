@@ -6,13 +6,13 @@ import json
 import os
 import pickle
 import re
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
+from processes import run_script
 
 from pml_hashing._archives import check_checksums, load_archive
 from pml_hashing.models import HashingModel
@@ -162,13 +162,7 @@ READERS = {"checkpoint": checkpoints.read_checkpoint, "weights": read_as_weights
 @pytest.mark.parametrize("reader", READERS)
 def test_a_small_file_takes_little_memory(reader, tmp_path):
     """In a process of its own, whose highest use of memory is this."""
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), reader, str(tmp_path)],
-        env=os.environ | {"PYTHONPATH": str(SCRIPT.parents[1]), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_script(SCRIPT, reader, tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found.keys() == BOMBS.keys()

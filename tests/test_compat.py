@@ -20,7 +20,8 @@ import torch
 from pml_hashing import CodeBank, DSAHLoss
 from pml_hashing.losses import AffinityGraphLoss
 from pml_hashing.testers import HammingTester
-from pml_hashing.trainers import AsymmetricTrainer
+from torch.utils.data import TensorDataset
+from pml_hashing.trainers import AsymmetricTrainer, Engine, EveryRank
 
 labels = torch.tensor([0, 1, 1])
 codes = torch.ones(3, 8, requires_grad=True)
@@ -38,11 +39,28 @@ for removed, arguments in ((AsymmetricTrainer, ({}, {}, 4, {}, [])), (HammingTes
         assert 'pip install "pytorch-metric-learning>=2.9,<3"' in str(error), error
     else:
         raise SystemExit(f"{removed} was made")
+
+def make():
+    torch.manual_seed(0)
+    labels = torch.arange(24) % 3
+    data = TensorDataset(torch.randn(24, 5), labels)
+    network = torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.Tanh())
+    loss_func = DSAHLoss(3, 8, code_bank=CodeBank(labels, 8))
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    return network, Engine(network, loss_func, optimizer, data, 8, checkpoint_folder=sys.argv[1])
+
+network, engine = make()
+rounds = []
+engine.fit(3, on_round=EveryRank(lambda engine: rounds.append(engine.round)))
+other, resumed = make()
+assert resumed.resume() == 3
+assert rounds == [1, 2, 3]
+assert torch.equal(network[0].weight, other[0].weight)
 """
 
 
-def test_without_trainers_and_testers():
-    script = [*PYTHON, "-c", SCRIPT]
+def test_without_trainers_and_testers(tmp_path):
+    script = [*PYTHON, "-c", SCRIPT, str(tmp_path)]
     run = subprocess.run(script, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
 

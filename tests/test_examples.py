@@ -1,9 +1,9 @@
 """Every script in examples/ runs, and learns."""
 
 import ast
-import os
 import re
 import runpy
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from processes import run_script, run_together
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 # These have a test or a file of tests of their own.
@@ -37,11 +38,7 @@ def test_only_public_parts_are_used(path):
 
 
 def run(name, folder, *arguments):
-    command = [sys.executable, str(EXAMPLES / f"{name}.py"), *arguments]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+    return run_script(EXAMPLES / f"{name}.py", *arguments, folder=folder)
 
 
 @pytest.mark.parametrize("name", SHORT)
@@ -75,10 +72,28 @@ def test_collection(tmp_path):
     assert rows[0] == "group,path,keep,distance,width,height,bytes"
 
 
-def test_two_processes(tmp_path):
-    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]  # torchrun
+def ranks(folder):
+    """Run the example as torchrun does, without its own process."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = str(one.getsockname()[1])
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    of_each = [shared | {"RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
+    script = EXAMPLES / "distributed.py"
+    done = run_together(script, [(), ()], folder=folder, environments=of_each)
+    assert [of.returncode for of in done] == [0, 0], "\n".join(of.stderr for of in done)
+    return done[0]
+
+
+def torchrun(folder):
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [sys.executable, "-m", *launcher, str(EXAMPLES / "distributed.py")]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("start", [ranks, pytest.param(torchrun, marks=pytest.mark.slow)])
+def test_two_processes(start, tmp_path):
+    done = start(tmp_path)
     assert done.returncode == 0, done.stderr
     scores = re.findall(r"2 ranks: mAP (\d\.\d+)", done.stdout)
     assert len(scores) == 7  # one process prints

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from processes import run_script
 from torch import nn
 
 from pml_hashing import _files
@@ -98,14 +99,7 @@ def kill_saves(kind, count, folder):
 
 @pytest.mark.parametrize("count", [5, pytest.param(100, marks=pytest.mark.slow)])
 def test_killed_saves(count, tmp_path):
-    environment = os.environ | {"PYTHONPATH": str(SCRIPT.parents[1]), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(count), str(tmp_path)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_script(SCRIPT, count, tmp_path)
     assert done.returncode == 0, done.stderr
     for kind, found in json.loads(done.stdout).items():
         files = KINDS[kind][3]

@@ -24,6 +24,8 @@ heavy = "timm torchvision sklearn scipy pytorch_metric_learning PIL matplotlib"
 print([name for name in heavy.split() if name in sys.modules])
 import pml_hashing.losses, pml_hashing.code_bank
 print([name for name in heavy.split()[:3] if name in sys.modules])
+sys.modules["matplotlib"] = None  # for a figure only
+import pml_hashing.visualize
 """
 
 

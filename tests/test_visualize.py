@@ -1,7 +1,6 @@
 """Figures show what they are given."""
 
 import itertools
-import subprocess
 import sys
 
 import matplotlib.colors
@@ -319,8 +318,3 @@ def test_without_matplotlib_an_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r'pip install "pml-hashing\[examples\]"'):
         plot_precision_recall({"DSAH": (PRECISION, RECALL)})
-
-
-def test_matplotlib_is_imported_for_a_figure_only():
-    code = "import sys; sys.modules['matplotlib'] = None; import pml_hashing.visualize"
-    subprocess.run([sys.executable, "-c", code], check=True)

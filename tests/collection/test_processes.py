@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from pictures import fresh_codes, held_codes, save
+from processes import run_script
 
 from pml_hashing import Collection
 from pml_hashing.collection.journal import Journal
@@ -27,10 +28,7 @@ def folder(tmp_path):
 
 def run_kills(folder, kills):
     script = Path(__file__).with_name("killed_sync.py")
-    root = Path(__file__).parents[2]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-    command = [sys.executable, str(script), str(folder), str(kills)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = run_script(script, folder, kills)
     assert done.returncode == 0, done.stderr
     return [int(number) for number in re.findall(r"\d+", done.stdout)]
 

@@ -6,12 +6,11 @@ the processes, as `DistributedDataParallel` does, that is the gradient of the wh
 
 import copy
 import inspect
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from processes import run_together
 from pytorch_metric_learning.miners import TripletMarginMiner
 from pytorch_metric_learning.utils import loss_and_miner_utils as lmu
 from torch.testing import assert_close
@@ -103,14 +102,8 @@ def ran(tmp_path_factory):
     torch.manual_seed(0)
     folder, cases = tmp_path_factory.mktemp("distributed"), make_cases()
     torch.save(cases, folder / "cases.pt")
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(WORKER), str(folder), str(rank)], stderr=subprocess.PIPE, text=True
-        )
-        for rank in range(2)
-    ]
-    errors = [process.communicate()[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
+    done = run_together(WORKER, [(folder, rank) for rank in range(2)])
+    assert [of.returncode for of in done] == [0, 0], "\n".join(of.stderr for of in done)
     found = [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
     return {key: (case, [of_rank[key] for of_rank in found]) for key, case in cases.items()}
 

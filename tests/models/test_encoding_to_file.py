@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from processes import run_script
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from torchvision.datasets import ImageFolder
 
@@ -255,8 +256,7 @@ def test_mapped_codes_can_be_changed_in_memory(model, values, tmp_path):
 
 def run_kills(folder, kills):
     script = Path(__file__).with_name("killed_encoding.py")
-    command = [sys.executable, str(script), str(folder), str(kills)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    done = run_script(script, folder, kills)
     assert done.returncode == 0, done.stderr
     assert int(re.fullmatch(r"(\d+) kills in \d+ places, \d+ files\n", done.stdout)[1]) >= kills
 

@@ -2,13 +2,11 @@
 
 import importlib.util
 import math
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from strict import PYTHON
+from processes import run_together
 from torch import distributed
 from torch.testing import assert_close
 
@@ -29,18 +27,8 @@ script = load_script()
 def of_ranks(tmp_path_factory):
     """The results of both processes."""
     folder = tmp_path_factory.mktemp("ranks")
-    running = []
-    for rank in "01":
-        command = [*PYTHON, str(SCRIPT), str(folder), rank]
-        with (folder / f"{rank}.log").open("w") as log:
-            running.append(subprocess.Popen(command, stdout=log, stderr=log))
-    while any(process.poll() is None for process in running) and not any(
-        process.poll() for process in running
-    ):
-        time.sleep(0.1)
-    for rank, process in zip("01", running, strict=True):
-        process.kill()  # where the other one failed: it would wait
-        assert process.wait() == 0, (folder / f"{rank}.log").read_text()
+    done = run_together(SCRIPT, [(folder, rank) for rank in "01"], errors=True)
+    assert [of.returncode for of in done] == [0, 0], "\n".join(of.stderr for of in done)
     return [torch.load(folder / f"{rank}.pt") for rank in "01"]
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from pytorch_metric_learning.losses import ContrastiveLoss, MultipleLosses
-from strict import PYTHON
 from torch import nn
 from torch.testing import assert_close
 from torch.utils.data import TensorDataset
@@ -320,45 +319,6 @@ ERRORS = {
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         make_engine(**arguments)
-
-
-# None in sys.modules makes an import fail, as in a version without the module.
-WITHOUT_TRAINERS = """
-import sys
-
-for name in (
-    "trainers", "testers", "utils.accuracy_calculator", "utils.inference", "utils.logging_presets"
-):
-    sys.modules[f"pytorch_metric_learning.{name}"] = None
-
-import torch
-from torch.utils.data import TensorDataset
-from pml_hashing import CodeBank, DSAHLoss
-from pml_hashing.trainers import AsymmetricTrainer, Engine, EveryRank
-
-def make():
-    torch.manual_seed(0)
-    labels = torch.arange(24) % 3
-    data = TensorDataset(torch.randn(24, 5), labels)
-    network = torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.Tanh())
-    loss_func = DSAHLoss(3, 8, code_bank=CodeBank(labels, 8))
-    optimizer = torch.optim.SGD(network.parameters(), 0.1)
-    return network, Engine(network, loss_func, optimizer, data, 8, checkpoint_folder=sys.argv[1])
-
-network, engine = make()
-rounds = []
-engine.fit(3, on_round=EveryRank(lambda engine: rounds.append(engine.round)))
-other, resumed = make()
-assert resumed.resume() == 3
-assert rounds == [1, 2, 3]
-assert torch.equal(network[0].weight, other[0].weight)
-"""
-
-
-def test_trains_where_pml_has_no_trainers(tmp_path):
-    script = [*PYTHON, "-c", WITHOUT_TRAINERS, str(tmp_path)]
-    run = subprocess.run(script, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
 
 
 FILES = sorted(ROOM.glob("*.py"))
