@@ -77,6 +77,8 @@ def _run(
 ) -> None:
     for number, of in ((1, ".out"), (2, ".err")):
         os.dup2(os.open(output.with_suffix(of), os.O_WRONLY | os.O_CREAT), number)
+    # Else what it starts would start as it did.
+    multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
     os.environ |= environment
     os.chdir(where)
     sys.argv = argv
