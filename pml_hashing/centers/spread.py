@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -43,13 +44,19 @@ def spread_codes(num_codes: int, code_length: int, seed: int = 0, draws: int = 1
     check_at_least(draws, 1, "draws")
     if num_codes > MOST_CODES_TO_IMPROVE:
         return linear_codes(num_codes, code_length, seed, draws)
+    draws = min(draws, 1 + 20_000 // num_codes**2)
+    return _spread_of_draws(num_codes, code_length, seed, draws).clone()
+
+
+@lru_cache(maxsize=32)  # losses that are compared start from the same codes
+def _spread_of_draws(num_codes: int, code_length: int, seed: int, draws: int) -> Tensor:
     generator = torch.Generator("cpu").manual_seed(seed)
     shape = (num_codes, code_length)
 
     def draw() -> Tensor:
         return bits_to_signs(torch.randint(2, shape, generator=generator, device="cpu"))
 
-    return farthest_apart(_spread(draw()) for _ in range(min(draws, 1 + 20_000 // num_codes**2)))
+    return farthest_apart(_spread(draw()) for _ in range(draws))
 
 
 def _spread(codes: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import time
 
 import pytest
 import torch
@@ -23,12 +22,6 @@ def test_they_lie_nearly_as_far_apart_as_the_best_known(code_length):
     for num_codes, best, below in both:
         distance = smallest_distance(linear_codes(num_codes, code_length))
         assert best - below <= distance <= best
-
-
-def test_many_codes_take_seconds():
-    start = time.process_time()
-    linear_codes(10_000, 64)
-    assert time.process_time() - start < 5
 
 
 @given(num_codes=st.integers(2, 70), code_length=st.integers(1, 8), seed=st.integers(0, 99))

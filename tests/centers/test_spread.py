@@ -118,3 +118,10 @@ def test_smallest_distance_looks_across_blocks():
     assert smallest_distance(torch.cat([codes[-1:], codes[:-1]])) == 0
     with pytest.raises(ValueError, match="`codes` of at least 2 rows, got 1"):
         smallest_distance(codes[:1])
+
+
+def test_a_change_of_the_codes_is_no_change_of_the_next():
+    codes = spread_codes(4, 8, seed=5)
+    expected = codes.clone()
+    codes.neg_()
+    assert_close(spread_codes(4, 8, seed=5), expected)
