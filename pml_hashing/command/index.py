@@ -9,7 +9,7 @@ import click
 from pml_hashing.command import options
 from pml_hashing.command.output import counted, print_json, say, shown, warn
 from pml_hashing.command.places import is_collection, place_for
-from pml_hashing.command.weights import check_weights
+from pml_hashing.command.weights import prepare_hub
 
 if TYPE_CHECKING:
     from pml_hashing import Collection
@@ -31,7 +31,7 @@ class ModelOptions:
     def make(self, place: Path, images: Path, **reading: Any) -> "Collection":
         """Return a new collection."""
         if self.model is None and self.checkpoint is None:
-            check_weights(self.backbone)  # before anything imports timm
+            prepare_hub()
         from pml_hashing import Collection, HashingModel
 
         if self.model is not None:
@@ -122,13 +122,7 @@ def _is_same(images: Path, held: Path) -> bool:
 @options.img_size_option
 @options.bits_option
 @click.option("--vectors", is_flag=True, help='Keep real codes too, for "search --rerank vectors".')
-@click.option(
-    "--batch-size",
-    type=click.IntRange(1),
-    default=64,
-    show_default=True,
-    help="Images at a time.",
-)
+@options.batch_size_option
 @options.workers_option
 @click.option(
     "--timeout",

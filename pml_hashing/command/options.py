@@ -65,6 +65,13 @@ device_option = click.option(
     "--device",
     help='Where the model runs, such as "cpu" or "cuda:1". By default a GPU if there is one.',
 )
+batch_size_option = click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="Images at a time.",
+)
 workers_option = click.option(
     "--workers",
     type=click.IntRange(0),

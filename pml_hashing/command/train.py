@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pml_hashing import Engine
 
 ENDING, CHECKPOINTS = ".model", "checkpoints"
+LEAST_TO_FINE_TUNE = 2
 
 
 @click.command(short_help="Train a model on labelled images.")
@@ -50,13 +51,7 @@ ENDING, CHECKPOINTS = ".model", "checkpoints"
     show_default=True,
     help="Passes over the images.",
 )
-@click.option(
-    "--batch-size",
-    type=click.IntRange(2),
-    default=64,
-    show_default=True,
-    help="Images in a step.",
-)
+@options.batch_size_option
 @click.option(
     "--lr", type=click.FloatRange(0, min_open=True), default=1e-3, show_default=True,
     help="Learning rate. A tenth of it for the backbone.",
@@ -89,6 +84,11 @@ def train(
         pml-hashing serve
     """
     setup = Setup(**setup_options)
+    if setup.fine_tune and setup.batch_size < LEAST_TO_FINE_TUNE:
+        raise click.UsageError(
+            f"--fine-tune needs a --batch-size of at least {LEAST_TO_FINE_TUNE}: backbones "
+            "normalize by the images of a batch."
+        )
     place = Path(data.resolve().stem + ENDING) if output is None else output
     images = read_images(data)
     if images.ignored:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pml_hashing.command.output import warn
-from pml_hashing.command.weights import check_weights
+from pml_hashing.command.weights import prepare_hub
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -103,7 +103,7 @@ def read_images(data: Path) -> "ImageFiles":
 def make_model(setup: Setup, device: str) -> "HashingModel":
     """Return a model with a trained backbone and a new hash layer."""
     if setup.checkpoint is None:
-        check_weights(setup.backbone)  # before anything imports timm
+        prepare_hub()
     import torch
 
     from pml_hashing import HashingModel

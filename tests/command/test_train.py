@@ -104,6 +104,15 @@ def test_a_table_of_several_labels(run, colors, weights):
     assert found["scores"]["mean_average_precision"] == 1  # all share c
 
 
+def test_batches_of_one(run, colors, weights):
+    training = ["colors", "--checkpoint", weights, *MODEL, "--epochs", 1, "--batch-size", 1]
+    run("train", *training)
+    assert (
+        "needs a --batch-size of at least 2"
+        in run("train", *training, "--fine-tune", code=2).stderr
+    )
+
+
 def test_data_that_cannot_be_learned(run, colors):
     shutil.rmtree("photos/shoe")
     flat = run("train", "photos/hat", code=1)
