@@ -48,7 +48,7 @@ def rows_of(labels: Labels, root: Path, names: Sequence[str]) -> tuple[dict[str,
     if labels is None or labels == KEEP:
         return {}, []
     if labels == FOLDERS:
-        return {name: {LABEL: _folder_of(name)} for name in names}, []
+        return _rows_of_folders(names), []
     if isinstance(labels, Mapping):
         rows = {str(name): _to_row(str(name), value) for name, value in labels.items()}
     else:
@@ -69,9 +69,16 @@ def _check_columns(row: Row) -> None:
             )
 
 
-def _folder_of(name: str) -> str | None:
-    folder, _, rest = name.partition("/")
-    return join_labels([folder]) if rest else None
+def _rows_of_folders(names: Iterable[str]) -> dict[str, Row]:
+    row_of: dict[str, Row] = {}  # one for all images of a folder
+    rows = {}
+    for name in names:
+        folder, _, rest = name.partition("/")
+        label = folder if rest else ""
+        if label not in row_of:
+            row_of[label] = {LABEL: join_labels([label])}
+        rows[name] = row_of[label]
+    return rows
 
 
 def _to_row(name: str, value: object) -> Row:
