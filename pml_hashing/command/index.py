@@ -166,7 +166,8 @@ def index(
         pml-hashing index
     """
     place, making = place_for(folder, collection), ModelOptions(**model_options)
-    reading = {"batch_size": batch_size, "num_workers": workers, "progress": progress}
+    reading: Any = {"batch_size": batch_size, "num_workers": workers, "progress": progress}
+    reading["allow_outside"] = allow_outside
     if is_collection(place):
         given = click.core.ParameterSource.COMMANDLINE
         asked = {name for name in ctx.params if ctx.get_parameter_source(name) == given}
@@ -175,9 +176,7 @@ def index(
         raise click.UsageError("Missing argument 'FOLDER'.")
     else:
         photos = making.make(place, folder, **reading)
-    report = photos.sync(
-        folder, labels=labels, allow_outside=allow_outside, timeout=timeout, **reading
-    )
+    report = photos.sync(folder, labels=labels, timeout=timeout, **reading)
     if as_json:
         print_json(_to_json(photos, report))
     else:

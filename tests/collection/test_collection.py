@@ -279,19 +279,6 @@ def test_real_codes_are_kept_and_ranked_by(tmp_path, folder, model):
     assert len(photos.similar(query, rerank="asymmetric")) == 10
 
 
-def test_made_without_labels(tmp_path, folder):
-    (folder / "bad.png").write_bytes(b"no image")
-    options = {"img_size": 32, "progress": False}
-    photos = Collection.from_itq(tmp_path / "itq", folder, "test_resnet", 8, **options)
-    report = photos.sync(folder, **QUIET)
-    assert (len(photos), len(report.unreadable), photos.code_length) == (12, 1, 8)
-    with pytest.raises(ValueError, match=r"at least 65 readable images .* got 12 and"):
-        Collection.from_itq(tmp_path / "no", folder, "test_resnet", 64, **options)
-    assert not (tmp_path / "no").exists()
-    with pytest.raises(FileExistsError, match="`open` opens it"):
-        Collection.from_itq(tmp_path / "itq", folder, "test_resnet", 8, **options)
-
-
 def test_the_model_is_a_copy(tmp_path, folder):
     model = make_model().train()
     photos = Collection.create(tmp_path / "codes", model)
