@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from pml_hashing.command.output import shown
+from pml_hashing.command.output import shown, warn
 
 SHOW = "pml_hashing.traceback"  # in the context
 
@@ -66,6 +66,11 @@ def message_of(error: Exception) -> str:
     if isinstance(error, EXPECTED) and error.args:  # a KeyError puts its message in quotes
         return str(error.args[0] if isinstance(error, KeyError) else error)
     return f"{type(error).__name__}: {error} (--traceback shows where)"
+
+
+def warn_left_out(error: Exception) -> None:
+    """Tell of an image that cannot be read."""
+    warn(f"left out: {with_options(str(error), click.get_current_context().command)}")
 
 
 def with_options(message: str, command: click.Command) -> str:

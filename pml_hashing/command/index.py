@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pml_hashing.command import options
+from pml_hashing.command.errors import warn_left_out
 from pml_hashing.command.output import counted, print_json, say, shown, warn
 from pml_hashing.command.places import is_collection, place_for
 from pml_hashing.command.weights import prepare_hub
@@ -131,7 +132,7 @@ def _is_same(images: Path, held: Path) -> bool:
     show_default=True,
     help="Seconds to wait for another process that writes to the collection.",
 )
-@click.option("--allow-outside", is_flag=True, help="Follow links out of the folder.")
+@options.allow_outside_option
 @options.device_option
 @options.json_option
 @options.progress_option
@@ -196,7 +197,7 @@ def _to_json(photos: "Collection", report: "SyncReport") -> dict[str, Any]:
 
 def _print(photos: "Collection", report: "SyncReport") -> None:
     for error in report.unreadable:
-        warn(f"left out: {error}")
+        warn_left_out(error)
     for name in report.unmatched:
         warn(f"in the table of labels, and not in the folder: {name}")
     say(str(report))

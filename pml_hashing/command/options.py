@@ -79,6 +79,9 @@ workers_option = click.option(
     show_default=True,
     help="Processes that load images.",
 )
+allow_outside_option = click.option(
+    "--allow-outside", is_flag=True, help="Follow paths and links out of the folder."
+)
 backbone_option = click.option(
     "--backbone", default=BACKBONE, show_default=True, help="Any name of timm.list_models()."
 )

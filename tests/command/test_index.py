@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import pytest
 from collection.pictures import make_model, save
@@ -34,6 +35,16 @@ def test_a_new_collection_and_the_next_time(run, here, weights):
     assert (report["size"], report["code_length"], report["encoded"]) == (14, 8, 1)
     # What was asked for before may be asked for again.
     run("index", "photos", "--checkpoint", weights, *MODEL)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_links_out_of_the_folder(run, here, weights):
+    (here / "photos/hat/copy.png").rename(here / "outside.png")
+    (here / "photos/hat/copy.png").symlink_to(here / "outside.png")
+    result = run("index", "photos", "--checkpoint", weights, *MODEL)
+    assert "a link leads out of" in result.stderr
+    assert "--allow-outside follows it" in result.stderr
+    assert "13 images" in run("index", "--allow-outside").stdout
 
 
 def test_labels_from_folders_and_tables(run, here, weights):
