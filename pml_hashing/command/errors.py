@@ -26,6 +26,9 @@ OPTION_OF = {
 }
 """Options whose names are not those of the arguments that they are passed as."""
 
+UNREADABLE = "Expected a readable image, got "
+"""How the messages of images that cannot be read begin, or parts of them."""
+
 EXPECTED = (ArithmeticError, ImportError, LookupError, MemoryError, OSError, RuntimeError)
 EXPECTED += (TypeError, ValueError)
 
@@ -69,8 +72,9 @@ def message_of(error: Exception) -> str:
 
 
 def warn_left_out(error: Exception) -> None:
-    """Tell of an image that cannot be read."""
-    warn(f"left out: {with_options(str(error), click.get_current_context().command)}")
+    """Tell of an image that cannot be read, and why."""
+    reason = str(error).rpartition(UNREADABLE)[2].rstrip(".")
+    warn(f"left out: {with_options(reason, click.get_current_context().command)}")
 
 
 def with_options(message: str, command: click.Command) -> str:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from pml_hashing.datasets import ImageFiles, UnreadableImageError
+from pml_hashing.datasets import ImageFiles, UnreadableImageError, list_images
 
 LINKS = pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
 
@@ -255,3 +255,14 @@ def test_links_do_not_lead_out_of_the_folder(folder, tmp_path):
     with pytest.raises(UnreadableImageError, match=r"loop\.png"):
         ImageFiles(folder, ["cat/loop.png"], [["x"]])[0]
     assert images.image(images.index("cat/inside.png")).size == (4, 5)
+
+
+def test_endings(tmp_path):
+    for name in ("a.", "b..JPG", "c.tar.gz", "d", "e.f/g", "h.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "skipped").mkdir()
+    (tmp_path / "skipped" / "i.png").touch()
+    listing = list_images(tmp_path, without=tmp_path / "skipped")
+    assert listing == (["b..JPG", "h.png"], {"": 3, ".gz": 1})
+    assert len(list_images(tmp_path, without=tmp_path / "nowhere").names) == 3
