@@ -85,16 +85,16 @@ def run(command: str, folder: Path, weights: Path) -> str:
 
 
 def query_for(name: str, photos: Collection, folder: Path) -> Path:
-    """Return a picture that is not in the collection: the median of the dogs, by what it finds."""
+    """Return a picture that is not in the collection: the median of animals, by what it finds."""
     if name == "table":
         return folder / "new.jpg"
-    dogs = sorted((folder / "held_out" / "dog").glob("*.jpg"))
-    found = photos.search(list(dogs), 6)
+    held_out = [path for path in (folder / "held_out").rglob("*.jpg") if "other" not in path.parts]
+    found = photos.search(list(held_out), 6)
     right = {
-        dog: sum("dog" in match.labels for match in matches)
-        for dog, matches in zip(dogs, found, strict=True)
+        path: sum(path.parent.name in match.labels for match in matches)
+        for path, matches in zip(held_out, found, strict=True)
     }
-    return sorted(dogs, key=lambda dog: right[dog])[len(dogs) // 2]
+    return sorted(held_out, key=lambda path: (right[path], path.name))[len(held_out) // 2]
 
 
 def shoot(name: str, photos: Collection, folder: Path, path: Path) -> list[str]:
