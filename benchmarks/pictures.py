@@ -17,6 +17,8 @@ import shutil
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ import torch
 import uvicorn
 from comparison.data import load_assets
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from pml_hashing import Collection, HashingModel
 from pml_hashing.serve import create_app
@@ -102,34 +104,38 @@ def good_query(photos: Collection, kind: str) -> str:
     return of_kind[right.index(sorted(right)[3 * len(right) // 4])]
 
 
-def shoot(photos: Collection, query: str, output: Path) -> list[str]:
-    """Take screenshots of the page, and return the photographs that are to be seen on them."""
+@contextmanager
+def served(photos: Collection) -> Iterator[tuple[Browser, str]]:
+    """Serve the page of a collection, and yield a browser and the page's address."""
     server = uvicorn.Server(uvicorn.Config(create_app(photos), port=0, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
         time.sleep(0.01)
-    address = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    shown = []
     with sync_playwright() as started:
         chromium = shutil.which("chromium") or shutil.which("google-chrome")
         browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser, f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        browser.close()
+    server.should_exit = True
+    thread.join()
+
+
+def shoot(photos: Collection, query: str, output: Path) -> list[str]:
+    """Take screenshots of the page, and return the photographs that are to be seen on them."""
+    with served(photos) as (browser, address):
         page = browser.new_page(viewport=WIDE)
         page.goto(address)
         page.locator(".picture").first.wait_for()
         page.set_input_files("#file", photos.path(query))
         page.get_by_text("found in").wait_for()
-        shown += keep(page, output / "search.jpg")
+        shown = keep(page, output / "search.jpg")
         options: Any = {"viewport": PHONE, "color_scheme": "dark"}
         page = browser.new_page(**options)
         page.goto(address)
         page.get_by_role("button", name="Duplicates").click()
         page.locator("h2").first.wait_for()
-        shown += keep(page, output / "duplicates.jpg")
-        browser.close()
-    server.should_exit = True
-    thread.join()
-    return shown
+        return shown + keep(page, output / "duplicates.jpg")
 
 
 def keep(page: Page, path: Path) -> list[str]:

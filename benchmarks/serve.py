@@ -25,8 +25,9 @@ import torch
 from PIL import Image
 
 from pml_hashing import Collection, HashingModel
+from pml_hashing.collection.file_records import Files
 from pml_hashing.collection.files import FileState
-from pml_hashing.collection.snapshot import Files, Snapshot, commit
+from pml_hashing.collection.snapshot import Snapshot, commit
 
 HERE = Path(__file__).parent
 DISTINCT, PER_FOLDER, PORT = 64, 1000, 8765
@@ -65,9 +66,11 @@ def make_collection(folder: Path, num_images: int, backbone: str, img_size: int)
     time.sleep(3)  # so that no file is too new to be known again
     paths = sorted(photos.rglob("*.jpg"))
     names = [path.relative_to(photos).as_posix() for path in paths]
-    contents = [snapshot.files.contents[int(path.stem) % DISTINCT] for path in paths]
+    files, held = Files.empty(num_images), snapshot.files.contents
+    contents = [held[int(path.stem) % DISTINCT] for path in paths]
+    files.put(range(num_images), [FileState.of(path) for path in paths], contents)
     codes = rng.integers(256, size=(num_images, 8)).astype(np.uint8)
-    commit(snapshot, names, codes, {}, Files([FileState.of(p) for p in paths], contents, []))
+    commit(snapshot, names, codes, {}, files)
 
 
 def wait_until_served(address: str) -> None:

@@ -3,12 +3,14 @@
 Handwritten digits of scikit-learn and timm's smallest ResNet: seconds on a CPU.
 """
 
+from pathlib import Path
+
 import torch
 from sklearn.datasets import load_digits
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from pml_hashing import DSAHLoss, HashingModel
+from pml_hashing import DSAHLoss, HammingKNN, HashingModel
 from pml_hashing.evaluation import mean_average_precision
 
 CODE_LENGTH = 32
@@ -44,3 +46,11 @@ for epoch in range(4):
         optimizer.step()
     print(f"epoch {epoch}: loss {loss.item():.3f}")
 print(f"after training: mAP {evaluate():.3f}")
+
+# --8<-- [start:file]
+path = Path("outputs/plain_loop/codes.safetensors")
+packed_codes = model.encode(images, path=path)  # goes on where it was stopped
+knn = HammingKNN()
+knn.load(path, memory_map=True)
+distances, neighbors = knn(packed_codes[:5], k=10)
+# --8<-- [end:file]

@@ -5,13 +5,16 @@ python tests/test_tutorials.py    # writes the difference anew
 
 import difflib
 import re
-import runpy
-import sys
 from pathlib import Path
 
+import click
 import pytest
 
+from pml_hashing.collection import SyncReport
+from pml_hashing.command import main
+
 ROOT = Path(__file__).parents[1]
+PRINTED = sorted((ROOT / "docs" / "generated" / "tutorials").glob("*.txt"))
 DIFFERENCE = ROOT / "docs" / "generated" / "from_pml.diff"
 
 
@@ -26,17 +29,23 @@ def test_the_difference_is_that_of_the_scripts():
     assert DIFFERENCE.read_text() == difference()
 
 
-def test_a_million_images_are_searched(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["million_images.py", "3000"])
-    for _ in range(2):  # the second time, the file is there
-        runpy.run_path(str(ROOT / "examples" / "million_images.py"))
-        printed = capsys.readouterr().out
-        assert "3,000 codes in 28,096 bytes" in printed
-        recalls = dict(re.findall(r"^(\w+): .* recall (.*)$", printed, flags=re.MULTILINE))
-        assert float(recalls["exact"]) == 1
-        assert float(recalls["IVF"]) > 0.9
-        assert float(recalls["HNSW"]) > 0.9
+@pytest.mark.parametrize("printed", PRINTED, ids=lambda path: path.stem)
+def test_what_the_command_prints(printed):
+    """`benchmarks/tutorials.py` made it: of commands that there are, and that the page shows."""
+    text = printed.read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "tutorials" / f"{printed.stem}.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^\$ pml-hashing (.*)$", text, flags=re.MULTILINE)
+    assert len(commands) == 3
+    for command in commands:
+        name, *arguments = command.split()
+        # Without its parent, a command remembers other names of its option for help.
+        main.commands[name].make_context(
+            name, arguments, parent=click.Context(main, **main.context_settings)
+        )
+    assert sum(f"pml-hashing {command}\n" in page for command in commands) >= 2
+    counts = str(SyncReport([], [], [], [], 0, 0, [], {}, []))
+    assert counts in re.sub(r"[\d,]*\d", "0", text)
+    assert f'"docs/generated/tutorials/{printed.name}"' in page
 
 
 @pytest.mark.parametrize("page", sorted((ROOT / "docs" / "tutorials").glob("*.md")), ids=str)

@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeAlias, Unpack, overload
 
@@ -13,8 +13,10 @@ from pml_hashing._checks import check_codes, check_integer
 from pml_hashing.collection.contents import Contents
 from pml_hashing.collection.duplicates import DuplicateGroups, find_duplicates
 from pml_hashing.collection.encoding import CollectionEncoder, Transform
-from pml_hashing.collection.folders import MODEL_FOLDER, check_new, writing
+from pml_hashing.collection.folders import MODEL_FOLDER, check_images, check_new, writing
+from pml_hashing.collection.journal import Encoded
 from pml_hashing.collection.labels import Labels, remembered
+from pml_hashing.collection.learning import learn_itq
 from pml_hashing.collection.matches import Match
 from pml_hashing.collection.searching import Options, Request, Search, to_queries
 from pml_hashing.collection.snapshot import Manifest, Snapshot
@@ -92,6 +94,7 @@ class Collection(Contents):
             model.transform() if transform is None else transform,
             packed=not manifest.vectors,
         )
+        self._learned: Mapping[bytes, Encoded] = {}  # until the next sync
 
     @classmethod
     def create(
@@ -144,12 +147,14 @@ class Collection(Contents):
         code_length: int = 64,
         *,
         vectors: bool = False,
+        allow_outside: bool = False,
         on_unreadable: OnUnreadable = lambda _: None,
         **options: Any,
     ) -> Self:
         """Make a new collection whose model is learned from a folder of images, without labels.
 
-        Call `sync` next: it encodes them.
+        Call `sync` next: it encodes them. Those that were learned from, all of a folder of up to
+        `max_samples`, are not run through the backbone a second time.
 
         Args:
             folder: Where to make it.
@@ -157,6 +162,7 @@ class Collection(Contents):
             backbone: As of `HashingModel`. It should have trained weights.
             code_length: Number of bits.
             vectors: As of `create`.
+            allow_outside: As of `sync`.
             on_unreadable: Called with the error of each image that cannot be read. `sync` reports
                 them.
             **options: Other options of `HashingModel.from_itq`, such as `pretrained`,
@@ -168,11 +174,15 @@ class Collection(Contents):
             ValueError: If there are too few images for so many bits, or as `create`.
         """
         check_new(Path(folder))
-        root = Path(images)
-        paths = [root / name for name in list_images(root).names]
-        options |= {"on_unreadable": on_unreadable}
-        model = HashingModel.from_itq(backbone, code_length, paths, **options)
-        return cls.create(folder, model, vectors=vectors)
+        listing, root = list_images(images, without=folder), Path(images).resolve()
+        if not listing.names:  # before a backbone is looked for
+            others = sum(listing.ignored.values())
+            raise ValueError(f"Expected images in {root}, got none and {others:,} other files.")
+        options |= {"allow_outside": allow_outside, "on_unreadable": on_unreadable}
+        learned = learn_itq(root, listing.names, backbone, code_length, vectors=vectors, **options)
+        photos = cls.create(folder, learned.model, vectors=vectors)
+        photos._learned = learned.codes
+        return photos
 
     @classmethod
     def open(
@@ -245,19 +255,20 @@ class Collection(Contents):
             FileNotFoundError: If there is no such folder or table.
             OSError: If the disk is full, or a sub-folder cannot be read.
             TimeoutError: If another process is writing.
-            ValueError: If there was no sync before and `images` is `None`, or a table is none.
+            ValueError: If there was no sync before and `images` is `None`, if it is the collection
+                or in it, or a table is none.
         """
         check_integer(batch_size, 1, "batch_size")
         options = SyncOptions(batch_size, num_workers, allow_outside, progress)
         with writing(self.folder, timeout):
             snapshot = self._snapshot.latest()
             root = snapshot.root if images is None else Path(images)
-            if not root.is_dir():
-                raise FileNotFoundError(f"Expected `images` to be a folder of images, got {root}.")
+            check_images(root, self.folder)
             labels = snapshot.manifest.labels if labels is None else labels
             source = remembered(labels)
-            run = Sync(snapshot, self._encoder, root.resolve(), options)
+            run = Sync(snapshot, self._encoder, root.resolve(), options, self._learned)
             self._snapshot, report = run.run(labels if source is None else source, source)
+            self._learned = {}
         return report
 
     def refresh(self) -> bool:

@@ -85,9 +85,9 @@ class Contents:
         """
         snapshot = self._snapshot
         packed_codes = torch.from_numpy(snapshot.codes(packed=True))
-        return (
-            packed_codes if names is None else packed_codes[[snapshot.row(name) for name in names]]
-        )
+        if names is None:
+            return packed_codes.clone()
+        return packed_codes[[snapshot.row(name) for name in names]]
 
     def count(self, where: Mapping[str, object] | None = None) -> int:
         """Return how many images match a condition, as of `search`.

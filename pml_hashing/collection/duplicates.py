@@ -35,7 +35,7 @@ class DuplicateGroup:
 
     names: list[str]
     distances: list[int]
-    contents: list[Content]
+    contents: Sequence[Content]
 
     @property
     def keep(self) -> str:
@@ -101,7 +101,7 @@ def find_duplicates(
     names: list[str],
     packed_codes: np.ndarray,
     code_length: int,
-    contents: list[Content],
+    contents: Sequence[Content],
     radius: int,
 ) -> list[DuplicateGroup]:
     """Return the groups of images that are linked by distances of at most `radius`.
@@ -166,7 +166,7 @@ def _joined(group_of: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.n
 
 
 def _to_group(
-    rows: np.ndarray, names: list[str], packed_codes: np.ndarray, contents: list[Content]
+    rows: np.ndarray, names: list[str], packed_codes: np.ndarray, contents: Sequence[Content]
 ) -> DuplicateGroup:
     def rank(row: int) -> tuple[int, int, str]:
         content = contents[row]

@@ -3,8 +3,11 @@
 import hashlib
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple, Self
+
+import numpy as np
 
 from pml_hashing.datasets.loading import read_bytes
 
@@ -26,24 +29,35 @@ class FileState(NamedTuple):
 
     @classmethod
     def of(cls, path: str | os.PathLike[str]) -> Self:
-        """Return the state of a file, where links lead. If there is none, it is like no other.
-
-        One that was changed a moment ago could be changed again within the same tick of the clock:
-        it gets no time, so that it is read again the next time.
-        """
-        try:
-            found = Path(path).stat()
-        except OSError:  # whoever reads it is told what is wrong
-            return cls(0, NEVER, 0, 0)
-        inode = found.st_ino % 2**63  # as int64 holds it
-        newest = max(found.st_mtime_ns, found.st_ctime_ns)
-        if time.time_ns() - newest < UNSETTLED_NS:
-            return cls(found.st_size, NEVER, found.st_ctime_ns, inode)
-        return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns, inode)
+        """Return the state of a file, as `states_of`."""
+        return cls(*states_of([os.fspath(path)])[0].tolist())
 
     def is_same(self, other: "FileState") -> bool:
         """Return whether both are of one file that was not changed between them."""
         return self == other and self.mtime_ns != NEVER
+
+
+def states_of(paths: Iterable[str]) -> np.ndarray:
+    """Return the states of files, where links lead: rows of a `FileState`, int64.
+
+    A file that is not there is like no other. One that was changed a moment ago could be changed
+    again within the same tick of the clock: it gets no time, so that it is read again the next
+    time.
+    """
+    now = time.time_ns()
+    states = np.array([_state_of(path) for path in paths], dtype=np.int64).reshape(-1, 4)
+    newest = states[:, 1:3].max(axis=1, initial=NEVER)
+    states[now - newest < UNSETTLED_NS, 1] = NEVER
+    return states
+
+
+def _state_of(path: str) -> tuple[int, int, int, int]:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - a path of many files costs more
+    except (OSError, ValueError):  # whoever reads it is told what is wrong
+        return 0, NEVER, 0, 0
+    inode = found.st_ino % 2**63  # as int64 holds it
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, inode
 
 
 class Content(NamedTuple):

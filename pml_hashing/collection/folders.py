@@ -25,6 +25,19 @@ def check_new(folder: Path) -> None:
         raise FileExistsError(f"Expected `folder` to be new or empty, got {folder}.")
 
 
+def check_images(images: Path, collection: Path) -> None:
+    """Raise unless a folder can hold the images of a collection.
+
+    Raises:
+        FileNotFoundError: If it is not a folder.
+        ValueError: If it is the collection, or lies in it.
+    """
+    if not images.is_dir():
+        raise FileNotFoundError(f"Expected `images` to be a folder of images, got {images}.")
+    if images.resolve().is_relative_to(collection.resolve()):
+        raise ValueError(f"Expected `images` outside of the collection, got {images}.")
+
+
 @contextmanager
 def writing(folder: Path, timeout: float) -> Iterator[None]:
     """Lock a collection for writing.

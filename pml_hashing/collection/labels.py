@@ -1,17 +1,16 @@
 """Labels and other metadata of images: from sub-folders, a table, or a mapping."""
 
-import csv
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from pml_hashing.datasets.tables import SEPARATOR, read_table, row_of, to_labels
 from pml_hashing.search.store import Value
 
-LABEL, SEPARATOR = "label", "|"
+LABEL = "label"
 FOLDERS, KEEP = "folders", "keep"
 RESERVED = ("self", "codes", "ids")  # arguments of `HammingKNN.train`
-PATH_COLUMNS = ("path", "name", "file", "filename", "file_name", "image")
 
 Row: TypeAlias = dict[str, Value]
 """The metadata of one image."""
@@ -49,7 +48,7 @@ def rows_of(labels: Labels, root: Path, names: Sequence[str]) -> tuple[dict[str,
     if labels is None or labels == KEEP:
         return {}, []
     if labels == FOLDERS:
-        return {name: {LABEL: _folder_of(name)} for name in names}, []
+        return _rows_of_folders(names), []
     if isinstance(labels, Mapping):
         rows = {str(name): _to_row(str(name), value) for name, value in labels.items()}
     else:
@@ -70,9 +69,16 @@ def _check_columns(row: Row) -> None:
             )
 
 
-def _folder_of(name: str) -> str | None:
-    folder, _, rest = name.partition("/")
-    return join_labels([folder]) if rest else None
+def _rows_of_folders(names: Iterable[str]) -> dict[str, Row]:
+    row_of: dict[str, Row] = {}  # one for all images of a folder
+    rows = {}
+    for name in names:
+        folder, _, rest = name.partition("/")
+        label = folder if rest else ""
+        if label not in row_of:
+            row_of[label] = {LABEL: join_labels([label])}
+        rows[name] = row_of[label]
+    return rows
 
 
 def _to_row(name: str, value: object) -> Row:
@@ -94,47 +100,15 @@ def _to_row(name: str, value: object) -> Row:
 def _read_table(path: Path, root: Path, names: set[str]) -> dict[str, Row]:
     """Return the rows of a CSV file by the names of their images."""
     rows: dict[str, Row] = {}
-    line = 0
-    # Names of files are bytes: those that are no UTF-8 come back as Python has them.
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file, strict=True)
-        try:
-            columns = [column.strip() for column in next(reader, [])]
-            place = _path_column(columns)
-            for cells in reader:
-                line = reader.line_num
-                if not cells:
-                    continue
-                if len(cells) != len(columns):
-                    raise ValueError(f"it has {len(columns)} columns, but not here.")
-                name = _to_name(cells[place].strip(), path.parent, root, names)
-                if name in rows:
-                    raise ValueError(f"{name!r} comes twice.")
-                rows[name] = _cells_to_row(columns, cells, place)
-        except (csv.Error, ValueError) as error:
-            raise ValueError(
-                f"Expected a table of images at {path}, got another in line "
-                f"{line or reader.line_num}: {error}"
-            ) from error
+    for row in read_table(path):
+        with row_of(path, row):
+            name = _to_name(row.path, path.parent, root, names)
+            if name in rows:
+                raise ValueError(f"{name!r} comes twice.")
+            rows[name] = {column: cell or None for column, cell in row.cells.items()}
+            if LABEL in row.cells:
+                rows[name][LABEL] = join_labels(to_labels(row.cells[LABEL]))
     return rows
-
-
-def _path_column(columns: list[str]) -> int:
-    if len(set(columns)) < len(columns):
-        raise ValueError(f"a column comes twice in {', '.join(columns)}.")
-    place = next((columns.index(name) for name in PATH_COLUMNS if name in columns), None)
-    if place is None:
-        raise ValueError(f"none of its columns is {', '.join(PATH_COLUMNS)}.")
-    return place
-
-
-def _cells_to_row(columns: list[str], cells: list[str], place: int) -> Row:
-    row: Row = {}
-    for number, (column, cell) in enumerate(zip(columns, cells, strict=True)):
-        if number != place:
-            text = cell.strip()
-            row[column] = join_labels(text.split(SEPARATOR)) if column == LABEL else text or None
-    return row
 
 
 def _to_name(text: str, folder: Path, root: Path, names: set[str]) -> str:

@@ -8,26 +8,23 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pml_hashing._files import open_file, write_atomically
-from pml_hashing._tensor_files import read_tensors, write_tensors
-from pml_hashing.code_file import from_json_tensor, json_tensor
+from pml_hashing._tensor_files import read_tensors
 from pml_hashing.codes import packed_length
-from pml_hashing.collection.files import Content, FileState
+from pml_hashing.collection.file_records import FILES_FORMAT, Files
 from pml_hashing.collection.labels import LABEL, Metadata, labels_of
-from pml_hashing.search import HammingKNN, MemoryStore, Records
+from pml_hashing.search import HammingKNN, MemoryStore
 from pml_hashing.search.store import Value
 
 Rerank: TypeAlias = Literal["asymmetric", "vectors"]
 
 MANIFEST = "collection.json"
 FORMAT = {"format": "pml_hashing.Collection", "format_version": "1"}
-FILES_FORMAT = {"format": "pml_hashing.Collection.files", "format_version": "1"}
 BATCH = 2**16
 
 
@@ -95,14 +92,6 @@ class Manifest:
         return tuple(f"{kind}-{self.generation}.safetensors" for kind in ("codes", "files"))  # pyright: ignore[reportReturnType]
 
 
-class Unreadable(NamedTuple):
-    """A file that has no code."""
-
-    name: str
-    state: FileState
-    message: str
-
-
 @contextmanager
 def _whole(path: Path) -> Iterator[None]:
     """Turn what is wrong with the content of a file into one error that names it."""
@@ -112,49 +101,6 @@ def _whole(path: Path) -> Iterator[None]:
         raise ValueError(
             f"Expected a whole file that Collection.sync wrote, got `{path}`: {error}"
         ) from error
-
-
-@dataclass(frozen=True)
-class Files:
-    """What the files were when they were encoded, in the order of the codes."""
-
-    states: list[FileState]
-    contents: list[Content]
-    unreadable: list[Unreadable]
-
-    @classmethod
-    def of(cls, tensors: Mapping[str, Tensor], path: Path) -> Self:
-        """Return what a file holds.
-
-        Raises:
-            ValueError: If it is none of this kind.
-        """
-        with _whole(path):
-            states = [FileState(*row) for row in tensors["states"].tolist()]
-            digests = tensors["digests"].numpy()
-            sizes = tensors["sizes"].tolist()
-            contents = [
-                Content(digest.tobytes(), *size)
-                for digest, size in zip(digests, sizes, strict=True)
-            ]
-            records = from_json_tensor(tensors["unreadable"])
-            unreadable = [Unreadable(name, FileState(*s), text) for name, s, text in records]
-        return cls(states, contents, unreadable)
-
-    def write(self, path: Path, generation: int) -> None:
-        """Write it to a file."""
-        digests = b"".join(content.digest for content in self.contents)
-        tensors = {
-            "states": torch.tensor(self.states, dtype=torch.int64).view(-1, 4),
-            "digests": torch.from_numpy(
-                np.frombuffer(bytearray(digests), np.uint8).reshape(-1, 32)
-            ),
-            "sizes": torch.tensor(
-                [content[1:] for content in self.contents], dtype=torch.int64
-            ).view(-1, 3),
-            "unreadable": json_tensor(self.unreadable),
-        }
-        write_tensors(path, tensors, FILES_FORMAT | {"generation": str(generation)})
 
 
 class Snapshot:
@@ -180,25 +126,18 @@ class Snapshot:
                 f"Expected {manifest.count} codes in {folder / manifest.names[0]}, as {MANIFEST} "
                 f"says, got {len(self._knn)}."
             )
-        self._file_tensors = self._read_files() if manifest.generation else {}
+        self.files = self._read_files() if manifest.generation else Files.empty()
 
-    def _read_files(self) -> dict[str, Tensor]:
+    def _read_files(self) -> Files:
         path, manifest = self.folder / self.manifest.names[1], self.manifest
         with _whole(path), open_file(path, "a file of Collection.sync") as file:
             tensors, _ = read_tensors(file, FILES_FORMAT | {"generation": str(manifest.generation)})
-            num_files = len(tensors["states"])
-        if num_files != manifest.count:
+            files = Files.of(tensors)
+        if len(files) != manifest.count:
             raise ValueError(
-                f"Expected {manifest.count} files in {path}, as {MANIFEST} says, got {num_files}."
+                f"Expected {manifest.count} files in {path}, as {MANIFEST} says, got {len(files)}."
             )
-        return tensors
-
-    @cached_property
-    def files(self) -> Files:
-        """What the files were. Search does not ask: of a million, it takes seconds."""
-        if not self.manifest.generation:
-            return Files([], [], [])
-        return Files.of(self._file_tensors, self.folder / self.manifest.names[1])
+        return files
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -246,10 +185,25 @@ class Snapshot:
         options: dict[str, Any] = {"rerank": rerank, "num_candidates": num_candidates}
         return HammingKNN(code_length=self.manifest.code_length, store=self._store, **options)
 
-    @cached_property
+    @property
     def names(self) -> list[str]:
         """The names of all images, sorted, in the order of the codes."""
-        return [str(name) for name in self._knn.ids]
+        return self._rows[0]
+
+    @property
+    def columns(self) -> Metadata:
+        """All metadata, in the order of the codes."""
+        return self._rows[1]
+
+    @cached_property
+    def _rows(self) -> tuple[list[str], Metadata]:
+        names = list[str]()
+        columns: Metadata = {name: [] for name in self._knn.columns}
+        for records in self._knn.batches(BATCH):
+            names += map(str, records.ids)
+            for name, values in records.metadata.items():
+                columns[name] += values
+        return names, columns
 
     @cached_property
     def row_of(self) -> dict[str, int]:
@@ -270,19 +224,14 @@ class Snapshot:
     def __len__(self) -> int:
         return self.manifest.count
 
-    @cached_property
-    def columns(self) -> Metadata:
-        """All metadata, in the order of the codes."""
-        columns: Metadata = {name: [] for name in self._knn.columns}
-        for records in self._knn.batches(BATCH):
-            for name, column in columns.items():
-                column.extend(records.metadata[name])
-        return columns
-
     def codes(self, *, packed: bool = False) -> np.ndarray:
         """Return all codes, in their order: vectors, if they are kept, unless `packed`."""
-        kept = [_kept(records, packed) for records in self._knn.batches(BATCH)]
-        return np.concatenate(kept) if kept else self.to_rows([])
+        if not len(self):
+            return self.to_rows([])
+        if packed or not self.manifest.vectors:
+            return self._store.first_codes(len(self), torch.device("cpu")).numpy()
+        vectors = (records.vectors for records in self._knn.batches(BATCH))
+        return np.concatenate([batch.numpy() for batch in vectors if batch is not None])
 
     def to_rows(self, codes: list[bytes]) -> np.ndarray:
         """Return the bytes of codes as the rows that the collection keeps."""
@@ -324,11 +273,6 @@ class Snapshot:
         ]
         sets += [label for label in labels if not isinstance(label, str | None)]  # are refused
         return {**where, LABEL: sorted(sets, key=str)}
-
-
-def _kept(records: Records, packed: bool) -> np.ndarray:
-    vectors = None if packed else records.vectors
-    return (records.packed_codes if vectors is None else vectors).numpy()
 
 
 def commit(

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from pml_hashing.command.output import shown
+from pml_hashing.command.output import shown, warn
 
 SHOW = "pml_hashing.traceback"  # in the context
 
@@ -25,6 +25,9 @@ OPTION_OF = {
     "on_unreadable": "collection",
 }
 """Options whose names are not those of the arguments that they are passed as."""
+
+UNREADABLE = "Expected a readable image, got "
+"""How the messages of images that cannot be read begin, or parts of them."""
 
 EXPECTED = (ArithmeticError, ImportError, LookupError, MemoryError, OSError, RuntimeError)
 EXPECTED += (TypeError, ValueError)
@@ -66,6 +69,12 @@ def message_of(error: Exception) -> str:
     if isinstance(error, EXPECTED) and error.args:  # a KeyError puts its message in quotes
         return str(error.args[0] if isinstance(error, KeyError) else error)
     return f"{type(error).__name__}: {error} (--traceback shows where)"
+
+
+def warn_left_out(error: Exception) -> None:
+    """Tell of an image that cannot be read, and why."""
+    reason = str(error).rpartition(UNREADABLE)[2].rstrip(".")
+    warn(f"left out: {with_options(reason, click.get_current_context().command)}")
 
 
 def with_options(message: str, command: click.Command) -> str:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pml_hashing.command import options
-from pml_hashing.command.output import print_json, say, warn
+from pml_hashing.command.errors import warn_left_out
+from pml_hashing.command.output import print_json, say
 from pml_hashing.command.places import open_collection
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def _read(photos: "Collection", folder: Path, source: str, progress: bool) -> La
     reading: dict[str, Any] = {"on_unreadable": unreadable.append, "progress": progress}
     codes = photos.model.encode(paths, **reading)
     for error in unreadable:
-        warn(f"left out: {error}")
+        warn_left_out(error)
     missing = {error.index for error in unreadable}
     kept = [name for place, name in enumerate(names) if place not in missing]
     return Labelled(codes, [labels_of(rows[name][LABEL]) for name in kept])

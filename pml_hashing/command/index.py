@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pml_hashing.command import options
+from pml_hashing.command.errors import warn_left_out
 from pml_hashing.command.output import counted, print_json, say, shown, warn
 from pml_hashing.command.places import is_collection, place_for
-from pml_hashing.command.weights import check_weights
+from pml_hashing.command.weights import prepare_hub
 
 if TYPE_CHECKING:
     from pml_hashing import Collection
@@ -31,7 +32,7 @@ class ModelOptions:
     def make(self, place: Path, images: Path, **reading: Any) -> "Collection":
         """Return a new collection."""
         if self.model is None and self.checkpoint is None:
-            check_weights(self.backbone)  # before anything imports timm
+            prepare_hub()
         from pml_hashing import Collection, HashingModel
 
         if self.model is not None:
@@ -122,13 +123,7 @@ def _is_same(images: Path, held: Path) -> bool:
 @options.img_size_option
 @options.bits_option
 @click.option("--vectors", is_flag=True, help='Keep real codes too, for "search --rerank vectors".')
-@click.option(
-    "--batch-size",
-    type=click.IntRange(1),
-    default=64,
-    show_default=True,
-    help="Images at a time.",
-)
+@options.batch_size_option
 @options.workers_option
 @click.option(
     "--timeout",
@@ -137,7 +132,7 @@ def _is_same(images: Path, held: Path) -> bool:
     show_default=True,
     help="Seconds to wait for another process that writes to the collection.",
 )
-@click.option("--allow-outside", is_flag=True, help="Follow links out of the folder.")
+@options.allow_outside_option
 @options.device_option
 @options.json_option
 @options.progress_option
@@ -172,7 +167,8 @@ def index(
         pml-hashing index
     """
     place, making = place_for(folder, collection), ModelOptions(**model_options)
-    reading = {"batch_size": batch_size, "num_workers": workers, "progress": progress}
+    reading: Any = {"batch_size": batch_size, "num_workers": workers, "progress": progress}
+    reading["allow_outside"] = allow_outside
     if is_collection(place):
         given = click.core.ParameterSource.COMMANDLINE
         asked = {name for name in ctx.params if ctx.get_parameter_source(name) == given}
@@ -181,9 +177,7 @@ def index(
         raise click.UsageError("Missing argument 'FOLDER'.")
     else:
         photos = making.make(place, folder, **reading)
-    report = photos.sync(
-        folder, labels=labels, allow_outside=allow_outside, timeout=timeout, **reading
-    )
+    report = photos.sync(folder, labels=labels, timeout=timeout, **reading)
     if as_json:
         print_json(_to_json(photos, report))
     else:
@@ -203,7 +197,7 @@ def _to_json(photos: "Collection", report: "SyncReport") -> dict[str, Any]:
 
 def _print(photos: "Collection", report: "SyncReport") -> None:
     for error in report.unreadable:
-        warn(f"left out: {error}")
+        warn_left_out(error)
     for name in report.unmatched:
         warn(f"in the table of labels, and not in the folder: {name}")
     say(str(report))

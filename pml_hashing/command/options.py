@@ -65,12 +65,22 @@ device_option = click.option(
     "--device",
     help='Where the model runs, such as "cpu" or "cuda:1". By default a GPU if there is one.',
 )
+batch_size_option = click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="Images at a time.",
+)
 workers_option = click.option(
     "--workers",
     type=click.IntRange(0),
     default=0,
     show_default=True,
     help="Processes that load images.",
+)
+allow_outside_option = click.option(
+    "--allow-outside", is_flag=True, help="Follow paths and links out of the folder."
 )
 backbone_option = click.option(
     "--backbone", default=BACKBONE, show_default=True, help="Any name of timm.list_models()."

@@ -1,7 +1,8 @@
 """`pml-hashing train`: a model from labelled images."""
 
 import os
-from pathlib import Path
+import shlex
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,8 +20,10 @@ from pml_hashing.command.training import (
 
 if TYPE_CHECKING:
     from pml_hashing import Engine
+    from pml_hashing.datasets import ImageFiles
 
 ENDING, CHECKPOINTS = ".model", "checkpoints"
+LEAST_TO_FINE_TUNE = 2
 
 
 @click.command(short_help="Train a model on labelled images.")
@@ -50,19 +53,15 @@ ENDING, CHECKPOINTS = ".model", "checkpoints"
     show_default=True,
     help="Passes over the images.",
 )
-@click.option(
-    "--batch-size",
-    type=click.IntRange(2),
-    default=64,
-    show_default=True,
-    help="Images in a step.",
-)
+@options.batch_size_option
 @click.option(
     "--lr", type=click.FloatRange(0, min_open=True), default=1e-3, show_default=True,
     help="Learning rate. A tenth of it for the backbone.",
 )  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True, help="Of all random numbers.")
 @options.workers_option
+@options.allow_outside_option
+@click.option("--allow-empty", is_flag=True, help="Let sub-folders have no images.")
 @options.device_option
 @options.progress_option
 @options.traceback_option
@@ -72,6 +71,8 @@ def train(
     output: Path | None,
     epochs: int,
     workers: int,
+    allow_outside: bool,
+    allow_empty: bool,
     device: str | None,
     progress: bool,
     **setup_options: Any,
@@ -89,13 +90,16 @@ def train(
         pml-hashing serve
     """
     setup = Setup(**setup_options)
+    if setup.fine_tune and setup.batch_size < LEAST_TO_FINE_TUNE:
+        raise click.UsageError(
+            f"--fine-tune needs a --batch-size of at least {LEAST_TO_FINE_TUNE}: backbones "
+            "normalize by the images of a batch."
+        )
     place = Path(data.resolve().stem + ENDING) if output is None else output
-    images = read_images(data)
+    images = read_images(data, allow_outside=allow_outside, allow_empty=allow_empty)
     if images.ignored:
         warn(f"not used: {counted(images.ignored)}")
     setup.check(place, images)
-    if not progress:
-        os.environ["TQDM_DISABLE"] = "1"  # is read when the trainer is imported
     model = make_model(setup, options.to_device(device))
     engine = make_engine(setup, model, images, place / CHECKPOINTS, workers, progress)
     setup.write(place, images)
@@ -104,7 +108,18 @@ def train(
     model.save_pretrained(place)
     say(
         f"{shown(place)}: {setup.bits} bits, {len(images.classes):,} classes. "
-        f'Next: "pml-hashing index FOLDER --model {shown(place)}"'
+        f'Next: "{shown(next_command(data, images, place))}"'
+    )
+
+
+def next_command(data: Path, images: "ImageFiles", model: Path) -> str:
+    """Return the command that indexes the images that a model was trained on."""
+    is_table = data.is_file()
+    folders = {str(PurePath(name).parent) for name in images.names}
+    folder = data.parent / os.path.commonpath(folders) if is_table else data
+    labels = data if is_table else "folders"
+    return shlex.join(
+        ["pml-hashing", "index", str(folder), "--model", str(model), "--labels", str(labels)]
     )
 
 

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pml_hashing.command.output import warn
-from pml_hashing.command.weights import check_weights
+from pml_hashing.command.errors import warn_left_out
+from pml_hashing.command.weights import prepare_hub
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -81,8 +81,15 @@ class Setup:
         write_atomically(output / SETUP, lambda path: path.write_text(text))
 
 
-def read_images(data: Path) -> "ImageFiles":
+def read_images(
+    data: Path, *, allow_outside: bool = False, allow_empty: bool = False
+) -> "ImageFiles":
     """Return the labelled images of a folder or a table.
+
+    Args:
+        data: The folder or the table.
+        allow_outside: Whether paths and links out of the folder are followed.
+        allow_empty: Whether a sub-folder may have no images.
 
     Raises:
         FileNotFoundError: If there is no such folder or table.
@@ -91,19 +98,19 @@ def read_images(data: Path) -> "ImageFiles":
     from pml_hashing.datasets import ImageFiles
 
     if data.suffix.lower() == ".csv":
-        return ImageFiles.from_csv(data)
+        return ImageFiles.from_csv(data, allow_outside=allow_outside)
     if data.is_dir() and not any(path.is_dir() for path in data.iterdir()):
         raise ValueError(
             f"Expected a sub-folder for each class in {data}, got none: a CSV file can name "
             'labels, and "pml-hashing index" needs none.'
         )
-    return ImageFiles.from_folder(data)
+    return ImageFiles.from_folder(data, allow_outside=allow_outside, allow_empty=allow_empty)
 
 
 def make_model(setup: Setup, device: str) -> "HashingModel":
     """Return a model with a trained backbone and a new hash layer."""
     if setup.checkpoint is None:
-        check_weights(setup.backbone)  # before anything imports timm
+        prepare_hub()
     import torch
 
     from pml_hashing import HashingModel
@@ -153,6 +160,7 @@ def make_engine(
         num_workers=workers if setup.fine_tune else 0,
         seed=setup.seed,
         checkpoint_folder=checkpoints,
+        progress=progress,
     )
 
 
@@ -171,7 +179,7 @@ def to_features(
     width = model.embedder.in_features
     features = encode(model.trunk, width, model.data_config, images, **reading)
     for error in unreadable:
-        warn(f"left out: {error}")
+        warn_left_out(error)
     is_kept = torch.ones(len(images), dtype=torch.bool)
     is_kept[[error.index for error in unreadable]] = False
     labels = images.labels[is_kept]
@@ -182,7 +190,7 @@ def to_images(
     model: "HashingModel", images: "ImageFiles", **_: Any
 ) -> "tuple[Dataset[Any], Tensor]":
     """Return images as the backbone is trained on them, and their labels."""
-    readable = images.readable(lambda error: warn(f"left out: {error}"))
+    readable = images.readable(warn_left_out)
     return readable.with_transform(model.transform(is_training=True)), readable.labels
 
 

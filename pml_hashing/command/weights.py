@@ -1,4 +1,4 @@
-"""Trained weights of a backbone: whether they can be had, told within seconds."""
+"""Trained weights of a backbone from timm's hub: where it does not answer, that is told soon."""
 
 import os
 import ssl
@@ -11,31 +11,13 @@ OFFLINE = "HF_HUB_OFFLINE"
 SECONDS = 5.0
 
 
-def check_weights(backbone: str) -> None:
-    """Raise unless timm has the weights of a backbone, in its local cache or from its hub.
+def prepare_hub() -> None:
+    """Let weights come from timm's local cache alone, if its hub does not answer within seconds.
 
-    Unknown names are left to the model, which tells the nearest ones.
-
-    Raises:
-        OSError: If it has not.
+    To be called before timm is imported, whose client would ask for a minute.
     """
-    # The hub's client reads this when it is imported. It would ask for a minute.
     if OFFLINE not in os.environ and not hub_answers():
         os.environ[OFFLINE] = "1"
-    import timm
-
-    from pml_hashing.models._errors import shortened
-
-    if backbone not in {*timm.list_models(), *timm.list_models(include_tags=True)}:
-        return
-    try:
-        timm.create_model(backbone, pretrained=True, num_classes=0)
-    except Exception as error:  # the hub's client and timm have errors of many kinds
-        raise OSError(
-            f"Expected the weights of {backbone!r} from timm's hub or its local cache, got none: "
-            "the hub does not answer, or does not have them. Give a file of them by --checkpoint, "
-            f"or another --backbone. ({shortened(error)})"
-        ) from error
 
 
 def hub_answers(seconds: float = SECONDS) -> bool:

@@ -1,10 +1,8 @@
 """A folder of images with their labels: class sub-folders, or a table of paths and labels."""
 
 import copy
-import csv
 import os
 from collections.abc import Callable, Sequence
-from io import TextIOWrapper
 from pathlib import Path, PurePath
 from typing import Any, Self
 
@@ -12,10 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pml_hashing._files import open_file
 from pml_hashing.datasets._base import LabelledImages, Transform
 from pml_hashing.datasets.listing import list_images
 from pml_hashing.datasets.loading import read_image
+from pml_hashing.datasets.tables import SEPARATOR, read_table, row_of, to_labels
 from pml_hashing.datasets.unreadable import UnreadableImageError
 
 
@@ -143,9 +141,9 @@ class ImageFiles(LabelledImages):
         path: str | os.PathLike[str],
         *,
         transform: Transform = None,
-        path_column: str = "path",
+        path_column: str | None = None,
         label_column: str | None = "label",
-        separator: str = "|",
+        separator: str = SEPARATOR,
         allow_outside: bool = False,
     ) -> Self:
         """Return the images of a table, a CSV file in UTF-8 whose first row names the columns.
@@ -153,7 +151,8 @@ class ImageFiles(LabelledImages):
         Args:
             path: The table. Paths in it are relative to its folder.
             transform: Applied to each image, in RGB, when it is read.
-            path_column: Name of the column with the paths.
+            path_column: Name of the column with the paths. If `None`, the first that there is of
+                path, name, file, filename, file_name and image.
             label_column: Name of the column with the names of classes. A cell may be empty: the
                 image has no label. No image has any if `None`.
             separator: What separates the labels of an image that has several.
@@ -161,15 +160,14 @@ class ImageFiles(LabelledImages):
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If it is not such a table, has a column twice, or a row of it is wrong: the
-                message says which.
+            ValueError: If it is not such a table, or a row of it is wrong: the message says which.
         """
-        rows = _read_rows(Path(path), (path_column, label_column or path_column))
-        names = [name for name, _ in rows]
-        texts = [text if label_column is not None else "" for _, text in rows]
-        labels = [
-            [part.strip() for part in text.split(separator)] if text else [] for text in texts
-        ]
+        columns = [] if label_column is None else [label_column]
+        names, labels = list[str](), list[list[str]]()
+        for row in read_table(path, path_column, columns):
+            names.append(row.path)
+            with row_of(path, row):
+                labels += [to_labels(cell, separator) for cell in row.cells.values()] or [[]]
         options: Any = {"transform": transform, "allow_outside": allow_outside}
         return cls(Path(path).parent, names, labels, **options)
 
@@ -248,37 +246,4 @@ def _to_tensor(labels: Sequence[Sequence[str]], classes: list[str]) -> Tensor:
     rows = torch.zeros(len(labels), len(classes), dtype=torch.int64)
     for row, labels_of_image in zip(rows, labels, strict=True):
         row[[id_of_class[label] for label in labels_of_image]] = 1
-    return rows
-
-
-def _check_header(names: Sequence[str], columns: tuple[str, str]) -> None:
-    """Raise unless each of two columns is there once: of two of a name, one would be taken."""
-    missing = set(columns) - set(names)
-    if missing:
-        raise ValueError(f"it has no column {', '.join(sorted(missing))}.")
-    for column in columns:
-        if names.count(column) > 1:
-            raise ValueError(f"it has {names.count(column)} columns {column}.")
-
-
-def _read_rows(path: Path, columns: tuple[str, str]) -> list[tuple[str, str]]:
-    """Return two columns of a table."""
-    with (
-        open_file(path, "a table of images") as opened,
-        TextIOWrapper(opened, encoding="utf-8-sig", newline="") as file,
-    ):
-        reader = csv.DictReader(file, strict=True)
-        try:
-            _check_header(reader.fieldnames or (), columns)
-            rows = []
-            for row in reader:
-                if None in row or None in row.values():
-                    num_columns = len(reader.fieldnames or ())
-                    raise ValueError(f"it has {num_columns} columns, but not here.")
-                rows.append(tuple(row[column].strip() for column in columns))
-        except (csv.Error, ValueError) as error:
-            raise ValueError(
-                f"Expected a table of images at {path}, with columns {' and '.join(columns)}, "
-                f"got another in line {reader.line_num}: {error}"
-            ) from error
     return rows

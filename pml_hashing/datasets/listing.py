@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import NamedTuple
 
 IMAGE_ENDINGS = frozenset(
@@ -28,13 +28,16 @@ class Listing(NamedTuple):
     ignored: dict[str, int]
 
 
-def list_images(folder: str | os.PathLike[str]) -> Listing:
+def list_images(
+    folder: str | os.PathLike[str], *, without: str | os.PathLike[str] | None = None
+) -> Listing:
     """Return the files in a folder, at any depth, whose ending is that of an image.
 
     Links are followed, but not into a folder that they are in. Nothing is opened.
 
     Args:
         folder: Where to look.
+        without: A folder in it that is passed over, if it is there.
 
     Raises:
         FileNotFoundError: If it is not a folder.
@@ -43,8 +46,9 @@ def list_images(folder: str | os.PathLike[str]) -> Listing:
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"Expected `folder` to be a folder of images, got {folder}.")
     names, ignored = [], Counter[str]()
-    for name in _files(os.fspath(folder), "", ()):
-        ending = PurePath(name).suffix.lower()
+    skipped = () if without is None or not Path(without).is_dir() else (_identity(without),)
+    for name in _files(os.fspath(folder), "", skipped):
+        ending = _ending(name)
         if ending in IMAGE_ENDINGS:
             names.append(name)
         else:
@@ -53,9 +57,8 @@ def list_images(folder: str | os.PathLike[str]) -> Listing:
 
 
 def _files(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
-    """Yield the names of all files that are not hidden."""
-    status = os.stat(folder)  # noqa: PTH116 - a path of many files costs more
-    here = (status.st_dev, status.st_ino)
+    """Yield the names of all files that are not hidden, but not of folders `above`."""
+    here = _identity(folder)
     if here in above:
         return
     with os.scandir(folder) as entries:
@@ -66,6 +69,17 @@ def _files(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iter
                 yield from _files(entry.path, f"{prefix}{entry.name}/", (*above, here))
             else:
                 yield prefix + entry.name
+
+
+def _identity(folder: str | os.PathLike[str]) -> tuple[int, int]:
+    status = os.stat(folder)  # noqa: PTH116 - a path of many files costs more
+    return status.st_dev, status.st_ino
+
+
+def _ending(name: str) -> str:
+    """Return what `PurePath(name).suffix.lower()` does, many times as fast."""
+    _, dot, ending = name.rpartition("/")[2].rpartition(".")
+    return f".{ending.lower()}" if dot and ending else ""
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -96,7 +96,7 @@ def read_bytes(path: Path, folder: Path | None = None) -> bytes:
     """
     try:
         if folder is not None and not path.resolve().is_relative_to(folder):
-            raise PermissionError(f"a link leads out of {folder}")
+            raise PermissionError(f"a link leads out of {folder}: `allow_outside` follows it")
         with open_file(path, "an image") as file:
             return file.read()
     except (OSError, RuntimeError, ValueError) as error:  # of a loop of links, of a zero in a name

@@ -30,6 +30,7 @@ def create_trunk(
 
     Raises:
         FileNotFoundError: If `checkpoint_path` is not a file.
+        OSError: If timm's hub and its local cache do not have the weights.
         ValueError: If timm has no such model, or `checkpoint_path` holds other weights.
     """
     known = {*timm.list_models(), *timm.list_models(include_tags=True)}
@@ -47,7 +48,20 @@ def create_trunk(
         options["img_size"] = img_size
     if checkpoint_path is not None:
         return _create_from_file(name, Path(checkpoint_path), options)
-    return timm.create_model(name, pretrained=pretrained, **options)
+    if pretrained:
+        return _create_from_hub(name, options)
+    return timm.create_model(name, **options)
+
+
+def _create_from_hub(name: str, options: dict[str, Any]) -> nn.Module:
+    try:
+        return timm.create_model(name, pretrained=True, **options)
+    except Exception as error:  # the hub's client and timm have errors of many kinds
+        raise OSError(
+            f"Expected the weights of {name!r} from timm's hub or its local cache, got none: the "
+            "hub does not answer, or does not have them. Give a file of them by `checkpoint_path`, "
+            f"or another `backbone`. ({shortened(error)})"
+        ) from error
 
 
 def _create_from_file(name: str, path: Path, options: dict[str, Any]) -> nn.Module:

@@ -50,6 +50,8 @@ class HashingModel(nn.Module):
 
     Raises:
         FileNotFoundError: If `checkpoint_path` is not a file.
+        OSError: If weights are to be `pretrained`, and neither timm's hub nor its local cache has
+            them.
         TypeError: If `backbone` is neither a name nor a module.
         ValueError: If timm does not know the name, if `checkpoint_path` does not hold the weights
             of this backbone, if the backbone returns anything but features `(n, num_features)`, or

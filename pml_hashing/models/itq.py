@@ -87,10 +87,22 @@ def sample_features(
     return torch.cat(found)[:max_samples] if found else torch.empty(0, num_features)
 
 
+def draw_places(count: int, max_samples: int, seed: int) -> list[int]:
+    """Return the places of at most `max_samples` of `count` inputs, drawn at random, in order.
+
+    Raises:
+        ValueError: If `max_samples` is less than 1.
+    """
+    check_at_least(max_samples, 1, "max_samples")
+    if count <= max_samples:
+        return list(range(count))
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randperm(count, generator=generator)[:max_samples].sort().values.tolist()
+
+
 def _drawn(inputs: Any, max_samples: int, seed: int) -> Any:
     has_places = isinstance(inputs, Tensor | Dataset) and not isinstance(inputs, IterableDataset)
     if not has_places or len(inputs) <= max_samples:  # pyright: ignore[reportArgumentType]
         return inputs
-    generator = torch.Generator().manual_seed(seed)
-    places = torch.randperm(len(inputs), generator=generator)[:max_samples].sort().values  # pyright: ignore[reportArgumentType]
-    return inputs[places] if isinstance(inputs, Tensor) else Subset(inputs, places.tolist())
+    places = draw_places(len(inputs), max_samples, seed)  # pyright: ignore[reportArgumentType]
+    return inputs[places] if isinstance(inputs, Tensor) else Subset(inputs, places)

@@ -104,7 +104,7 @@ def to_ids(ids: Iterable[Hashable], count: int | None = None) -> list[Hashable]:
         ValueError: If their number is wrong or one of them comes twice.
     """
     checked = _to_list(ids, "ids", "ids")
-    for id_ in checked:
+    for id_ in () if set(map(type, checked)) <= {str, int} else checked:
         if not is_id(id_):
             raise TypeError(
                 "Expected `ids` that are strings, integers or tuples of these, "
@@ -143,7 +143,8 @@ def _to_column(name: str, values: object, count: int) -> list[Value]:
     if not name.isidentifier():
         raise ValueError(f"Expected names of columns that are identifiers, got {name!r}.")
     found = _to_list(values, name, f"{count} values, one for each code")
-    column = [_to_value(name, value) for value in found]
+    is_plain = set(map(type, found)) <= {str, bool, type(None)}
+    column = found if is_plain else [_to_value(name, value) for value in found]
     if len(column) != count:
         raise ValueError(
             f"Expected {count} values of `{name}`, one for each code, got {len(column)}."
@@ -204,4 +205,7 @@ def _to_list(values: object, name: str, what: str) -> list:
         raise TypeError(f"Expected `{name}` to be a list of {what}, got {type(values).__name__}.")
     if isinstance(values, (Tensor, np.ndarray)):
         return values.tolist() if values.ndim else [values.item()]
-    return [value.item() if isinstance(value, np.generic) else value for value in values]
+    found = list(values)
+    if not any(issubclass(kind, np.generic) for kind in set(map(type, found))):
+        return found
+    return [value.item() if isinstance(value, np.generic) else value for value in found]

@@ -152,6 +152,12 @@ class Ids:
         early = iter(self._take_first(rows[rows < num_first]))
         return [more[row - num_first] if row >= num_first else next(early) for row in rows.tolist()]
 
+    def to_array(self) -> IdArray | list[Hashable]:
+        """Return all ids, as an array if they are all of the kind."""
+        if isinstance(self._first, IdArray) and not self._more:
+            return self._first
+        return to_array(self.take(np.arange(len(self))))
+
     def find(self, ids: Sequence[Hashable]) -> np.ndarray:
         """Return the rows of `ids`, and -1 for an id that is not here."""
         rows = np.array([self._row_of.get(id_, -1) for id_ in ids], dtype=np.int64)
@@ -180,7 +186,7 @@ def to_array(ids: list[Hashable]) -> IdArray | list[Hashable]:
         return ids
     encoded = [id_.encode(*ENCODING) for id_ in ids if isinstance(id_, str)]
     offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
-    return IdArray(np.frombuffer(b"".join(encoded), dtype=np.uint8), offsets)
+    return IdArray(np.frombuffer(bytearray().join(encoded), dtype=np.uint8), offsets)
 
 
 def joined(parts: Sequence[IdArray | list[Hashable]]) -> IdArray | list[Hashable]:

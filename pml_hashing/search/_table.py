@@ -124,6 +124,19 @@ class Table:
         """
         if max(self._num_removed, len(self.replaced)) * 2 <= self.num_rows:
             return self
+        return self._anew()
+
+    def copied(self) -> "Table":
+        """Return a copy of what is not removed, which later changes leave as it is."""
+        if self._num_removed or self.replaced:
+            return self._anew()
+        tensors = {name: tensor.clone() for name, tensor in self.tensors.items()}
+        columns = {name: Column(column.values[1:]) for name, column in self.columns.items()}
+        table = Table(self.code_length, tensors, Ids(self.ids.to_array()), columns)
+        table.ids.skip_to(self.ids.next_id)
+        return table
+
+    def _anew(self) -> "Table":
         records = self.records(self.rows())
         table = Table.empty(self.code_length, with_vectors=self.with_vectors, room=len(self))
         table.append(records)

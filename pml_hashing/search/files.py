@@ -34,19 +34,14 @@ def save_store(store: CodeStore, path: str | os.PathLike[str]) -> None:
         OSError: If the folder cannot be written, or is full.
     """
     with store.frozen():
-        next_id, with_vectors = store.next_id, store.with_vectors
-        table = Table.empty(store.code_length, with_vectors=with_vectors, room=len(store))
-        parts = []
-        for batch in store.batches(BATCH):
-            table.append(batch)
-            parts.append(to_array(batch.ids))
-    ids = joined(parts)
+        table = store.copied() if isinstance(store, MemoryStore) else _copied(store)
+    ids = table.ids.to_array()
     tensors = table.tensors | _id_tensors(ids)
     for name, column in table.columns.items():
         tensors[VALUES + name] = json_tensor(column.values[1:])
     metadata = describe(table.code_length, len(table))
-    if next_id != Ids(ids).next_id:  # the ids do not tell it
-        metadata["next_id"] = str(next_id)
+    if table.ids.next_id != Ids(ids).next_id:  # the ids do not tell it
+        metadata["next_id"] = str(table.ids.next_id)
     write_tensors(path, tensors, metadata)
 
 
@@ -100,6 +95,18 @@ def fill_store(store: CodeStore, table: Table) -> None:
     )
     for start in range(0, len(table), BATCH):
         store.append(table.records(table.rows(start=start, stop=start + BATCH)))
+
+
+def _copied(store: CodeStore) -> Table:
+    """Return all that is held, which is read batch by batch."""
+    table = Table.empty(store.code_length, with_vectors=store.with_vectors, room=len(store))
+    parts = []
+    for batch in store.batches(BATCH):
+        table.append(batch)
+        parts.append(to_array(batch.ids))
+    table.ids = Ids(joined(parts))
+    table.ids.skip_to(store.next_id)
+    return table
 
 
 def _to_column(name: str, numbers: Tensor, values: Tensor) -> Column:

@@ -178,6 +178,11 @@ class MemoryStore(CodeStore):
             if records.ids:
                 yield records
 
+    def copied(self) -> Table:
+        """Return a copy of all that is held."""
+        with self._lock:
+            return self._table.copied()
+
     def first_codes(self, count: int, device: torch.device) -> Tensor:
         """Return the packed codes of the first `count` positions."""
         with self._lock:

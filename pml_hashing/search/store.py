@@ -224,6 +224,8 @@ def check_types(
     """Raise unless all values are of the type of their column, a new column of one type alone."""
     for name, values in metadata.items():
         kind = columns.get(name) or type_of(values)
+        if set(map(type, values)) <= {kind, type(None)}:
+            continue
         for value in values:
             if not is_of_type(value, kind):
                 raise TypeError(

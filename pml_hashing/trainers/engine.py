@@ -80,6 +80,7 @@ class Engine(Stepper):
             losses are averaged before one step. A loss of pairs sees those within a part.
         checkpoint_folder: Where to save all that the training is, after every round and within it.
         checkpoint_every: Steps between two checkpoints within a round. None there if `None`.
+        progress: Show progress bars, in the first process.
 
     Attributes:
         round: The latest round, from 1 on; 0 before the first.
@@ -138,6 +139,7 @@ class Engine(Stepper):
         accumulate_steps: int = 1,
         checkpoint_folder: str | os.PathLike[str] | None = None,
         checkpoint_every: int | None = 1000,
+        progress: bool = True,
     ) -> None:
         parts = Parts(
             by_name(networks, "network", "database_network"),
@@ -148,6 +150,7 @@ class Engine(Stepper):
         )
         device = parts.device if device is None else torch.device(device)
         super().__init__(parts, Precision(amp, channels_last, device), dtype, seed)
+        self.progress = progress
         for network in parts.networks.values():
             self.precision.prepare(network, compile)
         check_at_least(passes_per_round, 1, "passes_per_round")
@@ -243,7 +246,7 @@ class Engine(Stepper):
     def update_codes(self) -> None:
         """Make the discrete step of the loss, where it has a code bank, alike in all processes."""
         if (loss_func := self.parts.discrete_loss) is not None:
-            self.code_update = loss_func.update_codes(progress=rank() == 0)
+            self.code_update = loss_func.update_codes(progress=self.progress and rank() == 0)
         share_state(self.parts.modules())
 
     @contextmanager
@@ -298,7 +301,8 @@ class Engine(Stepper):
             set_random_state(random[rank()], self.device)
         stop, parts = self.steps_per_round, self.accumulate_steps
         loaded = self._loader.load(self.round, start * parts, stop * parts)
-        hidden: dict[str, Any] = {"disable": True} if rank() > 0 else {}  # or as TQDM_DISABLE says
+        is_hidden = rank() > 0 or not self.progress
+        hidden: dict[str, Any] = {"disable": True} if is_hidden else {}  # or as TQDM_DISABLE says
         with tqdm(range(start, stop), f"round {self.round}", stop, initial=start, **hidden) as bar:
             for self.step in bar:
                 self.start_step()

@@ -187,12 +187,7 @@ def test_labels_of_a_mapping_stay_with_their_images(photos, folder):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "line 0: none of its columns is path, name"),
-        ("label\nx\n", "line 1: none of its columns is path"),
-        ("path,label,label\n", "line 1: a column comes twice"),
-        ("path,label\n02.png\n", "line 2: it has 2 columns, but not here"),
         ("path,label\n02.png,a\n02.png,b\n", "line 3: '02.png' comes twice"),
-        ('path,label\n02.png,"x\n', "unexpected end of data"),
         ("path,the label\n02.png,x\n", "identifiers and none of .* got 'the label'"),
         ("path,ids\n02.png,x\n", "identifiers and none of .* got 'ids'"),
     ],
@@ -282,19 +277,6 @@ def test_real_codes_are_kept_and_ranked_by(tmp_path, folder, model):
         distances = [match.distance for match in found]
         assert distances == pytest.approx([distance for distance, _ in expected], abs=1e-4)
     assert len(photos.similar(query, rerank="asymmetric")) == 10
-
-
-def test_made_without_labels(tmp_path, folder):
-    (folder / "bad.png").write_bytes(b"no image")
-    options = {"img_size": 32, "progress": False}
-    photos = Collection.from_itq(tmp_path / "itq", folder, "test_resnet", 8, **options)
-    report = photos.sync(folder, **QUIET)
-    assert (len(photos), len(report.unreadable), photos.code_length) == (12, 1, 8)
-    with pytest.raises(ValueError, match=r"at least 65 readable images .* got 12 and"):
-        Collection.from_itq(tmp_path / "no", folder, "test_resnet", 64, **options)
-    assert not (tmp_path / "no").exists()
-    with pytest.raises(FileExistsError, match="`open` opens it"):
-        Collection.from_itq(tmp_path / "itq", folder, "test_resnet", 8, **options)
 
 
 def test_the_model_is_a_copy(tmp_path, folder):

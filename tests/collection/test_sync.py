@@ -140,6 +140,25 @@ def test_the_folder_itself_is_moved(photos, folder, tmp_path):
     assert photos.images == tmp_path / "moved"
 
 
+@pytest.mark.parametrize("place", ["codes", "deep/er/codes"])
+def test_a_collection_in_the_folder_of_its_images(folder, model, place):
+    photos = Collection.create(folder / place, model)
+    for name in ("preview.png", "model/preview.png"):  # is nothing of the collection's images
+        save(folder / place / name, 50)
+    report = photos.sync(folder, **QUIET)
+    assert (len(report.added), report.ignored) == (5, {})
+    photos = Collection.open(folder / place)
+    assert photos.sync(**QUIET).ignored == {}
+    assert photos.generation == 1
+    assert "preview.png" not in " ".join(photos.names)
+
+
+@pytest.mark.parametrize("name", ["", "model"])
+def test_images_in_a_collection_are_refused(photos, name):
+    with pytest.raises(ValueError, match="`images` outside of the collection, got "):
+        photos.sync(photos.folder / name, **QUIET)
+
+
 def change(folder, rng, number):
     """Do one thing to a folder that people do."""
     paths = sorted(path for path in folder.rglob("*.*") if path.is_file())

@@ -75,15 +75,19 @@ def test_options_in_the_table_exist():
 
 
 def test_no_weights_name_the_option(run, monkeypatch):
-    def fail(*_, **__):
+    asked = []
+
+    def fail(name, **_):
+        asked.append(name)
         raise ConnectionError("no hub")
 
     monkeypatch.setattr(weights, "hub_answers", lambda: True)
     monkeypatch.setattr("timm.create_model", fail)
     for command in ("index", "train"):
         message = run(command, "photos", code=1).stderr
-        assert "--checkpoint" in message
+        assert "by --checkpoint, or another --backbone." in message
         assert "ConnectionError: no hub" in message
+    assert asked == ["tf_efficientnet_lite0"] * 2  # a large one is not built twice
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9", "http://no.host.invalid", "nonsense"])

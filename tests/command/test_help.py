@@ -6,6 +6,7 @@ python tests/command/test_help.py    # writes it anew
 import re
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -42,7 +43,9 @@ def test_commands_in_the_documentation_have_such_options():
         for part in re.findall(r"pml-hashing ([^&|#]*)", line):
             name, *arguments = part.split()
             command = main.commands[name]
-            command.make_context(name, arguments)
+            command.make_context(
+                name, arguments, parent=click.Context(main, **main.context_settings)
+            )
 
 
 if __name__ == "__main__":

@@ -7,11 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Timer
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
+from PIL import Image
+
+from pml_hashing import Collection
 
 COMMAND = [sys.executable, "-m", "pml_hashing"]
 HELP_IS_LIGHT = """
@@ -25,8 +30,20 @@ finally:
 """
 
 
+@contextmanager
+def killed_after(process, seconds):
+    """Kill a process that does not end by itself: a test that fails does not wait for ever."""
+    timer = Timer(seconds, process.kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        process.kill()
+
+
 @pytest.fixture
-def start(here, monkeypatch):
+def start(here, monkeypatch, interruptible):
     """Return a function that starts the command, with bytes as output."""
     root = Path(__file__).parents[2]
     monkeypatch.setenv("PYTHONPATH", f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
@@ -64,23 +81,30 @@ def test_a_closed_pipe_ends_quietly(start, indexed):
     assert process.returncode == 1
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
-def test_ctrl_c_in_the_middle(start, indexed):
-    os.mkfifo("table.csv")
-    process = start("index", "--labels", "table.csv")
-    with Path("table.csv").open("wb"):  # as soon as it reads the table, after all images
+def test_ctrl_c_in_the_middle(start, indexed, monkeypatch):
+    monkeypatch.delenv("TQDM_DISABLE")
+    Image.new("L", (5000, 5000)).save("photos/large.png")
+    for number in range(60):  # which take many seconds to decode
+        shutil.copy("photos/large.png", f"photos/{number}.png")
+    process = start("index", "--progress", "--batch-size", "1")
+    with killed_after(process, seconds=100):
+        said = b""
+        while b"encode:" not in said:
+            said += process.stderr.read1()
+            assert process.poll() is None, said
         process.send_signal(signal.SIGINT)
         _, error = process.communicate()
     assert process.returncode == 130
-    assert error.decode().strip() == (
+    assert error.decode().splitlines()[-1] == (
         "Stopped. The collection is as it was. The same command goes on from what was encoded."
     )
+    assert len(Collection.open("photos.codes")) == 13
 
 
 def test_a_page_until_ctrl_c(start, indexed):
     for name in ("fastapi", "multipart", "prometheus_client", "uvicorn"):
         pytest.importorskip(name)
-    with start("serve", "--port", "0") as process:
+    with start("serve", "--port", "0") as process, killed_after(process, seconds=100):
         try:
             first = process.stderr.readline().decode()
             assert first.startswith("13 images at http://127.0.0.1:")

@@ -1,6 +1,7 @@
 """`pml-hashing train` and `evaluate`: a model that tells classes apart, scored by its labels."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -39,12 +40,28 @@ def scores(run, *options):
 def test_from_a_folder_to_its_score(run, colors, weights, loss):
     (colors / "colors/red/bad.png").write_bytes(b"no image")
     (colors / "colors/notes.txt").touch()
-    training = ["--checkpoint", weights, *MODEL, "--loss", loss, "--lr", 0.01, "--epochs", 60]
+    (colors / "colors/empty").mkdir()
+    training = [
+        "--checkpoint",
+        weights,
+        *MODEL,
+        "--loss",
+        loss,
+        "--lr",
+        0.01,
+        "--epochs",
+        60,
+        "--allow-empty",
+    ]
     result = run("train", "colors", *training)
-    assert "colors.model: 8 bits, 2 classes" in result.stdout
-    assert "bad.png" in result.stderr
+    assert "colors.model: 8 bits, 3 classes" in result.stdout
+    bad = re.escape(str(colors / "colors/red/bad.png"))
+    assert re.search(rf"^left out: {bad} \(Unid.*\)$", result.stderr, flags=re.MULTILINE)
     assert "not used: 1 .txt\n" in result.stderr
-    run("index", "colors", "--model", "colors.model", "--labels", "folders")
+    assert "it/s" not in result.stderr  # no bars, as this is no terminal
+    (following,) = re.findall(r'Next: "pml-hashing (.*)"', result.stdout)
+    assert following == "index colors --model colors.model --labels folders"
+    run(*following.split())
     found = scores(run, "--queries", "held_out")
     assert (found["queries"], found["database"], found["without_labels"]) == (12, 28, 0)
     assert found["scores"]["mean_average_precision"] > 0.9
@@ -97,11 +114,22 @@ def test_a_failed_start_leaves_nothing(run, colors, weights):
 def test_a_table_of_several_labels(run, colors, weights):
     lines = [f"colors/{('red', 'green')[n % 2]}/{n:02d}.png,{'ab'[n % 2]}|c" for n in range(27)]
     (colors / "table.csv").write_text("\n".join(["path,label", *lines]))
-    run("train", "table.csv", "--checkpoint", weights, *MODEL, "--lr", 0.01)
-    run("index", "colors", "--model", "table.model", "--labels", "table.csv")
+    result = run("train", "table.csv", "--checkpoint", weights, *MODEL, "--lr", 0.01)
+    (following,) = re.findall(r'Next: "pml-hashing (.*)"', result.stdout)
+    assert following == "index colors --model table.model --labels table.csv"
+    run(*following.split())
     found = scores(run)
     assert (found["queries"], found["without_labels"]) == (27, 1)
     assert found["scores"]["mean_average_precision"] == 1  # all share c
+
+
+def test_batches_of_one(run, colors, weights):
+    training = ["colors", "--checkpoint", weights, *MODEL, "--epochs", 1, "--batch-size", 1]
+    run("train", *training)
+    assert (
+        "needs a --batch-size of at least 2"
+        in run("train", *training, "--fine-tune", code=2).stderr
+    )
 
 
 def test_data_that_cannot_be_learned(run, colors):
@@ -109,7 +137,7 @@ def test_data_that_cannot_be_learned(run, colors):
     flat = run("train", "photos/hat", code=1)
     assert "Expected a sub-folder for each class in photos/hat" in flat.stderr
     (colors / "colors/blue").mkdir()
-    assert "got none in blue" in run("train", "colors", code=1).stderr
+    assert "got none in blue: --allow-empty allows it" in run("train", "colors", code=1).stderr
     assert "nowhere" in run("train", "nowhere", code=1).stderr
     assert "no.csv" in run("train", "no.csv", code=1).stderr
     assert "--loss" in run("train", "colors", "--loss", "best", code=2).stderr

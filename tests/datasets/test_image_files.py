@@ -6,12 +6,10 @@ import sys
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from pml_hashing.datasets import ImageFiles, UnreadableImageError
+from pml_hashing.datasets import ImageFiles, UnreadableImageError, list_images
 
 LINKS = pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
 
@@ -137,16 +135,7 @@ def test_only_readable_images(unreadable):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"columns path and label, got another in line 0: it has no column label, path"),
-        ("path,class\na,b\n", "line 1: it has no column label"),
-        ("path,label\na.png,x\nb.png\n", "line 3: it has 2 columns, but not here"),
-        ("path,label\na.png,x,y\n", "line 2: it has 2 columns, but not here"),
-        ('path,label\na.png,"x\n', "unexpected end of data"),
-        ("path,label,label\na.png,x,y\n", "line 1: it has 2 columns label"),
-        ("path,label,path,path\na.png,x,b,c\n", "line 1: it has 3 columns path"),
         ("path,label\n", "same size, not empty, got 0 and 0"),
-        ("path,label\na.png,x\nb.png,x||y\n", "none of them empty, for image 1, 'b.png'"),
-        ("path,label\n,x\n", "stays in the folder for image 0, ''"),
         ("path,label\n../a.png,x\n", r"stays in the folder for image 0, '\.\./a\.png'"),
         ("path,label\na/../../a.png,x\n", "stays in the folder for image 0"),
         ("path,label\n/etc/a.png,x\n", "stays in the folder for image 0, '/etc/a.png'"),
@@ -158,25 +147,6 @@ def test_only_readable_images(unreadable):
 def test_wrong_tables_name_the_row(folder, text, message):
     with pytest.raises(ValueError, match=message):
         ImageFiles.from_csv(write_table(folder, text))
-
-
-def test_a_table_in_another_encoding(folder):
-    path = folder / "images.csv"
-    path.write_bytes("path,label\na.png,é\n".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"table of images at .*images\.csv.*utf-8"):
-        ImageFiles.from_csv(path)
-
-
-@given(content=st.binary(max_size=60))
-def test_any_table_is_read_or_refused(content, tmp_path_factory):
-    path = tmp_path_factory.getbasetemp() / "any.csv"
-    path.write_bytes(b"path,label\n" + content)
-    try:
-        images = ImageFiles.from_csv(path)
-    except ValueError as error:
-        assert "Expected" in str(error)  # noqa: PT017
-    else:
-        assert len(images) == len(images.labels) > 0
 
 
 def test_what_is_missing(folder, tmp_path):
@@ -219,9 +189,6 @@ def test_what_is_no_file_is_named_and_not_waited_for(folder, make, kind):
     images = ImageFiles(folder, ["cat/other.png"], [["x"]])
     with pytest.raises(UnreadableImageError, match=rf"got {kind} at .*other\.png"):
         images.image(0)
-    make(folder / "other.csv")
-    with pytest.raises(FileNotFoundError, match=rf"got {kind} at .*other\.csv"):
-        ImageFiles.from_csv(folder / "other.csv")
 
 
 @pytest.fixture
@@ -288,3 +255,14 @@ def test_links_do_not_lead_out_of_the_folder(folder, tmp_path):
     with pytest.raises(UnreadableImageError, match=r"loop\.png"):
         ImageFiles(folder, ["cat/loop.png"], [["x"]])[0]
     assert images.image(images.index("cat/inside.png")).size == (4, 5)
+
+
+def test_endings(tmp_path):
+    for name in ("a.", "b..JPG", "c.tar.gz", "d", "e.f/g", "h.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "skipped").mkdir()
+    (tmp_path / "skipped" / "i.png").touch()
+    listing = list_images(tmp_path, without=tmp_path / "skipped")
+    assert listing == (["b..JPG", "h.png"], {"": 3, ".gz": 1})
+    assert len(list_images(tmp_path, without=tmp_path / "nowhere").names) == 3

@@ -162,3 +162,12 @@ def test_weights_inside_a_training_checkpoint(tmp_path, key):
     weights = timm.create_model("test_resnet", num_classes=0).state_dict()
     path = save({"epoch": 3, key: weights}, tmp_path / "weights.pth")
     assert_close(load(path).state_dict(), weights, rtol=0, atol=0)
+
+
+def test_weights_that_cannot_be_had(monkeypatch):
+    def fail(*_, **__):
+        raise ConnectionError("no hub")
+
+    monkeypatch.setattr(timm, "create_model", fail)
+    with pytest.raises(OSError, match=r"weights of 'test_vit' .*`checkpoint_path`.*no hub"):
+        HashingModel("test_vit", 8, pretrained=True)

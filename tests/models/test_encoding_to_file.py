@@ -145,7 +145,7 @@ model.encode(Items(), path={str(folder / "codes")!r}, batch_size=4, progress=Fal
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signal there")
-def test_two_processes_and_ctrl_c(model, values, tmp_path):
+def test_two_processes_and_ctrl_c(model, values, tmp_path, interruptible):
     with encode_slowly(tmp_path) as process:
         assert process.stdout.readline() == "going\n"
         with pytest.raises(ValueError, match=r"got .*codes, to which another process or thread is"):

@@ -13,7 +13,7 @@ from pml_hashing import _tensor_files
 from pml_hashing._tensor_files import write_tensors
 from pml_hashing.code_file import json_tensor
 from pml_hashing.codes import pack
-from pml_hashing.search import HNSW, IVF, HammingKNN
+from pml_hashing.search import HNSW, IVF, HammingKNN, MemoryStore
 
 
 def make_codes(n=6, code_length=12):
@@ -395,3 +395,25 @@ def test_another_code_length(saved, make):
     with pytest.raises(ValueError, match=r"codes of 16 bits in `.*codes\..*`, got 12 bits"):
         knn.load(saved)
     assert_close(knn(codes, 1), HammingKNN()(codes, 1, codes))
+
+
+@pytest.mark.parametrize("memory_map", [False, True])
+def test_a_copy_stays_as_it_was_while_a_store_changes(tmp_path, memory_map):
+    codes, labels = make_codes(5), ["x", None, "y", "x", "z"]
+    first = HammingKNN(rerank="vectors")
+    first.train(codes, list("abcde"), label=labels)
+    first.save(tmp_path / "codes")
+    store = MemoryStore()
+    knn = HammingKNN(rerank="vectors", store=store)
+    knn.load(tmp_path / "codes", memory_map=memory_map)
+    table = store.copied()
+    knn.add(-codes[:1], ["f"], label=["new"])
+    knn.update(["a"], codes[1:2], label=["y"])
+    knn.remove(["b"])
+    assert list(table.ids.to_array()) == list("abcde")
+    assert table.records(table.rows()).metadata == {"label": labels}
+    assert torch.equal(table.tensors["packed_codes"], pack(codes))
+    assert torch.equal(table.tensors["vectors"], codes)
+    changed = store.copied()
+    assert list(changed.ids.to_array()) == list("acdef")
+    assert changed.records(changed.rows()).metadata == {"label": ["y", "y", "x", "z", "new"]}
