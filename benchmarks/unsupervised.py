@@ -168,7 +168,7 @@ def fit_itq(data: Data, code_length: int, seed: int) -> Callable[[Tensor], Tenso
 
 
 CHOSEN: dict[str, Deep] = {
-    "CIBHash": Deep(CIBHashLoss, options={"temperature": 0.5}),
+    "CIBHash": Deep(CIBHashLoss, options={"temperature": 1.0}),
     "NT-Xent, regularizers": Deep(ContrastiveLoss, options={"temperature": 0.5}),
     "Bi-half": Deep(BiHalfLoss, of_views=False),
 }
