@@ -31,6 +31,7 @@ from pml_hashing import BiHalfLoss, HashingModel
 from pml_hashing.baselines import ITQ
 from pml_hashing.codes import pack, straight_through_sign
 from pml_hashing.evaluation import mean_average_precision
+from pml_hashing.models.hash_layer import Head
 from pml_hashing.regularizers import (
     BitBalanceRegularizer,
     BitDecorrelationRegularizer,
@@ -123,7 +124,7 @@ class Deep:
 
     loss: Callable[..., nn.Module]
     of_views: bool = True
-    head: str = "mlp"
+    head: Head = "mlp"
     lr: float = 1e-4
     options: dict[str, Any] = field(default_factory=dict)
     batch_size: int = 64

@@ -41,6 +41,7 @@ from pml_hashing import (
 )
 from pml_hashing.codes import hamming_distance
 from pml_hashing.evaluation import mean_average_precision
+from pml_hashing.models.hash_layer import Bound
 
 NUM_TRAINING, NUM_IMAGES, NUM_QUERIES, NUM_COPIES = 5000, 10_000, 1000, 300
 EPOCHS = 10
@@ -108,7 +109,7 @@ class Data:
         )
 
 
-def new_model(data: Data, code_length: int, bound: str) -> HashingModel:
+def new_model(data: Data, code_length: int, bound: Bound) -> HashingModel:
     torch.manual_seed(0)
     width = data.training.shape[1]
     return HashingModel(nn.Identity(), code_length, num_features=width, head="mlp", bound=bound)

@@ -71,6 +71,16 @@ class BiHalfLoss(BaseHashingLoss):
         >>> loss_func(codes, torch.tensor([0, 1]))  # 1 + 6 / 8 * (0.25 + 0.01 + 1.21)
         tensor(2.1025)
 
+        Labels are the rows of the samples, which `IndexedDataset` gives:
+
+        >>> from torch.utils.data import DataLoader
+        >>> from pml_hashing.datasets import IndexedDataset
+        >>> features = torch.randn(64, 20)
+        >>> loader = DataLoader(IndexedDataset(features), batch_size=32, shuffle=True)
+        >>> layer, loss_func = torch.nn.Linear(20, 16), BiHalfLoss(features)
+        >>> [loss_func(layer(batch), rows).shape for batch, rows in loader]
+        [torch.Size([]), torch.Size([])]
+
     References:
         Li and van Gemert, [Deep Unsupervised Image Hashing by Maximizing Bit
         Entropy](https://doi.org/10.1609/aaai.v35i3.16296), AAAI 2021; their
