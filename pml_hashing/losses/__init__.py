@@ -5,6 +5,7 @@ from pml_hashing.losses._discrete import CodeUpdate, DiscreteLoss
 from pml_hashing.losses.adsh import ADSHLoss
 from pml_hashing.losses.adsq import ADSQLoss
 from pml_hashing.losses.bihalf import BiHalfLoss
+from pml_hashing.losses.cibhash import CIBHashLoss
 from pml_hashing.losses.crh import CRHLoss, CRHSchedule
 from pml_hashing.losses.cross_batch_memory import CrossBatchMemory
 from pml_hashing.losses.csq import CSQLoss
@@ -36,6 +37,7 @@ __all__ = [
     "AffinityGraphLoss",
     "BaseHashingLoss",
     "BiHalfLoss",
+    "CIBHashLoss",
     "CRHLoss",
     "CRHSchedule",
     "CSQLoss",
