@@ -34,7 +34,7 @@ from pml_hashing import CodeBank, losses
 from pml_hashing.codes import binarize
 from pml_hashing.pairs import to_pairs
 
-BATCH_SIZE, CODE_LENGTH = 128, 64
+BATCH_SIZE, CODE_LENGTH, FEATURES = 128, 64, 1280
 SAMPLES, MANY_SAMPLES, FEW_SAMPLES = 59_000, 1_000_000, 10_000
 DRAWN = 2000
 LABELS = {"10 classes": (10, False), "21 labels": (21, True), "1000 classes": (1000, False)}
@@ -61,7 +61,9 @@ def make_labels(kind: str, count: int) -> Tensor:
 
 
 def make_loss(name: str, kind: str, **options: Any) -> Any:
-    sizes = {"num_classes": LABELS[kind][0], "code_length": CODE_LENGTH}
+    num_classes = LABELS[kind][0]
+    sizes = {"num_classes": num_classes, "code_length": CODE_LENGTH}
+    sizes["features"] = torch.randn(num_classes, FEATURES)
     asked = inspect.signature(CLASSES[name]).parameters
     return CLASSES[name](**{key: sizes[key] for key in sizes if key in asked}, **options)
 

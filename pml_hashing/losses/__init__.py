@@ -4,6 +4,8 @@ from pml_hashing.losses._base import BaseHashingLoss
 from pml_hashing.losses._discrete import CodeUpdate, DiscreteLoss
 from pml_hashing.losses.adsh import ADSHLoss
 from pml_hashing.losses.adsq import ADSQLoss
+from pml_hashing.losses.bihalf import BiHalfLoss
+from pml_hashing.losses.cibhash import CIBHashLoss
 from pml_hashing.losses.crh import CRHLoss, CRHSchedule
 from pml_hashing.losses.cross_batch_memory import CrossBatchMemory
 from pml_hashing.losses.csq import CSQLoss
@@ -34,6 +36,8 @@ __all__ = [
     "ADSQLoss",
     "AffinityGraphLoss",
     "BaseHashingLoss",
+    "BiHalfLoss",
+    "CIBHashLoss",
     "CRHLoss",
     "CRHSchedule",
     "CSQLoss",

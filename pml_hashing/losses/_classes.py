@@ -50,6 +50,28 @@ def batch_of_classes(
         zeros and ones, `(batch_size, num_classes)`, in the dtype of the codes.
     """
     num_classes, code_length = class_codes.shape
+    codes = codes_of_networks(embeddings, ref_emb, code_length)
+    labels = require_labels(labels)
+    if not labels.is_cuda:  # reading values back from a GPU would stop it
+        check_label_values(labels, num_classes, "labels")
+    rows = F.one_hot(labels.long(), num_classes) if labels.ndim == 1 else labels
+    return codes, rows.to(codes.dtype)
+
+
+def codes_of_networks(embeddings: Tensor, ref_emb: Tensor, code_length: int) -> Tensor:
+    """Return the codes of the same samples by each network, at least float32.
+
+    Args:
+        embeddings: As for `compute_loss`.
+        ref_emb: Codes of the same samples by a second network, or `embeddings` themselves.
+        code_length: Number of bits.
+
+    Returns:
+        `(num_networks, batch_size, code_length)`.
+
+    Raises:
+        ValueError: If a network has another number of codes, or of bits.
+    """
     networks = [embeddings] if ref_emb is embeddings else [embeddings, ref_emb]
     for name, codes in zip(("embeddings", "ref_emb"), networks, strict=False):
         if codes.shape != (len(embeddings), code_length):
@@ -57,12 +79,7 @@ def batch_of_classes(
                 f"Expected `{name}` of shape ({len(embeddings)}, {code_length}), one code per "
                 f"sample, got {tuple(codes.shape)}."
             )
-    labels = require_labels(labels)
-    if not labels.is_cuda:  # reading values back from a GPU would stop it
-        check_label_values(labels, num_classes, "labels")
-    rows = F.one_hot(labels.long(), num_classes) if labels.ndim == 1 else labels
-    codes = torch.stack([at_least_float32(codes) for codes in networks])
-    return codes, rows.to(codes.dtype)
+    return torch.stack([at_least_float32(codes) for codes in networks])
 
 
 def cross_entropy(logits: Tensor, rows: Tensor) -> Tensor:

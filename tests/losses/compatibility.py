@@ -19,7 +19,13 @@ PAGE = Path(__file__).parents[2] / "docs" / "generated" / "compatibility.md"
 BASES = (losses.BaseHashingLoss, losses.DiscreteLoss)
 CLASSES = {name: getattr(losses, name) for name in sorted(losses.__all__)}
 NAMES = [n for n, c in CLASSES.items() if issubclass(c, BASES) and c not in BASES]
-SIZES = {"num_classes": 4, "code_length": 16, "label_widths": (8,), "fit_steps": 0}
+SIZES = {
+    "num_classes": 4,
+    "code_length": 16,
+    "label_widths": (8,),
+    "fit_steps": 0,
+    "features": torch.eye(4),
+}
 LABELS = torch.arange(12) % 4
 MULTI_HOT = torch.eye(4, dtype=torch.long)[LABELS].index_fill(1, torch.tensor([3]), 1)
 REFUSED = (TypeError, ValueError)

@@ -21,7 +21,13 @@ BASES = (losses.BaseHashingLoss, losses.DiscreteLoss)
 CLASSES = {name: getattr(losses, name) for name in sorted(losses.__all__)}
 NAMES = [n for n, c in CLASSES.items() if issubclass(c, BASES) and c not in BASES]
 DISCRETE = [n for n in NAMES if issubclass(getattr(losses, n), losses.DiscreteLoss)]
-SIZES = {"num_classes": 3, "code_length": 16, "label_widths": (24, 12), "fit_steps": 2}
+SIZES = {
+    "num_classes": 3,
+    "code_length": 16,
+    "label_widths": (24, 12),
+    "fit_steps": 2,
+    "features": torch.eye(3),
+}
 LABELS = {
     "class_ids": torch.tensor([0, 1, 2, 1, 0, 2, 2, 1]),
     "multi_hot": torch.tensor(

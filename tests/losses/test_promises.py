@@ -20,7 +20,13 @@ NAMES = [n for n, c in CLASSES.items() if issubclass(c, BASES) and c not in BASE
 WITH_DISTANCE = {"HashNetLoss"}
 OF_PAIRS = {"AffinityGraphLoss", "DHNLoss", "DNNHLoss", "DPSHLoss", "DTSHLoss", "HashNetLoss"}
 TERMS_OF_PAIRS = {"ADSQLoss", "DADHLoss", "DAPHLoss", "DFHLoss", "DSAHLoss", "DSDHLoss"}
-SIZES = {"num_classes": 4, "code_length": 16, "label_widths": (8,), "fit_steps": 2}
+SIZES = {
+    "num_classes": 4,
+    "code_length": 16,
+    "label_widths": (8,),
+    "fit_steps": 2,
+    "features": torch.eye(4),
+}
 LABELS = {
     "class_ids": torch.arange(12) % 4,
     "multi_hot": torch.eye(4, dtype=torch.long)[[0, 1, 2] * 4],
