@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pml_hashing._checks import check_at_least, check_choice
 from pml_hashing.code_bank import CodeBank, Variables
+from pml_hashing.label_rows import LabelRows
 from pml_hashing.losses.terms._base import Batch, Quadratic, Term
 from pml_hashing.moments import gram_of
 from pml_hashing.solvers import dcc_objective, label_counts, label_sums, ridge
@@ -127,7 +128,9 @@ class DualRegression(Term):
             return num_classes / (num_classes - 1), -ones / (num_classes - 1)
         return -1.0, ones
 
-    def _quadratic(self, bank: CodeBank, weights: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _quadratic(
+        self, bank: CodeBank, weights: Tensor, labels: Tensor | LabelRows
+    ) -> tuple[Tensor, Tensor]:
         """Return $G$, `(code_length, code_length)`, and $P$, one row for each label."""
         (scale, shift), (intra, inter) = self._inter_label(bank), weights
         alpha, beta = self.intra_weight, self.inter_weight
