@@ -411,7 +411,8 @@ class CodeBank(nn.Module):
             return self.class_sums(codes, groups)
         rows = moments(codes)
         sizes = label_counts(self.group_labels, rows.dtype)[groups].clamp(min=1)[:, None]
-        return torch.stack([self.class_sums(r, groups) for r in (rows, rows / sizes)])
+        both = self.class_sums(torch.cat([rows, rows / sizes], dim=1), groups)
+        return torch.stack(both.tensor_split(2, dim=1))
 
     @torch.no_grad()
     def store(self, rows: Tensor, *codes: Tensor) -> None:
