@@ -9,6 +9,7 @@ from torch import Tensor
 
 UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # torch cannot sort or compare them all
 BITS = (torch.bool, torch.uint8, *UNSIGNED)
+LABELS_OF_A_BLOCK = 2**20  # of multi-hot rows that are checked together
 
 
 def check(holds: object, expected: str, got: object) -> None:
@@ -101,13 +102,20 @@ def check_label_values(labels: Tensor, num_classes: int, name: str) -> None:
                 f"Expected `{name}` of shape ({len(labels)}, {num_classes}) with multi-hot rows, "
                 f"got {tuple(labels.shape)}."
             )
-        if not ((labels == 0) | (labels == 1)).all():
+        if not _are_zeros_and_ones(labels):
             raise ValueError(f"Expected multi-hot `{name}` of zeros and ones, got other values.")
     elif len(labels) and (labels.min() < 0 or labels.max() >= num_classes):
         raise ValueError(
             f"Expected `{name}` with class ids from 0 to {num_classes - 1}, "
             f"got {labels.min().item()} to {labels.max().item()}."
         )
+
+
+def _are_zeros_and_ones(labels: Tensor) -> bool:
+    valid = torch.ones((), dtype=torch.bool, device=labels.device)
+    for rows in labels.split(max(1, LABELS_OF_A_BLOCK // max(1, labels.shape[1]))):
+        valid.logical_and_(((rows == 0) | (rows == 1)).all())
+    return bool(valid)
 
 
 def require_labels(labels: Tensor | None, name: str = "labels") -> Tensor:

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from pml_hashing._checks import check_at_least, check_choice, check_label_values
 from pml_hashing.codes import binarize_unchecked
+from pml_hashing.label_rows import LabelRows
 from pml_hashing.moments import gram_of, moments
 from pml_hashing.pairs import LabelGroups
 from pml_hashing.solvers import class_sums, label_counts, label_sums
@@ -72,13 +73,14 @@ class CodeBank(nn.Module):
     and improves the binary codes once per round (`update_codes` of the loss). As an entry of a
     trainer's `models` (`models={"trunk": ..., "code_bank": bank}`) it is saved and resumed there.
 
-    Memory is $O(nK + nC)$, and no $n \times n$ matrix exists: samples see each other through the
-    class-structure weights
+    Memory is $O(nK)$ and a few numbers for each label, and no $n \times n$ matrix exists: samples
+    see each other through the class-structure weights
 
     $$Q = \operatorname{diag}(1 / \lvert y_i \rvert)\, Y \operatorname{diag}(1 / n_c)\, Y^\top$$
 
-    whose products cost $O(nK)$ by class sums. Equal label rows are stored once. A sample without
-    any label has no similar sample: its row and column of $Q$ are 0.
+    whose products cost $O(nK)$ by class sums. Equal label rows are stored once, and of multi-hot
+    rows the ones alone. A sample without any label has no similar sample: its row and column of $Q$
+    are 0.
 
     The terms of an objective keep here what they learn of the data set, each under its name
     (`keep`, `variables`), and ask for sums over it, which are kept up to date from then on
@@ -95,8 +97,8 @@ class CodeBank(nn.Module):
             They are the codes to search in. After writing to them call `codes_changed`.
         query_codes: Latest codes $U$ of the first network, float32 `(n, code_length)`.
         database_codes: Those of the second network, $V$; `None` with one network.
-        group_labels: The distinct labels; beside it `groups`, that of every sample, and
-            `group_sizes`, how many samples have each.
+        groups: Which of the distinct labels every sample has, `(n,)`; beside it `group_sizes`,
+            how many samples have each.
         class_counts: How many samples have each class, `(num_classes,)`.
         started: Whether a loss has set the binary codes that training starts from.
         version: How often the binary codes have changed.
@@ -113,7 +115,6 @@ class CodeBank(nn.Module):
         (torch.Size([3, 8]), 2)
     """
 
-    group_labels: Tensor
     groups: Tensor
     group_sizes: Tensor
     class_counts: Tensor
@@ -163,7 +164,7 @@ class CodeBank(nn.Module):
 
     def _register(self, groups: LabelGroups, num_classes: int, *codes: Tensor) -> None:
         self.num_classes, self.code_length = num_classes, codes[0].shape[1]
-        self.register_buffer("group_labels", groups.labels)
+        self._register_labels(groups.labels)
         self.register_buffer("groups", groups.membership)
         self.register_buffer("binary_codes", torch.ones_like(codes[0], dtype=torch.int8))
         self.register_buffer("query_codes", codes[0])
@@ -175,14 +176,28 @@ class CodeBank(nn.Module):
         self.started, self.version = False, 0
         self._kept = nn.ModuleDict()
 
+    def _register_labels(self, labels: Tensor | LabelRows) -> None:
+        self._most_labels = labels.most if isinstance(labels, LabelRows) else None
+        if isinstance(labels, LabelRows):
+            buffers = {"rows": labels.rows, "classes": labels.classes, "starts": labels.starts}
+        else:
+            buffers = {"labels": labels}
+        for name, buffer in buffers.items():
+            self.register_buffer(f"_group_{name}", buffer)
+
     def __len__(self) -> int:
         return len(self.groups)
 
     def get_extra_state(self) -> dict[str, Any]:
-        return {"started": self.started, "version": self.version}
+        return {
+            "started": self.started,
+            "version": self.version,
+            "most_labels": self._most_labels,
+        }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         self.started, self.version = state["started"], state["version"]
+        self._most_labels = state["most_labels"]
 
     def _load_from_state_dict(
         self,
@@ -216,6 +231,16 @@ class CodeBank(nn.Module):
         return self._once is not None
 
     @property
+    def group_labels(self) -> Tensor | LabelRows:
+        """The distinct labels: class ids `(d,)`, or multi-hot rows; dense ones of a batch."""
+        if self._most_labels is None:
+            return self.get_buffer("_group_labels")
+        rows, classes, starts = map(
+            self.get_buffer, ("_group_rows", "_group_classes", "_group_starts")
+        )
+        return LabelRows(rows, classes, starts, self.num_classes, self._most_labels)
+
+    @property
     def networks(self) -> list[Tensor]:
         """The codes of each network."""
         both = (self.query_codes, self.database_codes)
@@ -223,7 +248,12 @@ class CodeBank(nn.Module):
 
     def labels_of(self, rows: Rows) -> Tensor:
         """Return the labels of some samples, class ids or multi-hot rows as they were given."""
-        return self.group_labels[self.groups[rows]]
+        return self.labels_of_groups(self.groups[rows])
+
+    def labels_of_groups(self, groups: Rows = slice(None)) -> Tensor:
+        """Return the labels of some groups, class ids or multi-hot rows as they were given."""
+        labels = self.group_labels
+        return labels.dense(groups) if isinstance(labels, LabelRows) else labels[groups]
 
     def check_labels(self, labels: Tensor, rows: Tensor) -> None:
         """Raise if labels of a batch are not those that the bank has for the same samples.
@@ -280,21 +310,24 @@ class CodeBank(nn.Module):
             for start in bar:
                 yield slice(start, start + ROWS_OF_A_BLOCK)
 
-    def row_average(self, sums: Tensor, labels: Tensor) -> Tensor:
+    def row_average(self, sums: Tensor, labels: Tensor | LabelRows) -> Tensor:
         r"""Return $(Q V)_i$ for samples of these labels, from the class sums $Y^\top V$."""
         average = self.column_average(sums, labels)
         return average / label_counts(labels, sums.dtype).clamp(min=1)[:, None]
 
-    def column_average(self, sums: Tensor, labels: Tensor) -> Tensor:
+    def column_average(self, sums: Tensor, labels: Tensor | LabelRows) -> Tensor:
         r"""Return $(Q^\top V)_i$, from the class sums $Y^\top \operatorname{diag}(1/|y|) V$."""
         return label_sums(sums / self.class_counts.clamp(min=1)[:, None], labels)
 
     def label_gram(self) -> Tensor:
         r"""Return $Y^\top Y$, how often two classes occur together."""
-        if self.group_labels.ndim == 1:
+        labels = self.group_labels
+        if isinstance(labels, LabelRows):
+            return labels.gram(self.group_sizes)
+        if labels.ndim == 1:
             return self.class_counts.diag()
-        labels = self.group_labels.to(self.group_sizes)
-        return labels.T @ (labels * self.group_sizes[:, None])
+        rows = labels.to(self.group_sizes)
+        return rows.T @ (rows * self.group_sizes[:, None])
 
     def group_sums(self, values: Tensor, groups: Tensor | None = None) -> Tensor:
         r"""Return the sum of the rows of `values` over each group of equal labels."""
@@ -304,7 +337,7 @@ class CodeBank(nn.Module):
     def class_sums(self, values: Tensor, groups: Tensor | None = None) -> Tensor:
         r"""Return $Y^\top V$ for samples of these groups, of all samples if `None`."""
         if len(values) < len(self.group_labels):
-            labels = self.group_labels[self.groups if groups is None else groups]
+            labels = self.labels_of_groups(self.groups if groups is None else groups)
             return class_sums(values, labels, self.num_classes)
         return class_sums(self.group_sums(values, groups), self.group_labels, self.num_classes)
 
@@ -377,8 +410,9 @@ class CodeBank(nn.Module):
         if statistic == "code_sums":
             return self.class_sums(codes, groups)
         rows = moments(codes)
-        sizes = label_counts(self.group_labels[groups], rows.dtype).clamp(min=1)[:, None]
-        return torch.stack([self.class_sums(r, groups) for r in (rows, rows / sizes)])
+        sizes = label_counts(self.group_labels, rows.dtype)[groups].clamp(min=1)[:, None]
+        both = self.class_sums(torch.cat([rows, rows / sizes], dim=1), groups)
+        return torch.stack(both.tensor_split(2, dim=1))
 
     @torch.no_grad()
     def store(self, rows: Tensor, *codes: Tensor) -> None:

@@ -20,6 +20,8 @@ DTYPES = {
     "id_offsets": {torch.int64},
     "vectors": {torch.float32},
     "unreadable": {torch.uint8},
+    "graph_levels": {torch.int32},
+    "graph_neighbors": {torch.int32},
     COLUMN: {torch.int32},
     VALUES: {torch.uint8},
 }
@@ -72,6 +74,7 @@ def _check(tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
         "packed_codes": (count, packed_length(code_length)),
         "vectors": (count, code_length),
         "id_offsets": (count + 1,),
+        "graph_levels": (count,),
         COLUMN: (count,),
     }
     if not is_text:

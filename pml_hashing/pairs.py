@@ -1,5 +1,6 @@
 """What "similar" means: two samples are similar if they share at least one label."""
 
+from dataclasses import replace
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -7,6 +8,12 @@ from torch import Tensor
 
 from pml_hashing._checks import require_labels
 from pml_hashing._compat import loss_and_miner_utils as lmu
+from pml_hashing.label_rows import LabelRows, one_of_each
+
+ROWS_COMPARED = 2048
+"""Rows of which `similar_sums` looks at all pairs."""
+ROWS_OF_A_TILE = 1024
+""" ... so many by so many at a time: 4 MB of them."""
 
 IndicesTuple: TypeAlias = tuple[Tensor, ...]
 """PML's pairs `(anchors, positives, anchors, negatives)` or triplets, as indices into a batch."""
@@ -132,7 +139,7 @@ def classes_of_batch(labels: Tensor) -> tuple[Tensor, int]:
 class LabelGroups(NamedTuple):
     """Samples grouped by label: work that depends on labels alone is done once per group."""
 
-    labels: Tensor
+    labels: Tensor | LabelRows
     """One label of each group: class ids `(d,)` or multi-hot rows `(d, num_classes)`."""
     membership: Tensor
     """The group of every sample, `(n,)`."""
@@ -142,7 +149,7 @@ class LabelGroups(NamedTuple):
         """Group equal labels: class ids by class, multi-hot rows by their distinct values."""
         if labels.ndim == 1:
             return cls.each(labels.clone(), num_classes)  # the caller's own may change
-        return cls(*torch.unique(labels.to(torch.uint8), dim=0, return_inverse=True))
+        return cls(*LabelRows.of(labels).distinct())
 
     @classmethod
     def each(cls, labels: Tensor, num_classes: int) -> "LabelGroups":
@@ -152,18 +159,64 @@ class LabelGroups(NamedTuple):
         return cls(labels, torch.arange(len(labels), device=labels.device))
 
 
-def similar_sums(values: Tensor, labels: Tensor, block_size: int = 2**20) -> Tensor:
-    r"""Return $\sum_j [y_i \sim y_j]\, v_j$ of every row, in blocks of rows.
+def similar_sums(values: Tensor, labels: Tensor | LabelRows) -> Tensor:
+    r"""Return $\sum_j [y_i \sim y_j]\, v_j$ of every row.
+
+    A few rows are compared with each other. Of many, two that are similar are counted at the first
+    of the classes that they share, from the most frequent class on. At class $c$ only the classes
+    before it matter, which few distinct sets of rows differ in: time is far below $d^2$ where rows
+    have few labels. Memory is a few numbers for each label and value.
 
     Args:
         values: One row $v_j$ per label, `(d, width)`.
         labels: Distinct class ids `(d,)` or multi-hot rows `(d, num_classes)`.
-        block_size: Similarities, of some rows to all others, that are held at a time: few enough
-            to stay in the cache of a processor.
     """
-    if labels.ndim == 1:  # distinct classes: each is similar to itself alone
+    if isinstance(labels, Tensor) and labels.ndim == 1:  # each is similar to itself alone
         return values
-    labels = labels.to(values.dtype)
-    blocks = labels.split(max(1, block_size // len(labels)))
-    # The number of shared labels, at most 1: similar or not.
-    return torch.cat([(rows @ labels.T).clamp_(max=1) @ values for rows in blocks])
+    if len(labels) <= ROWS_COMPARED:
+        return _sums_by_rows(values, labels)
+    ones = labels if isinstance(labels, LabelRows) else LabelRows.of(labels)
+    counts, order = ones.classes.bincount(minlength=ones.num_classes).sort(descending=True)
+    # Before the class of rank c, rows can differ in c classes.
+    sets = torch.minimum(counts, 2 ** torch.arange(len(counts), device=counts.device).clamp(max=40))
+    if 2 * sets.double().square().sum() > len(labels) ** 2:
+        return _sums_by_rows(values, ones)
+    return _sums_by_classes(values, replace(ones, classes=order.argsort()[ones.classes]))
+
+
+def _sums_by_classes(values: Tensor, labels: LabelRows) -> Tensor:
+    """Return `similar_sums` of rows whose classes stand in descending order of frequency."""
+    sums, sets, num_sets = torch.zeros_like(values), labels.starts.new_zeros(len(labels)), 1
+    for label, rows in labels.by_class():
+        # Rows with this class: groups of them have the same classes before it, in `sets`.
+        of_class, groups = sets[rows].unique(return_inverse=True)
+        before = labels.select(rows[one_of_each(groups, len(of_class))])
+        before = before.where(before.classes < label)
+        totals = values.new_zeros(len(of_class), values.shape[1]).index_add_(
+            0, groups, values[rows]
+        )
+        apart = totals.sum(dim=0) - similar_sums(totals, before)  # no class before is shared
+        sums[rows] += apart[groups]
+        sets[rows] = num_sets + groups
+        num_sets += len(of_class)
+    return sums
+
+
+def _sums_by_rows(values: Tensor, labels: Tensor | LabelRows) -> Tensor:
+    """Return `similar_sums` from tiles of all pairs, in a room that is taken once."""
+    sums, size = torch.zeros_like(values), min(ROWS_OF_A_TILE, len(labels))
+    room = values.new_empty(size * size)
+    for start in range(0, len(labels), size):
+        these = slice(start, start + size)
+        rows = _dense(labels, these, values.dtype)
+        for ref_start in range(0, len(labels), size):
+            refs = slice(ref_start, ref_start + size)
+            columns = _dense(labels, refs, values.dtype)
+            shared = room[: len(rows) * len(columns)].view(len(rows), len(columns))
+            torch.mm(rows, columns.T, out=shared).clamp_(max=1)  # labels that both have
+            sums[these].addmm_(shared, values[refs])
+    return sums
+
+
+def _dense(labels: Tensor | LabelRows, rows: slice, dtype: torch.dtype) -> Tensor:
+    return (labels[rows] if isinstance(labels, Tensor) else labels.dense(rows)).to(dtype)

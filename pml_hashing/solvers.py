@@ -1,13 +1,15 @@
 r"""The discrete sub-problems that hashing methods share, as pure functions of tensors.
 
 $Y \in \{0, 1\}^{n \times C}$ stands for labels of either kind: class ids `(n,)` are its rows with
-one 1 each, and are never expanded; multi-hot rows `(n, C)` are the matrix itself.
+one 1 each, and are never expanded; multi-hot rows `(n, C)` are the matrix itself, or `LabelRows`
+its ones alone.
 """
 
 import torch
 from torch import Tensor
 
 from pml_hashing._checks import check_at_least, check_integer
+from pml_hashing.label_rows import LabelRows
 
 CACHE_ROWS = 8192
 """Codes that `dcc` works on at a time on the CPU: their bits and targets stay in the cache."""
@@ -147,7 +149,7 @@ def ridge(gram: Tensor, cross: Tensor, penalty: float) -> Tensor:
     return solution.to(cross.dtype)
 
 
-def class_sums(values: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+def class_sums(values: Tensor, labels: Tensor | LabelRows, num_classes: int) -> Tensor:
     r"""Return $Y^\top V$: the sum of the rows of `values` over the samples of every class.
 
     Args:
@@ -165,12 +167,14 @@ def class_sums(values: Tensor, labels: Tensor, num_classes: int) -> Tensor:
         tensor([[2.],
                 [5.]])
     """
+    if isinstance(labels, LabelRows):
+        return labels.transposed_times(values)
     if labels.ndim == 2:
         return labels.T.to(values.dtype) @ values
     return values.new_zeros(num_classes, values.shape[1]).index_add(0, labels.long(), values)
 
 
-def label_sums(class_values: Tensor, labels: Tensor) -> Tensor:
+def label_sums(class_values: Tensor, labels: Tensor | LabelRows) -> Tensor:
     r"""Return $Y Z$: the sum of the rows of `class_values` over the labels of every sample.
 
     Args:
@@ -180,13 +184,17 @@ def label_sums(class_values: Tensor, labels: Tensor) -> Tensor:
     Returns:
         Sums, `(n, width)`: of class ids, the row of the class.
     """
+    if isinstance(labels, LabelRows):
+        return labels.times(class_values)
     if labels.ndim == 2:
         return labels.to(class_values.dtype) @ class_values
     return class_values[labels.long()]  # uint8 would be a mask
 
 
-def label_counts(labels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+def label_counts(labels: Tensor | LabelRows, dtype: torch.dtype = torch.float32) -> Tensor:
     r"""Return $\lvert y_i \rvert$, the number of labels of every sample, `(n,)`."""
+    if isinstance(labels, LabelRows):
+        return labels.counts.to(dtype)
     if labels.ndim == 2:
         return labels.sum(dim=1, dtype=dtype)
     return torch.ones_like(labels, dtype=dtype)

@@ -25,7 +25,7 @@ from pml_hashing import _tensor_files
 from pml_hashing._tensor_files import CHECKSUM
 from pml_hashing.datasets import ImageArrays
 from pml_hashing.models import HashingModel
-from pml_hashing.search import HammingKNN
+from pml_hashing.search import HNSW, HammingKNN
 from pml_hashing.trainers import checkpoints
 
 MEMORY_LIMIT = 500_000  # kilobytes
@@ -53,6 +53,24 @@ def write_columns(path, ids):
     knn.add(torch.randn(1, 12), [max(ids) * 2])
     knn.remove([max(ids) * 2])
     knn.save(path)
+
+
+GRAPH = HNSW(num_links=2, ef_search=4)
+
+
+def write_graph(path):
+    codes = torch.randn(60, 12, generator=torch.Generator().manual_seed(0))
+    knn = HammingKNN(index=GRAPH)
+    knn.train(codes)
+    knn(codes[:1], 1)
+    knn.save(path)
+
+
+def read_graph(path):
+    knn = HammingKNN(index=GRAPH)
+    knn.load(path)
+    query = torch.randn(20, knn.code_length, generator=torch.Generator().manual_seed(1))
+    return [found.tolist() for found in knn(query, min(3, len(knn)))]
 
 
 def read_index(path, rerank="vectors"):
@@ -138,6 +156,7 @@ def sign(path):
 TIMM = {"backbone": "test_efficientnet"}
 FORMATS = {
     "index": Format(write_index, read_index, "index.safetensors", sign=sign),
+    "graph": Format(write_graph, read_graph, "index.safetensors", sign=sign),
     "strings": Format(
         functools.partial(write_columns, ids=["a", "äö", "", "b\udc80", "c", "d"]),
         functools.partial(read_index, rerank=None),
@@ -175,6 +194,7 @@ FORMATS = {
 }
 FAST = {
     "index": 200,
+    "graph": 100,
     "strings": 100,
     "integers": 100,
     "model": 60,
@@ -186,6 +206,7 @@ FAST = {
 }
 SLOW = {
     "index": 5000,
+    "graph": 5000,
     "strings": 5000,
     "integers": 5000,
     "model": 3000,

@@ -1,5 +1,7 @@
 """Similarity and class-structure weights against loops, and pairs against PML's."""
 
+from unittest import mock
+
 import pytest
 import torch
 from hypothesis import given
@@ -7,7 +9,16 @@ from hypothesis import strategies as st
 from pytorch_metric_learning.utils import loss_and_miner_utils as lmu
 from torch.testing import assert_close
 
-from pml_hashing.pairs import LabelGroups, affinity, similar_sums, similarity, to_pairs
+from pml_hashing import pairs
+from pml_hashing.label_rows import LabelRows
+from pml_hashing.pairs import (
+    LabelGroups,
+    _sums_by_classes,
+    affinity,
+    similar_sums,
+    similarity,
+    to_pairs,
+)
 
 KINDS = [torch.bool, torch.uint8, torch.int32, torch.int64, torch.float16, torch.float32]
 MULTI_HOT = torch.tensor([[1, 1, 0], [0, 1, 0], [0, 0, 1], [1, 0, 1], [0, 0, 0], [0, 1, 0]])
@@ -126,7 +137,7 @@ def test_groups_of_multi_hot_rows(kind):
     labels = MULTI_HOT.to(kind)
     groups = LabelGroups.unique(labels, 3)
     assert len(groups.labels) == 5  # the second and the last are equal
-    assert_close(groups.labels[groups.membership], MULTI_HOT.to(torch.uint8))
+    assert_close(groups.labels.dense(groups.membership), MULTI_HOT.to(torch.uint8))
     groups = LabelGroups.each(labels, 3)
     assert groups.labels is labels
     assert groups.membership.tolist() == list(range(6))
@@ -139,18 +150,8 @@ def test_groups_are_no_view_of_the_labels():
     assert labels.tolist() == [2, 0, 2]
 
 
-@pytest.mark.parametrize(("block_size", "rows_at_a_time"), [(1, 1), (12, 2), (2**20, 6)])
-def test_sums_over_similar_rows(block_size, rows_at_a_time, monkeypatch, device, dtype):
-    sizes, split = [], torch.Tensor.split
-
-    def split_seen(labels, size):
-        blocks = split(labels, size)
-        sizes.extend(len(rows) for rows in blocks)
-        return blocks
-
-    monkeypatch.setattr(torch.Tensor, "split", split_seen)
-    values, labels = torch.randn(6, 2, dtype=dtype, device=device), MULTI_HOT.to(device)
-    expected = torch.stack(
+def sums_reference(values, labels):
+    return torch.stack(
         [
             sum(
                 (v for v, z in zip(values, labels.tolist(), strict=True) if share_a_label(y, z)),
@@ -159,6 +160,34 @@ def test_sums_over_similar_rows(block_size, rows_at_a_time, monkeypatch, device,
             for y in labels.tolist()
         ]
     )
-    assert_close(similar_sums(values, labels, block_size), expected)
-    assert max(sizes) == rows_at_a_time
-    assert_close(similar_sums(values, torch.arange(6, device=device), block_size), values)
+
+
+@pytest.mark.parametrize("tile", [1, 4, 2**10])
+def test_sums_over_similar_rows(tile, monkeypatch, device, dtype):
+    monkeypatch.setattr(pairs, "ROWS_OF_A_TILE", tile)
+    values, labels = torch.randn(6, 2, dtype=dtype, device=device), MULTI_HOT.to(device)
+    expected = sums_reference(values, labels)
+    assert_close(similar_sums(values, labels), expected)
+    assert_close(similar_sums(values, LabelRows.of(labels)), expected)
+    assert_close(similar_sums(values, torch.arange(6, device=device)), values)
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    size=st.integers(1, 40),
+    num_classes=st.integers(1, 9),
+    share=st.sampled_from([0.1, 0.3, 0.9]),
+    compared=st.integers(0, 8),
+)
+def test_sums_over_similar_rows_by_their_classes(seed, size, num_classes, share, compared):
+    """By classes where it is less work, else by rows: sums of integers are the same to the bit."""
+    torch.manual_seed(seed)
+    labels = (torch.rand(size, num_classes) < share).to(torch.uint8)
+    values = torch.randint(-9, 9, (size, 2)).float()
+    with mock.patch.object(pairs, "ROWS_COMPARED", compared):
+        sums = similar_sums(values, labels)
+    assert sums.equal(sums_reference(values, labels))
+    counts = LabelRows.of(labels).classes.bincount(minlength=num_classes)
+    order = counts.argsort(descending=True)
+    by_classes = _sums_by_classes(values, LabelRows.of(labels[:, order]))
+    assert by_classes.equal(sums)

@@ -10,6 +10,7 @@ from pml_hashing.command.index import index
 from pml_hashing.command.output import prepare_streams
 from pml_hashing.command.search import search
 from pml_hashing.command.serve import serve
+from pml_hashing.command.threads import prepare_threads
 from pml_hashing.command.train import train
 
 
@@ -31,6 +32,7 @@ def main() -> None:
     Exit codes: 0 done, 1 something is wrong with the data, 2 wrong usage, 130 stopped by Ctrl-C.
     """
     prepare_streams()
+    prepare_threads()
 
 
 for command in (index, search, duplicates, serve, train, evaluate):

@@ -1,9 +1,10 @@
 """A data set whose items know their place."""
 
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 from typing import Any
 
-from torch.utils.data import Dataset
+import torch
+from torch.utils.data import Dataset, TensorDataset
 
 
 class IndexedDataset(Dataset[tuple[Any, int]]):
@@ -26,3 +27,16 @@ class IndexedDataset(Dataset[tuple[Any, int]]):
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         return self.dataset[index], index
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Any, int]]:
+        """Return many items, fetched at once where the data set can (`__getitems__`)."""
+        return list(zip(self._fetch(indices), indices, strict=True))
+
+    def _fetch(self, indices: Sequence[int]) -> Sequence[Any]:
+        fetch: Any = getattr(self.dataset, "__getitems__", None)
+        if fetch is not None:
+            return fetch(indices)
+        if type(self.dataset) is TensorDataset:  # a subclass may change what an item is
+            places = torch.as_tensor(indices)
+            return list(zip(*(t[places].unbind() for t in self.dataset.tensors), strict=True))
+        return [self.dataset[index] for index in indices]

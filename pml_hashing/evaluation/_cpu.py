@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pml_hashing.codes import bits_to_signs, pack, packed_length
+from pml_hashing.codes import pack, packed_length
 from pml_hashing.evaluation._relevance import SameClass, SharedLabels
 from pml_hashing.evaluation._retrieval import Retrieval, slices
 
@@ -154,17 +154,24 @@ def hamming_distances(queries: np.ndarray, database: np.ndarray) -> Tensor:
 
 def _packed(codes: Tensor) -> np.ndarray:
     """Return packed codes, padded with zeros to a number of words that faiss is fast at."""
-    is_packed = codes.dtype == torch.uint8
-    width = codes.shape[1] if is_packed else packed_length(codes.shape[1])
+    if codes.dtype != torch.uint8:
+        return _padded(codes, packed_length(codes.shape[1]), pack)
+    if codes.shape[1] == _padded_width(codes.shape[1]):
+        return np.ascontiguousarray(codes.cpu().numpy())
+    return _padded(codes, codes.shape[1], lambda packed: packed)
+
+
+def _padded_width(width: int) -> int:
     words = -(-width // WORD)
     words = 1 << (words - 1).bit_length() if words <= MOST_FAST_WORDS else words
-    if is_packed and width == words * WORD:
-        return np.ascontiguousarray(codes.cpu().numpy())
-    padded = np.zeros((len(codes), words * WORD), dtype=np.uint8)
-    for rows in slices(len(codes), ROWS_AT_A_TIME):
-        part = codes[rows].cpu()
-        part = part if is_packed else pack(part)
-        padded[rows, : part.shape[1]] = part.numpy()
+    return words * WORD
+
+
+def _padded(rows: Tensor, width: int, pack_rows: Callable[[Tensor], Tensor]) -> np.ndarray:
+    """Return packed rows of `width` bytes and zeros after them, made block by block."""
+    padded = np.zeros((len(rows), _padded_width(width)), dtype=np.uint8)
+    for block in slices(len(rows), ROWS_AT_A_TIME):
+        padded[block, :width] = pack_rows(rows[block].cpu()).numpy()
     return padded
 
 
@@ -176,10 +183,7 @@ def _grader(retrieval: Retrieval) -> Callable[[slice, slice], Tensor]:
         return lambda rows, items: torch.from_numpy(ids[0][rows] == ids[1][items])
     if not isinstance(relevance, SharedLabels):
         return lambda rows, items: relevance.grades(rows, items, retrieval.device)
-    queries, database = (
-        (_packed(bits_to_signs(labels, torch.int8)), labels.sum(dim=1, dtype=torch.int32).cpu())
-        for labels in (relevance.query_labels, relevance.database_labels)
-    )
+    queries, database = map(_packed_labels, (relevance.query_labels, relevance.database_labels))
 
     def shared_labels(rows: slice, items: slice) -> Tensor:
         # Labels of both are half of the labels of each, less those of only one.
@@ -188,6 +192,13 @@ def _grader(retrieval: Retrieval) -> Callable[[slice, slice], Tensor]:
         return total.bitwise_right_shift_(1)
 
     return shared_labels
+
+
+def _packed_labels(labels: Tensor) -> tuple[np.ndarray, Tensor]:
+    """Return multi-hot rows as packed ones, and how many labels each has, int32."""
+    packed = _padded(labels, packed_length(labels.shape[1]), lambda rows: pack(rows != 0))
+    none = np.zeros_like(packed[:1])  # the distance to it is the number of ones
+    return packed, hamming_distances(none, packed)[0]
 
 
 def _blocks(retrieval: Retrieval) -> tuple[list[slice], list[slice]]:

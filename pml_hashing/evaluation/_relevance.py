@@ -10,6 +10,9 @@ from torch import Tensor
 
 from pml_hashing._checks import check_label_values, check_labels
 
+ROWS_AT_A_TIME = 2**14
+"""Multi-hot rows that are looked at together."""
+
 RelevanceOfBlock: TypeAlias = Callable[[slice, slice], Any]
 """Takes slices of queries and of items, and returns the relevance between them as a matrix."""
 RelevanceLike: TypeAlias = Tensor | np.ndarray | RelevanceOfBlock
@@ -47,13 +50,20 @@ class SharedLabels(Relevance):
 
     def __init__(self, query_labels: Tensor, database_labels: Tensor) -> None:
         self.query_labels, self.database_labels = query_labels, database_labels
-        most = (int((labels != 0).sum(dim=1).max()) for labels in (query_labels, database_labels))
-        self.num_levels = min(most) + 1
+        self.num_levels = min(_most_labels(query_labels), _most_labels(database_labels)) + 1
 
     def grades(self, queries: slice, items: slice, device: torch.device) -> Tensor:
         labels = self.database_labels[items].to(device).float()
         with torch.autocast(device.type, enabled=False):  # half cannot count past 256
             return (self.query_labels[queries].to(device).float() @ labels.T).int()
+
+
+def _most_labels(labels: Tensor) -> int:
+    # In place: small results kept between the blocks' large ones would break the heap up.
+    most = torch.zeros((), dtype=torch.long, device=labels.device)
+    for rows in labels.split(ROWS_AT_A_TIME):
+        torch.maximum(most, (rows != 0).sum(dim=1).max(), out=most)
+    return int(most)
 
 
 class GivenRelevance(Relevance):

@@ -5,7 +5,9 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from pml_hashing.label_rows import LabelRows
 from pml_hashing.pairs import similar_sums
+from pml_hashing.solvers import label_counts
 
 SimilarWeight: TypeAlias = float | Literal["balanced"]
 """The weight of a similar pair over that of a dissimilar one, or `"balanced"`."""
@@ -52,7 +54,7 @@ def kind_weights(
 
 
 def kind_counts(
-    labels: Tensor, counts: Tensor, *, with_itself: bool = True
+    labels: Tensor | LabelRows, counts: Tensor, *, with_itself: bool = True
 ) -> tuple[Tensor, Tensor]:
     """Return how many pairs of samples are similar, and how many dissimilar, in float64.
 
@@ -65,6 +67,6 @@ def kind_counts(
     similar = (counts * similar_sums(counts[:, None], labels)[:, 0]).sum()
     total = counts.sum().square()
     if not with_itself:
-        has_label = labels.any(dim=1) if labels.ndim == 2 else torch.ones_like(labels)
+        has_label = label_counts(labels) > 0
         similar, total = similar - (counts * has_label).sum(), total - counts.sum()
     return similar, total - similar

@@ -14,6 +14,7 @@ from torch import Tensor
 from pml_hashing._checks import check_at_least
 from pml_hashing.codes import BITS_OF_A_BYTE
 from pml_hashing.search._table import Table, with_room
+from pml_hashing.search.graph import Graph
 
 MAX_GROWTH = 4  # centroids learned from a quarter of the codes still serve
 NO_KEY = np.iinfo(np.int64).max
@@ -148,15 +149,50 @@ class ApproximateIndex:
             distances[missing], rows[missing] = table.nearest(query.cpu()[missing], k)
         return distances.to(query.device), rows.to(query.device)
 
+    def graph(self, table: Table) -> Graph | None:
+        """Return the graph over exactly the codes of a table in their order, if there is one.
+
+        There is none before the first search, of an IVF, or after codes were replaced or removed.
+        """
+        with self._mutex:
+            if not isinstance(self._recipe, HNSW) or self._table is not table:
+                return None
+            self._follow(table)
+            size, rows = self._index.ntotal, self._row_of[: self._index.ntotal]
+            if not size == len(table) == table.num_rows or (rows != torch.arange(size)).any():
+                return None
+            return Graph.of(self._index, self._recipe.num_links)
+
+    def restore(self, graph: Graph, table: Table) -> None:
+        """Take a checked graph over all codes of a table, if it is of this recipe."""
+        made_by = self._recipe
+        with self._mutex:
+            if not isinstance(made_by, HNSW) or len(graph.levels) != len(table):
+                return
+            if (made_by.num_links, made_by.ef_construction) != (
+                graph.num_links,
+                graph.ef_construction,
+            ):
+                return
+            index = graph.restored(table.tensors["packed_codes"].numpy())
+            index.hnsw.efConstruction = made_by.ef_construction
+            index.hnsw.efSearch = made_by.ef_search
+            self._hold(index, table, np.arange(len(table)))
+            self._num_rows, self._num_replaced = table.num_rows, len(table.replaced)
+
+    def _hold(self, index: Any, table: Table, rows: np.ndarray) -> None:
+        """Search in an index from now on, whose codes are in these rows of a table."""
+        self._index, self._table, self._num_built = index, table, len(rows)
+        self._row_of = self._number_of = torch.empty(0, dtype=torch.int64)
+        self._number(rows, 0)
+
     def _follow(self, table: Table) -> None:
         """Add what is new in the table, and what was changed, or build anew."""
         grown = isinstance(self._recipe, IVF) and len(table) > MAX_GROWTH * self._num_built
         if self._table is not table or grown or self._index.ntotal > 2 * len(table):
             codes, rows_of = table.searched(torch.device("cpu"))
-            self._index = self._recipe.build(codes.numpy())
-            self._table, self._num_built = table, len(codes)
-            self._row_of = self._number_of = torch.empty(0, dtype=torch.int64)
-            self._number(np.arange(len(codes)) if rows_of is None else rows_of, 0)
+            rows = np.arange(len(codes)) if rows_of is None else rows_of
+            self._hold(self._recipe.build(codes.numpy()), table, rows)
         else:
             changed = [row for row in table.replaced[self._num_replaced :] if row < self._num_rows]
             changed = np.unique(np.array(changed, dtype=np.int64))

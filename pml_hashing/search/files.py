@@ -21,20 +21,32 @@ from pml_hashing.code_file import (
 from pml_hashing.search._arguments import to_ids, to_metadata, to_packed
 from pml_hashing.search._ids import IdArray, Ids, joined, to_array
 from pml_hashing.search._table import Column, Table
+from pml_hashing.search.approximate import ApproximateIndex
+from pml_hashing.search.graph import Graph
 from pml_hashing.search.memory_store import MemoryStore
 from pml_hashing.search.store import CodeStore
 
 BATCH = 2**16  # codes that are read from a store, or appended to it, at a time
 
 
-def save_store(store: CodeStore, path: str | os.PathLike[str]) -> None:
+def save_store(
+    store: CodeStore, path: str | os.PathLike[str], index: ApproximateIndex | None = None
+) -> None:
     """Write all of a store to a safetensors file, atomically.
+
+    Args:
+        store: The store.
+        path: The file.
+        index: An index over it, whose graph is written if it has one.
 
     Raises:
         OSError: If the folder cannot be written, or is full.
     """
     with store.frozen():
         table = store.copied() if isinstance(store, MemoryStore) else _copied(store)
+        graph = None
+        if index is not None and isinstance(store, MemoryStore):
+            graph = index.graph(store.table)
     ids = table.ids.to_array()
     tensors = table.tensors | _id_tensors(ids)
     for name, column in table.columns.items():
@@ -42,13 +54,18 @@ def save_store(store: CodeStore, path: str | os.PathLike[str]) -> None:
     metadata = describe(table.code_length, len(table))
     if table.ids.next_id != Ids(ids).next_id:  # the ids do not tell it
         metadata["next_id"] = str(table.ids.next_id)
+    if graph is not None:
+        of_graph = graph.to_file()
+        tensors, metadata = tensors | of_graph[0], metadata | of_graph[1]
     write_tensors(path, tensors, metadata)
 
 
 def read_table(
     path: str | os.PathLike[str], *, memory_map: bool, with_vectors: bool = True
-) -> Table:
+) -> tuple[Table, Graph | None]:
     """Return what a file holds after checking all that it says, in the file or in memory.
+
+    The graph is that of an HNSW index over its codes, if one was written.
 
     Args:
         path: The file.
@@ -78,7 +95,8 @@ def read_table(
         }
         names = ["packed_codes", *(COLUMN + name for name in columns)]
         names += ["vectors"] if with_vectors and "vectors" in tensors else []
-        return Table(code_length, {name: tensors[name] for name in names}, ids, columns)
+        graph = Graph.of_file(tensors, metadata)
+        return Table(code_length, {name: tensors[name] for name in names}, ids, columns), graph
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"Expected a whole file that HammingKNN.save wrote, got `{path}`: {error}"

@@ -311,18 +311,22 @@ class HammingKNN:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write codes, ids, metadata and vectors to a safetensors file, atomically.
 
+        The graph of an `HNSW` index that has been searched is written too, unless codes were
+        replaced or removed since it was built.
+
         Raises:
             ValueError: If no codes are held.
         """
         store = self._store
         filled(store)
-        save_store(store, path)
+        save_store(store, path, self._index)
 
     def load(self, path: str | os.PathLike[str], *, memory_map: bool = False) -> None:
         """Hold what a file of `save` or `HashingModel.encode` holds.
 
         What was held before stays if this fails. A store that was passed must be empty. An
-        approximate index is not in the file: it is built from the codes by the next search.
+        `HNSW` index takes the graph that is in the file, if it was built with the same `num_links`
+        and `ef_construction`; else an index is built from the codes by the next search.
 
         Args:
             path: The file.
@@ -336,10 +340,12 @@ class HammingKNN:
                 vectors where they are wanted, or the store that was passed is not empty.
         """
         with_vectors = self._search.with_vectors
-        table = read_table(path, memory_map=memory_map, with_vectors=with_vectors)
+        table, graph = read_table(path, memory_map=memory_map, with_vectors=with_vectors)
         self._check_fits(table, self._store.code_length, path)
         store = self._emptied()
         fill_store(store, table)
+        if graph is not None and self._index is not None:
+            self._index.restore(graph, table)
         self._store = store
 
     def close(self) -> None:

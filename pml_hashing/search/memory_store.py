@@ -93,6 +93,11 @@ class MemoryStore(CodeStore):
         return self._table.with_vectors
 
     @property
+    def table(self) -> Table:
+        """All that is held: as it is now within `frozen`."""
+        return self._table
+
+    @property
     def next_id(self) -> int:
         return self._table.ids.next_id
 

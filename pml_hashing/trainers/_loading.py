@@ -4,7 +4,7 @@ import math
 import signal
 from collections import deque
 from collections.abc import Iterator, Sequence, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from pml_hashing._checks import check, check_at_least
 from pml_hashing.datasets import IndexedDataset
 from pml_hashing.datasets._batches import EvenBatches
 from pml_hashing.distributed import broadcast, parts, rank, world_size
-from pml_hashing.trainers._random import kept_random_state, seed_cpu, seed_of
+from pml_hashing.trainers._random import RandomState, kept_random_state, seed_cpu, seed_of
 
 Key = tuple[int, int]
 """The place of a sample in the data set, and the seed of its random numbers."""
@@ -89,6 +89,10 @@ class SeededSampler:
 class SeededDataset(Dataset[tuple[Any, int]]):
     """An indexed data set whose samples get random numbers of their own, in every process.
 
+    A data set that has drawn none for a batch is trusted to draw none: its batches are fetched at
+    once, without a seed for every sample. If it draws after all, the batch is loaded again with
+    seeds, and so are all later ones: what comes is the same.
+
     Args:
         dataset: The data set.
         num_workers: Number of processes that load it.
@@ -101,15 +105,39 @@ class SeededDataset(Dataset[tuple[Any, int]]):
         self.dataset = dataset
         # What each worker is at, for when it dies. Shared with the workers.
         self.at = torch.full((num_workers,), -1).share_memory_()
+        self._draws: bool | None = None  # not known yet
 
     def __getitems__(self, keys: Sequence[Key]) -> list[tuple[Any, int]]:
-        with kept_random_state():
-            return [self._load(*key) for key in keys]
+        before = RandomState()
+        if self._draws is False:
+            items = self._load_at_once([index for index, _ in keys])
+            if before.is_now():
+                return items
+        try:
+            return self._load_with_seeds(keys)
+        finally:
+            before.restore()
 
-    def _load(self, index: int, seed: int) -> tuple[Any, int]:
+    def _load_with_seeds(self, keys: Sequence[Key]) -> list[tuple[Any, int]]:
+        """Load samples one by one, and learn whether they draw random numbers."""
+        items, draws = [], self._draws is not None  # here again: trusted once, in vain
+        for index, seed in keys:
+            seed_cpu(seed)
+            seeded = None if draws else RandomState()
+            items.append(self._load(index))
+            draws = seeded is None or not seeded.is_now()
+        self._draws = draws
+        return items
+
+    def _load_at_once(self, indices: list[int]) -> list[tuple[Any, int]]:
+        if get_worker_info() is None:
+            with suppress(Exception):  # one by one, the sample that fails can be named
+                return self.dataset.__getitems__(indices)
+        return [self._load(index) for index in indices]
+
+    def _load(self, index: int) -> tuple[Any, int]:
         if (worker := get_worker_info()) is not None:
             self.at[worker.id] = index
-        seed_cpu(seed)
         try:
             return self.dataset[index]
         except Exception as error:

@@ -23,14 +23,38 @@ def seed_cpu(seed: int) -> None:
     torch.default_generator.manual_seed(seed)
 
 
+class RandomState:
+    """The random numbers on the CPU as they are when this is made, to compare and to go back to."""
+
+    def __init__(self) -> None:
+        self._python, self._torch = random.getstate(), torch.get_rng_state()
+        self._numpy: Any = np.random.get_state()  # noqa: NPY002
+
+    def is_now(self) -> bool:
+        """Return whether none was drawn since, and nothing seeded."""
+        _, keys, *rest = np.random.get_state()  # noqa: NPY002
+        return (
+            rest == list(self._numpy[2:])
+            and np.array_equal(keys, self._numpy[1])
+            and torch.equal(torch.get_rng_state(), self._torch)
+            and random.getstate() == self._python
+        )
+
+    def restore(self) -> None:
+        """Go on as if nothing had been drawn since."""
+        random.setstate(self._python)
+        np.random.set_state(self._numpy)  # noqa: NPY002
+        torch.set_rng_state(self._torch)
+
+
 @contextmanager
 def kept_random_state() -> Iterator[None]:
     """Let what runs inside seed and draw on the CPU, and go on after it as if it had not."""
-    state = random_state()
+    state = RandomState()
     try:
         yield
     finally:
-        set_random_state(state)
+        state.restore()
 
 
 def random_state(device: torch.device = CPU) -> dict[str, Any]:

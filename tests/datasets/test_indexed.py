@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader, IterableDataset, RandomSampler
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Subset, TensorDataset
 
 from pml_hashing.datasets import IndexedDataset
 from pml_hashing.datasets._batches import EvenBatches, IndexedCollate
@@ -67,3 +67,26 @@ def test_batches_are_even_and_leave_no_sample_out(size, batch_size):
 def test_batch_size_is_checked():
     with pytest.raises(ValueError, match="`batch_size` of at least 1, got 0"):
         EvenBatches(range(3), 0)
+
+
+class Fetched:
+    """A data set that gives many items at once."""
+
+    def __len__(self):
+        return 5
+
+    def __getitems__(self, indices):
+        return [10 * i for i in indices]
+
+
+def test_many_items_are_fetched_at_once():
+    assert IndexedDataset(Fetched()).__getitems__([3, 1]) == [(30, 3), (10, 1)]
+    tensors = TensorDataset(torch.randn(5, 2), torch.arange(5))
+    fetched = IndexedDataset(Subset(tensors, [4, 2, 0])).__getitems__([2, 0])
+    assert [(item[0].tolist(), item[1], place) for item, place in fetched] == [
+        (tensors[i][0].tolist(), i, place) for i, place in ((0, 2), (4, 0))
+    ]
+    at_once = IndexedDataset(tensors).__getitems__([4, 0])
+    assert [(x.tolist(), int(y), i) for (x, y), i in at_once] == [
+        (tensors[i][0].tolist(), i, i) for i in (4, 0)
+    ]

@@ -74,7 +74,7 @@ def test_fit_draws_from_many_labels_by_how_many_samples_have_them(monkeypatch):
     monkeypatch.setattr(label_network, "LABELS_OF_A_STEP", 8)
     labels, counts = torch.arange(20), torch.ones(20)
     counts[3] = 1000.0
-    batches = label_network._batches(labels, counts, 10, 0)
+    batches = list(label_network._batches(labels, counts, 10, 0))
     drawn = torch.cat([some for some, _ in batches])
     assert [len(some) for some, _ in batches] == [8] * 10
     assert (drawn == 3).float().mean() > 0.9

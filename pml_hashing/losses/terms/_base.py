@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pml_hashing.code_bank import CodeBank, Rows, Variables
+from pml_hashing.label_rows import LabelRows
 from pml_hashing.pairs import IndicesTuple
 
 T = TypeVar("T")
@@ -72,6 +73,17 @@ class Batch:
     def labels(self) -> Tensor:
         """The labels of the samples."""
         return self.bank.labels_of(self.rows)
+
+    @cached_property
+    def summed_labels(self) -> Tensor | LabelRows:
+        """The labels as sums over them (`label_sums`, `label_counts`) cost least.
+
+        Of a pass over a data set the ones alone, of a few samples as `labels`.
+        """
+        of_groups = self.bank.group_labels
+        if isinstance(self.rows, slice) and isinstance(of_groups, LabelRows):
+            return of_groups.select(self.bank.groups[self.rows])
+        return self.labels
 
     @cached_property
     def binary_codes(self) -> Tensor:

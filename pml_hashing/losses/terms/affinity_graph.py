@@ -26,9 +26,10 @@ class AffinityGraph(Term):
     of_pairs = True
 
     def losses(self, batch: Batch, variables: Variables) -> Tensor:
-        bank, labels, (codes, others) = batch.bank, batch.labels, (batch.codes[0], batch.codes[-1])
+        bank, codes, others = batch.bank, batch.codes[0], batch.codes[-1]
         if bank.is_batch or batch.pairs is not None:
-            return graph_losses(codes, others, labels, labels, batch.pairs)
+            return graph_losses(codes, others, batch.labels, batch.labels, batch.pairs)
+        labels = batch.summed_labels
         first, last = bank.sums("class_moments")[0], bank.sums("class_moments")[-1]
         of_row = spread(codes, bank.row_average(last[0], labels))
         of_column = spread(others, bank.column_average(first[1], labels))

@@ -37,7 +37,7 @@ class ClassStructureQuantization(Term):
         self.class_share = class_share
 
     def losses(self, batch: Batch, variables: Variables) -> Tensor:
-        bank, labels = batch.bank, batch.labels
+        bank, labels = batch.bank, batch.summed_labels
         code_sums = bank.sums("code_sums")[0]
         sizes = label_sums(torch.ones_like(code_sums[:, :1]), labels).clamp(max=1)
         mean = bank.row_average(code_sums, labels)

@@ -43,7 +43,7 @@ class FisherCenters(Term):
 
     def losses(self, batch: Batch, variables: Variables) -> Tensor:
         centers = variables["centers"].to(batch.codes[0].dtype)
-        own, mean = batch.binary_codes, label_sums(centers, batch.labels)
+        own, mean = batch.binary_codes, label_sums(centers, batch.summed_labels)
         within = (own - mean).square().sum(dim=1) / centers.shape[1]
         return within + self.separation_weight * _closeness(centers)
 

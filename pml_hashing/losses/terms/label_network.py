@@ -1,7 +1,7 @@
 """Networks that turn labels into codes, and the terms that lead codes of images to them."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from pml_hashing._checks import check_at_least
 from pml_hashing.code_bank import CodeBank, Variables
+from pml_hashing.label_rows import LabelRows
 from pml_hashing.losses._similar_weight import (
     SimilarWeight,
     check_similar_weight,
@@ -113,7 +114,7 @@ class LabelNetwork(nn.Module):
         num_similar = counts @ (similar.to(counts) @ counts)
         return kind_weights(self.similar_weight, num_similar, counts.sum().square() - num_similar)
 
-    def fit(self, labels: Tensor, counts: Tensor) -> None:
+    def fit(self, labels: Tensor | LabelRows, counts: Tensor) -> None:
         """Fit the network to labels alone, with Adam. Gradients it already has stay as they are.
 
         Args:
@@ -123,7 +124,7 @@ class LabelNetwork(nn.Module):
         with torch.inference_mode(False), torch.enable_grad():  # tensors with gradient, wherever
             fitted = copy.deepcopy(self).requires_grad_(True)
             optimizer = torch.optim.Adam(fitted.parameters(), LEARNING_RATE)
-            labels, counts = labels.clone(), counts.clone()
+            counts = counts.clone()
             for chosen, weights in _batches(labels, counts, self.fit_steps, self.seed):
                 losses = fitted.losses(fitted(chosen), chosen, weights)
                 loss = (losses * weights.to(losses)).sum() / weights.sum()
@@ -147,14 +148,20 @@ def _linear(inputs: int, outputs: int, scale: float, generator: torch.Generator)
     return layer
 
 
-def _batches(labels: Tensor, counts: Tensor, steps: int, seed: int) -> list[tuple[Tensor, Tensor]]:
-    """Return labels and their counts for every step of a fit."""
+def _batches(
+    labels: Tensor | LabelRows, counts: Tensor, steps: int, seed: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield labels and their counts for every step of a fit, in tensors of their own."""
     if len(labels) <= LABELS_OF_A_STEP or steps == 0:
-        return [(labels, counts)] * steps
+        rows = labels.dense() if isinstance(labels, LabelRows) else labels.clone()
+        yield from [(rows, counts)] * steps
+        return
     generator = torch.Generator("cpu").manual_seed(seed)
     drawn = counts.cpu().multinomial(LABELS_OF_A_STEP * steps, True, generator=generator)
-    places = drawn.to(labels.device).split(LABELS_OF_A_STEP)
-    return [(labels[some], torch.ones_like(counts[some])) for some in places]
+    places = drawn.to(counts.device).split(LABELS_OF_A_STEP)
+    for some in places:
+        rows = labels.dense(some) if isinstance(labels, LabelRows) else labels[some]
+        yield rows, torch.ones_like(counts[some])
 
 
 def codes_of_groups(network: LabelNetwork, bank: CodeBank, block_size: int = 8192) -> Tensor:
@@ -164,9 +171,11 @@ def codes_of_groups(network: LabelNetwork, bank: CodeBank, block_size: int = 819
     """
     if bank.is_batch:
         with torch.enable_grad():
-            return bank.once(network, lambda: network(bank.group_labels))
+            return bank.once(network, lambda: network(bank.labels_of_groups()))
     with torch.no_grad():
-        blocks = [network(labels) for labels in bank.group_labels.split(block_size)]
+        starts = range(0, len(bank.group_labels), block_size)
+        parts = (slice(start, start + block_size) for start in starts)
+        blocks = [network(bank.labels_of_groups(part)) for part in parts]
         return torch.cat(blocks).to(bank.query_codes)
 
 
@@ -196,8 +205,9 @@ class BatchLabels(NamedTuple):
         if len(bank.group_labels) > len(batch.codes[0]):
             own = torch.arange(len(batch.labels), device=batch.labels.device)
             return cls(batch.labels, torch.ones_like(own), own, network(batch.labels))
-        codes = codes_of_groups(network, bank) if bank.is_batch else network(bank.group_labels)
-        return cls(bank.group_labels, bank.group_sizes, bank.groups[batch.rows], codes)
+        labels = bank.labels_of_groups()
+        codes = codes_of_groups(network, bank) if bank.is_batch else network(labels)
+        return cls(labels, bank.group_sizes, bank.groups[batch.rows], codes)
 
 
 class LabelCodes(Term):

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pml_hashing._checks import check_at_least, check_choice
 from pml_hashing.code_bank import CodeBank, Variables
+from pml_hashing.label_rows import LabelRows
 from pml_hashing.losses.terms._base import Batch, Quadratic, Term
 from pml_hashing.moments import gram_of
 from pml_hashing.solvers import dcc_objective, label_counts, label_sums, ridge
@@ -78,7 +79,8 @@ class DualRegression(Term):
         return f"inter_label={self.inter_label!r}, regression={self.regression!r}"
 
     def losses(self, batch: Batch, variables: Variables) -> Tensor:
-        return self.errors(batch.bank, variables["weights"], batch.binary_codes, batch.labels)
+        weights, labels = variables["weights"], batch.summed_labels
+        return self.errors(batch.bank, weights, batch.binary_codes, labels)
 
     def start(self, bank: CodeBank) -> Variables:
         return self.fit(bank, {})
@@ -112,7 +114,9 @@ class DualRegression(Term):
                 solution.copy_(solved if self.regression == "code_to_label" else solved.T)
         return weights
 
-    def errors(self, bank: CodeBank, weights: Tensor, codes: Tensor, labels: Tensor) -> Tensor:
+    def errors(
+        self, bank: CodeBank, weights: Tensor, codes: Tensor, labels: Tensor | LabelRows
+    ) -> Tensor:
         """Return the weighted squared errors of both regressions, and the penalty, per code."""
         gram, targets = self._quadratic(bank, weights, labels)
         errors = dcc_objective(codes, gram, targets) + self._constant(bank, weights, labels)
@@ -127,17 +131,19 @@ class DualRegression(Term):
             return num_classes / (num_classes - 1), -ones / (num_classes - 1)
         return -1.0, ones
 
-    def _quadratic(self, bank: CodeBank, weights: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _quadratic(
+        self, bank: CodeBank, weights: Tensor, labels: Tensor | LabelRows
+    ) -> tuple[Tensor, Tensor]:
         """Return $G$, `(code_length, code_length)`, and $P$, one row for each label."""
         (scale, shift), (intra, inter) = self._inter_label(bank), weights
         alpha, beta = self.intra_weight, self.inter_weight
-        targets = scale * label_sums(inter.T, labels) + inter @ shift
-        targets = alpha * label_sums(intra.T, labels) + beta * targets
+        targets = label_sums((alpha * intra + beta * scale * inter).T, labels)
+        targets = targets + beta * (inter @ shift)
         if self.regression == "label_to_code":
             return (alpha + beta) * torch.eye(len(intra)).to(intra), targets
         return alpha * intra @ intra.T + beta * inter @ inter.T, targets
 
-    def _constant(self, bank: CodeBank, weights: Tensor, labels: Tensor) -> Tensor:
+    def _constant(self, bank: CodeBank, weights: Tensor, labels: Tensor | LabelRows) -> Tensor:
         """Return what the quadratic lacks to the squared errors, one value for each label."""
         (scale, shift), (intra, inter) = self._inter_label(bank), weights
         alpha, beta = self.intra_weight, self.inter_weight
