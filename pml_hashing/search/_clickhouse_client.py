@@ -66,9 +66,9 @@ class TableState:
         found = connection.rows(SCHEMA, {"table": self._table})
         if not found.num_rows:
             return None
-        comments, *columns = ([v.decode() for v in c.to_pylist()] for c in found.columns)
+        columns = ([value.decode() for value in part.to_pylist()] for part in found.columns)
         try:
-            return Schema.of(comments[0], list(zip(*columns, strict=True)))
+            return Schema.of(list(zip(*columns, strict=True)))
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"Expected `table` to be one that a ClickHouseStore made, got {self._table!r}, "
@@ -118,6 +118,11 @@ class Connection:
             options |= {"dsn": dsn, "autogenerate_session_id": False}  # one is for one thread
         with self._errors():
             self._client = clickhouse_connect.get_client(**options)
+
+    @property
+    def database(self) -> str:
+        """The name of the database."""
+        return self.one("select currentDatabase()").decode()
 
     def state(self, table: str) -> TableState:
         """Return the state of a table: one for all clients of an engine in this process."""

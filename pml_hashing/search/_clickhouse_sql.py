@@ -31,19 +31,24 @@ COLUMNS = """
     gone UInt8 codec(ZSTD(1)),
     id String codec(ZSTD(1)),
     number Int64 materialized toInt64OrDefault(id, toInt64(-1)) codec(Delta, ZSTD(1)),
-    code FixedString({width}) codec(NONE),
-    vector Array(Float32) codec(NONE),
-    index by_id id type bloom_filter(0.01) granularity 1"""
+    code FixedString({width}) comment '{comment}' codec(NONE),
+    vector Array(Float32) codec(NONE)"""
 """Of a row: its place in database order; a random number of the call that added it, so that two
 clients that take the same places at once do not replace each other's rows; the version of the row,
 whose largest counts; whether it is removed; its id as JSON, and as a number if it is one."""
 
+INDEX = "index by_id id type bloom_filter(0.01) granularity 1"
+ENGINE = "ReplacingMergeTree(version, gone)"
+REPLICATED = (
+    "ReplicatedReplacingMergeTree('/clickhouse/tables/{uuid}/{shard}', '{replica}', version, gone)"
+)
 ORDER = "(place, batch)"
+SETTINGS = "settings allow_experimental_replacing_merge_with_cleanup = 1"
 
 
 @dataclass(frozen=True)
 class Schema:
-    """What a table holds, as its comment and its columns tell.
+    """What a table holds, as its columns and a comment on one of them tell.
 
     Attributes:
         code_length: Number of bits.
@@ -61,28 +66,28 @@ class Schema:
 
     @property
     def comment(self) -> str:
-        """All but the columns, as the comment of a table."""
+        """All but the columns, as the comment on the column of codes."""
         told = {"kind": KIND, "code_length": self.code_length, "vectors": self.with_vectors}
         return json.dumps(told | {"next_id": self.next_id, "cluster": self.cluster})
 
     @classmethod
-    def of(cls, comment: str, columns: Sequence[tuple[str, str, str]]) -> "Schema":
+    def of(cls, columns: Sequence[tuple[str, str, str]]) -> "Schema":
         """Return the schema of a table.
 
         Args:
-            comment: That of the table.
             columns: Name, type and comment of each column.
 
         Raises:
-            ValueError: If the comment is none of ours.
+            ValueError: If there is no such comment.
         """
-        told = json.loads(comment)
-        if not isinstance(told, dict) or told.get("kind") != KIND:
-            raise ValueError("the comment is of no such table")
+        comments = {name: comment for name, _, comment in columns}
+        told = json.loads(comments.get("code") or "{}")
+        if told.get("kind") != KIND:
+            raise ValueError("it has no column `code` with a comment that says so")
         kinds = {f"Nullable({name})": kind for kind, name in TYPES.items()}
         found = tuple(
-            (name.removeprefix(METADATA), None if note == NO_VALUES else kinds[kind])
-            for name, kind, note in columns
+            (name.removeprefix(METADATA), None if comment == NO_VALUES else kinds[kind])
+            for name, kind, comment in columns
             if name.startswith(METADATA)
         )
         vectors, next_id = bool(told["vectors"]), int(told["next_id"])
@@ -102,9 +107,8 @@ class Condition(NamedTuple):
 
 
 SCHEMA = (
-    "select t.comment, c.name, c.type, c.comment from system.tables as t "
-    "join system.columns as c on c.table = t.name and c.database = t.database "
-    "where t.database = currentDatabase() and t.name = {table:String} order by c.position"
+    "select name, type, comment from system.columns where database = currentDatabase() "
+    "and table = {table:String} order by position"
 )
 
 
@@ -117,7 +121,9 @@ def check_name(name: str, argument: str) -> None:
         )
 
 
-def create(table: str, schema: Schema, *, replace: bool = False) -> list[str]:
+def create(
+    table: str, schema: Schema, *, database: str = "default", replace: bool = False
+) -> list[str]:
     """Return the statements that make a table, spread over a cluster if the schema names one.
 
     Spread, `TABLE_shard` is a replicated table on each shard, and `TABLE` stands for all of them.
@@ -126,33 +132,23 @@ def create(table: str, schema: Schema, *, replace: bool = False) -> list[str]:
     Args:
         table: Its name.
         schema: What it is to hold.
+        database: Where a cluster keeps it.
         replace: Whether to put it in the place of an empty one.
     """
     head = "create or replace table" if replace else "create table if not exists"
-    columns = COLUMNS.format(width=packed_length(schema.code_length))
+    columns = COLUMNS.format(width=packed_length(schema.code_length), comment=schema.comment)
     if schema.cluster is None:
-        engine = f"ReplacingMergeTree(version, gone) order by {ORDER}"
-        return [f"{head} {table} ({columns}\n) engine = {engine} {_ending(schema)}"]
-    on = f"on cluster {schema.cluster}"
-    engine = (
-        "ReplicatedReplacingMergeTree('/clickhouse/tables/{uuid}/{shard}', '{replica}', "
-        f"version, gone) order by {ORDER}"
-    )
-    spread = (
-        f"Distributed({schema.cluster}, currentDatabase(), {table}_shard, cityHash64(id)) "
-        f"comment '{schema.comment}'"
-    )
-    own_columns = columns.rpartition(",")[0]  # without the index
+        return [f"{head} {table} {_kept(columns, ENGINE)}"]
+    spread = f"Distributed('{schema.cluster}', '{database}', '{table}_shard', cityHash64(id))"
+    of_all, of_shard = _tables(table, schema.cluster)
     return [
-        f"{head} {table}_shard {on} ({columns}\n) engine = {engine} {_ending(schema)}",
-        f"{head} {table} {on} ({own_columns}\n) engine = {spread}",
+        f"{head} {of_shard} {_kept(columns, REPLICATED)}",
+        f"{head} {of_all} ({columns}\n) engine = {spread}",
     ]
 
 
-def _ending(schema: Schema) -> str:
-    return (
-        f"settings allow_experimental_replacing_merge_with_cleanup = 1 comment '{schema.comment}'"
-    )
+def _kept(columns: str, engine: str) -> str:
+    return f"({columns},\n    {INDEX}\n) engine = {engine} order by {ORDER} {SETTINGS}"
 
 
 def drop(table: str, cluster: str | None) -> list[str]:
@@ -171,18 +167,22 @@ def add_columns(
         kinds: The types of values that come, `None` where there are none.
         known: The columns that there are, and their types.
     """
-    statements = []
+    dropped, added = [], []
     for name, kind in kinds.items():
-        column = f"`{METADATA}{name}`"
+        column = f"column if not exists `{METADATA}{name}`"
         if kind is None and name not in known:
-            added = f"add column if not exists {column} Nullable(Bool) comment '{NO_VALUES}'"
-            statements += alter(table, cluster, added)
+            added.append(f"add {column} Nullable(Bool) comment '{NO_VALUES}'")
         elif kind is not None and known.get(name) is None:
+            added.append(f"add {column} Nullable({TYPES[kind]})")
             if name in known:
-                statements += alter(table, cluster, f"drop column if exists {column}")
-            added = f"add column if not exists {column} Nullable({TYPES[kind]})"
-            statements += alter(table, cluster, added)
-    return statements
+                dropped.append(f"drop column if exists `{METADATA}{name}`")
+    changes = [", ".join(each) for each in (dropped, added) if each]
+    return [statement for change in changes for statement in alter(table, cluster, change)]
+
+
+def note(table: str, schema: Schema) -> list[str]:
+    """Return the statements that write down what a table is."""
+    return alter(table, schema.cluster, f"comment column code '{schema.comment}'")
 
 
 def alter(table: str, cluster: str | None, change: str) -> list[str]:

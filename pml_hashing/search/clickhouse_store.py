@@ -52,10 +52,10 @@ class ClickHouseStore(CodeStore):
     is opened, and nothing of it is loaded.
 
     **Changes** are rows with a higher version (`ReplacingMergeTree`), inserted at once: after a
-    kill at any moment a change is there wholly or not at all. Threads of one process see one state in
-    each search. Between clients of one server, each search sees one state; of two that add the same
-    id at the same moment, at most one succeeds, and the other gets the error of an id that is held;
-    of two that update the same code, the later one's stays.
+    kill at any moment a change is there wholly or not at all. Threads of one process see one state
+    in each search, and so do clients of a server. Of two clients that add the same id at the same
+    moment at most one succeeds, and the other gets the error of an id that is held. Of two that
+    update the same code, the later one's stays.
 
     Needs the extra `pml-hashing[clickhouse]`.
 
@@ -126,7 +126,7 @@ class ClickHouseStore(CodeStore):
                 if self._count(schema, {}):
                     raise other_kind(code_length, schema.code_length, with_vectors)
                 wanted = replace(wanted, cluster=schema.cluster)
-                self._alter(sql.create(self.table, wanted, replace=True))
+                self._alter(self._create(wanted, replace=True))
             elif next_id > self._next_id(schema):
                 self._note_next_id(schema, next_id)
 
@@ -137,7 +137,8 @@ class ClickHouseStore(CodeStore):
             if not len(records.packed_codes):
                 return
             if records.ids:
-                self._check_new(records.ids)
+                if self._last_place() is not None:
+                    self._check_new(records.ids)
                 self._note_beyond(schema, records.ids)
                 schema = self._with_columns(schema, records)
                 taken = self._insert_new(schema, records.ids, records)
@@ -246,8 +247,12 @@ class ClickHouseStore(CodeStore):
         return schema
 
     def _created(self, wanted: Schema) -> Schema:
-        self._alter(sql.create(self.table, wanted))
+        self._alter(self._create(wanted))
         return self._held_schema()
+
+    def _create(self, wanted: Schema, *, replace: bool = False) -> list[str]:
+        database = "" if wanted.cluster is None else self._connection.database
+        return sql.create(self.table, wanted, database=database, replace=replace)
 
     def _alter(self, statements: Sequence[str]) -> None:
         try:
@@ -266,8 +271,7 @@ class ClickHouseStore(CodeStore):
         return max(schema.next_id, 0 if last is None else last + 1)
 
     def _note_next_id(self, schema: Schema, next_id: int) -> None:
-        comment = replace(schema, next_id=next_id).comment
-        self._alter(sql.alter(self.table, schema.cluster, f"modify comment '{comment}'"))
+        self._alter(sql.note(self.table, replace(schema, next_id=next_id)))
 
     def _note_beyond(self, schema: Schema, ids: Sequence[Hashable]) -> None:
         """Note the next automatic id where an id is no integer of 64 bits."""
@@ -275,6 +279,9 @@ class ClickHouseStore(CodeStore):
         next_id = 1 + max(beyond, default=-1)
         if next_id > schema.next_id:
             self._note_next_id(schema, next_id)
+
+    def _last_place(self) -> int | None:
+        return self._connection.one(sql.last_place(self.table))
 
     def _check_new(self, ids: Sequence[Hashable]) -> None:
         held = set(self._find(ids, ["id"])["id"].to_pylist())
@@ -301,7 +308,7 @@ class ClickHouseStore(CodeStore):
         that no id stays twice.
         """
         batch, kinds = secrets.randbits(63), dict(schema.columns)
-        last = self._connection.one(sql.last_place(self.table))
+        last = self._last_place()
         rows = new_rows(ids, 1 if last is None else last + 1, batch)
         codes = to_columns(records, kinds, with_vectors=schema.with_vectors)
         self._insert(schema, rows | codes)

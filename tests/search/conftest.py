@@ -61,7 +61,7 @@ class Tables:
         return self.made[-1]
 
     def drop(self):
-        while self.made:
+        while self.made and self.made[-1].table != "kept":
             store = self.made.pop()
             store.clear()
             store.close()
@@ -70,7 +70,11 @@ class Tables:
 @pytest.fixture(scope="session")
 def tables(tmp_path_factory):
     """A maker of tables for each engine."""
-    return {"chdb": Tables(f"chdb://{tmp_path_factory.mktemp('engine')}"), "server": Tables(SERVER)}
+    made = {"server": Tables(SERVER)}
+    if EXTRA:
+        made["chdb"] = Tables(f"chdb://{tmp_path_factory.mktemp('engine')}")
+        made["chdb"]("kept")  # else the engine would start anew for each test
+    return made
 
 
 @pytest.fixture(autouse=True)
