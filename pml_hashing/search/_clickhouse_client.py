@@ -42,7 +42,7 @@ class TableState:
         self.lock = ReadWriteLock()
         self._table, self._is_kept = table, is_kept
         self._mutex = Lock()
-        self._known: tuple[Schema | None] | None = None
+        self._known: Schema | None = None
 
     def schema(self, connection: "Connection") -> Schema | None:
         """Return what the table is, or `None` if there is none.
@@ -51,10 +51,8 @@ class TableState:
             ValueError: If it is another's.
         """
         with self._mutex:
-            if self._known is not None:
-                return self._known[0]
-            schema = self._read(connection)
-            self._known = (schema,) if self._is_kept else None
+            schema = self._known or self._read(connection)
+            self._known = schema if self._is_kept else None
             return schema
 
     def forget(self) -> None:
@@ -200,7 +198,7 @@ class Connection:
             if self.embedded:
                 raise
             raise ConnectionError(
-                f"Expected a ClickHouse server that answers at {self._place}, got: {error}"
+                f"Expected a ClickHouse server that answers at {self._place}, got: {_cause(error)}"
             ) from error
         except ProgrammingError as error:
             if not self.embedded or "Unable to open" not in str(error):
@@ -210,6 +208,13 @@ class Connection:
                 "and no other folder open in this process: the engine serves one folder and one "
                 f"process. Got: {error}"
             ) from error
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return what an error goes back to: the client repeats the whole request in its own."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return error
 
 
 def _to_folder(dsn: str) -> str:
