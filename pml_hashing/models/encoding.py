@@ -125,11 +125,12 @@ class Encoder:
         if not isinstance(batch, ReadableBatch):
             batch = ReadableBatch(batch, len(_samples_of(batch)), [])
         if batch.batch is None:
-            return Codes(batch, self._none(), torch.ones(0).bool())
+            return Codes(batch, self.no_codes(), torch.ones(0).bool())
         values = _samples_of(batch.batch).to(self.device, non_blocking=True)
         return Codes.of(batch, self.model(values), self.packed)
 
-    def _none(self) -> Tensor:
+    def no_codes(self) -> Tensor:
+        """Return codes of nothing."""
         if not self.packed:
             return torch.empty(0, self.code_length)
         return torch.empty(0, packed_length(self.code_length), dtype=torch.uint8)

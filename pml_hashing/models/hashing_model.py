@@ -1,6 +1,7 @@
 """HashingModel: a timm backbone, or a module of your own, with a hash layer on top."""
 
 import os
+from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from torchvision import transforms
 
 from pml_hashing._checks import check_at_least
-from pml_hashing.models import encoding, itq, preprocessing, saving
+from pml_hashing.models import encoding, itq, preprocessing, saving, streaming
 from pml_hashing.models._errors import shortened
 from pml_hashing.models.backbones import create_trunk, feature_width
 from pml_hashing.models.hash_layer import Bound, HashLayer, Head
@@ -290,6 +291,46 @@ class HashingModel(nn.Module):
             device=device,
             amp=amp,
             progress=progress,
+            packed=packed,
+        )
+
+    def encode_batches(
+        self,
+        batches: Iterable[streaming.Batch],
+        *,
+        on_unreadable: encoding.OnUnreadable | None = None,
+        amp: bool = False,
+        packed: bool = True,
+    ) -> Iterator[tuple[Any, Tensor]]:
+        """Yield ids and codes of one batch after the other, for data that come from elsewhere.
+
+        A table of a data base, a stream, a job of Ray or Spark: whatever gives ids with images, of
+        which no more than one batch is in memory. Codes are as those of `encode` with batches of
+        this size. The model runs where it is, and between batches it is as it was.
+
+        Args:
+            batches: Pairs of ids and as many images: a tensor or an array of preprocessed images;
+                a list or an array of images, as `encode` takes them; or a list of rows.
+            on_unreadable: Called with the error of each image that cannot be read, whose `index` is
+                its place in the batch. Its id is then left out. If `None`, the error is raised.
+            amp: Run in mixed precision, bfloat16.
+            packed: Whether bits are packed. If not, the real codes come, float32.
+
+        Yields:
+            Ids, as they came (a list, where some are left out), and codes, as of `encode`.
+
+        Raises:
+            TypeError: If images are of another type.
+            UnreadableImageError: If one cannot be read, and `on_unreadable` is `None`.
+            ValueError: If there are not as many ids as images, or a code is NaN or infinite.
+        """
+        return streaming.encode_batches(
+            self,
+            self.code_length,
+            self.data_config,
+            batches,
+            on_unreadable=on_unreadable,
+            amp=amp,
             packed=packed,
         )
 

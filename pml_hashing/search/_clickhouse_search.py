@@ -1,12 +1,12 @@
 """Searches in a table of ClickHouse: one scan answers many queries."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pml_hashing.search import _clickhouse_sql as sql
 from pml_hashing.search._clickhouse_client import Connection
@@ -15,7 +15,9 @@ from pml_hashing.search._clickhouse_sql import Condition
 MAX_SORTED = 1000  # neighbours up to which one scan serves many queries
 MAX_QUERIES = 100  # of one scan
 MAX_TEXT = 2**16  # bytes of their codes in a statement
-SAMPLED_FROM = 2**17  # rows from which on a sample is worth its scan
+FEW_QUERIES = 2  # for which a scan each is faster than a sample and a scan
+SAMPLED_FROM = 2**12  # rows from which on a sample is worth its scan
+SORTING_COST = 20  # of a row, in comparisons
 MAX_PLACES = 4000  # rows that are fetched by one statement
 ATTEMPTS = 10  # at an answer, while other clients change what it is read from
 
@@ -89,6 +91,8 @@ class Search:
 
     def _nearest_keys(self, queries: list[bytes], k: int) -> list[pa.StructArray]:
         """Return distances and keys of the `k` nearest rows of each query, in one state."""
+        if len(queries) <= FEW_QUERIES:
+            return [self._nearest_of_one(query, k) for query in queries]
         farthest = sql.farthest(len(queries[0]))
         bounds = self._bounds(queries, k, farthest)
         source = self._source(queries, KEY)
@@ -98,22 +102,29 @@ class Search:
                 return found
             bounds = [farthest] * len(queries)  # rows of the sample have gone meanwhile
 
+    def _nearest_of_one(self, query: bytes, k: int) -> pa.StructArray:
+        rows = self._rows(sql.ordered(self._source([query], KEY), k, KEY[1:]))
+        columns = [column.combine_chunks() for column in rows.columns]
+        return pa.StructArray.from_arrays(columns, names=["distance", *KEY])
+
     def _bounds(self, queries: list[bytes], k: int, farthest: int) -> list[int]:
         """Return for each query a distance beyond which none of its neighbours are.
 
-        It is that of the `k`-th nearest row of a sample: sorting is dear, comparing is not.
+        It is that of the `k`-th nearest row of a sample. Some `k * step` rows are then sorted, and
+        the sample is so large that it costs as much.
         """
-        unknown = [farthest] * len(queries)
-        if self.connection.one(f"select count() from {self.table}") < SAMPLED_FROM:
-            return unknown
-        source = self._source(queries, [], sample=True)
+        count = self.connection.one(f"select count() from {self.table}")
+        step = math.isqrt(count // (SORTING_COST * k))
+        if count < SAMPLED_FROM or step < 2:
+            return [farthest] * len(queries)
+        source = self._source(queries, [], sql.one_of(step))
         found = [column[0].as_py() for column in self._rows(sql.sample(source, k, len(queries)))]
         return [int(each[-1]) if len(each) == k else farthest for each in found]
 
     def _fetch(self, found: list[pa.StructArray], columns: Sequence[str]) -> list[Found] | None:
         """Return columns of rows, or `None` if a version of one is merged away by now."""
         keys = pa.concat_arrays(found)
-        places = pc.unique(keys.field(1)).to_pylist()
+        places = keys.field(1).unique().to_pylist()
         rows = pa.concat_tables(
             self.connection.rows(
                 sql.at_places(self.table, places[start : start + MAX_PLACES], columns)
@@ -135,9 +146,8 @@ class Search:
             start += len(each)
         return tables
 
-    def _source(self, queries: list[bytes], columns: Sequence[str], *, sample: bool = False) -> str:
-        matching = self.condition.sql + (f" and {sql.SAMPLED}" if sample else "")
-        return sql.rows(self.table, matching, columns, queries)
+    def _source(self, queries: list[bytes], columns: Sequence[str], sample: str = "1") -> str:
+        return sql.rows(self.table, f"{self.condition.sql} and {sample}", columns, queries)
 
     def _scan(self, statement: str) -> list[pa.StructArray]:
         """Return the arrays of a scan, one for each query."""

@@ -16,7 +16,6 @@ from pml_hashing.search.store import Value, Where
 
 KIND = "packed codes of pml-hashing"
 METADATA = "meta_"  # before the names of columns of metadata, which may be any identifier
-SAMPLED = "cityHash64(place, batch) % 64 = 0"  # of rows that are looked at before a scan
 
 TYPES: dict[type, str] = {str: "String", int: "Int64", float: "Float64", bool: "Bool"}
 NO_VALUES = "no values yet"  # the comment of a column whose type is not known
@@ -103,7 +102,7 @@ class Condition(NamedTuple):
     """
 
     sql: str
-    bound: dict[str, list[Value]]
+    bound: dict[str, Sequence[Value]]
 
 
 SCHEMA = (
@@ -228,7 +227,7 @@ def _bound(name: str, kind: type) -> str:
     return f"arrayMap(x -> unhex(x), {bound})" if kind is str else bound
 
 
-def _comparable(wanted: Sequence[Value], kind: type | None) -> list[Value]:
+def _comparable(wanted: Sequence[Value], kind: type | None) -> Sequence[Value]:
     """Return the values that a column can equal, as they are bound."""
     values = [value for value in wanted if value is not None]
     if kind is str:
@@ -264,6 +263,11 @@ def rows(table: str, matching: str, columns: Sequence[str], queries: Sequence[by
 
 def _integer(width: int) -> str | None:
     return next((name for size, name in INTEGERS.items() if width <= size), None)
+
+
+def one_of(step: int) -> str:
+    """Return the condition of a sample: of so many rows, as they came, one."""
+    return f"place % {step} = 0"
 
 
 def sample(source: str, k: int, count: int) -> str:

@@ -109,7 +109,8 @@ def test_large_tables_and_many_neighbours(make_clickhouse, monkeypatch, rerank):
     codes = torch.randn(3000, 10)
     filled(codes, knn, memory, label=[i % 7 for i in range(3000)])
     monkeypatch.setattr(_clickhouse_search, "SAMPLED_FROM", 1)
-    monkeypatch.setattr(_clickhouse_search, "MAX_QUERIES", 3)
+    monkeypatch.setattr(_clickhouse_search, "SORTING_COST", 1)
+    monkeypatch.setattr(_clickhouse_search, "MAX_QUERIES", 4)
     for limit in (1, 10**6):
         monkeypatch.setattr(_clickhouse_search, "MAX_SORTED", limit)
         for k, where in ((1, None), (20, None), (200, {"label": [1, 2]})):
@@ -123,7 +124,7 @@ def test_one_scan_serves_many_queries(make_clickhouse, statements):
     knn = HammingKNN(store=make_clickhouse())
     knn.add(torch.randn(200, 16))
     counts = []
-    for num_queries in (1, 100):
+    for num_queries in (3, 100):
         statements.clear()
         knn.search(torch.randn(num_queries, 16), 5)
         counts.append(len(statements))
