@@ -1,7 +1,7 @@
 """HashingModel: a timm backbone, or a module of your own, with a hash layer on top."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
 import torch
@@ -224,6 +224,7 @@ class HashingModel(nn.Module):
         inputs: encoding.Inputs,
         *,
         path: str | os.PathLike[str] | None = None,
+        ids: Sequence[str | int] | None = None,
         batch_size: int = 64,
         num_workers: int = 0,
         on_unreadable: encoding.OnUnreadable | None = None,
@@ -254,9 +255,12 @@ class HashingModel(nn.Module):
                   start with one, such as `(image, label)`;
                 - an iterable of batches, such as a `DataLoader`, which may also be tuples that
                   start with the samples.
-            path: A file to write, for a tensor or a data set with a length. An unfinished file is
-                kept in `path.partial` and `path.progress`. The same model is recognized by its
-                weights, the same data set only by its length.
+            path: A file to write, for a tensor or a data set, with places or iterable. An
+                unfinished file is kept in `path.partial` and `path.progress`. The same model is
+                recognized by its weights, the same data set only by its length and its ids.
+            ids: For the file: distinct strings or integers, one for each item. Their places if
+                `None`. On several machines, each with a part of the images, they tell the parts
+                apart: `search.merge_files` puts them together.
             batch_size: Samples at a time, where `inputs` are not batches already.
             num_workers: Processes that load the items of a data set.
             on_unreadable: Called with the `UnreadableImageError` of each item of a data set that
@@ -276,8 +280,8 @@ class HashingModel(nn.Module):
             OSError: If the file cannot be written; what was written before is kept.
             TypeError: If `inputs` or a batch of them is of another type.
             UnreadableImageError: If an item cannot be read, and `on_unreadable` is `None`.
-            ValueError: If `inputs` are empty, a code is NaN or infinite, or `path` holds anything
-                but codes by this model of a data set of this length.
+            ValueError: If `inputs` are empty, a code is NaN or infinite, `ids` are not as many or
+                not distinct, or `path` holds anything but codes by this model of such a data set.
         """
         return encoding.encode(
             self,
@@ -285,6 +289,7 @@ class HashingModel(nn.Module):
             self.data_config,
             inputs,
             path=path,
+            ids=ids,
             batch_size=batch_size,
             num_workers=num_workers,
             on_unreadable=on_unreadable,

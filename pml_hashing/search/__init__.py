@@ -4,6 +4,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from pml_hashing.search.approximate import HNSW, IVF
+from pml_hashing.search.files import merge_files
 from pml_hashing.search.hamming_knn import HammingKNN
 from pml_hashing.search.memory_store import MemoryStore
 from pml_hashing.search.store import CodeStore, Neighbors, Records
@@ -11,7 +12,16 @@ from pml_hashing.search.store import CodeStore, Neighbors, Records
 if TYPE_CHECKING:
     from pml_hashing.search.clickhouse_store import ClickHouseStore
 
-__all__ = ["HNSW", "IVF", "CodeStore", "HammingKNN", "MemoryStore", "Neighbors", "Records"]
+__all__ = [
+    "HNSW",
+    "IVF",
+    "CodeStore",
+    "HammingKNN",
+    "MemoryStore",
+    "Neighbors",
+    "Records",
+    "merge_files",
+]
 
 if TYPE_CHECKING or find_spec("clickhouse_connect"):
     __all__ += ["ClickHouseStore"]
