@@ -16,7 +16,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 # These have a test or a file of tests of their own.
 LONG = {
     *("collection", "custom_folder", "figures", "million_images", "own_loss", "quickstart"),
-    "search_client",
+    *("encode_shards", "ray_encode", "search_client"),
 }
 SHORT = sorted({path.stem for path in EXAMPLES.glob("*.py")} - LONG)
 
