@@ -24,7 +24,7 @@ from pml_hashing.search import ClickHouseStore, HammingKNN, MemoryStore
 
 CODE_LENGTH, PART = 64, 100_000
 SIZES = (100_000, 1_000_000)
-REPEATS = 7
+REPEATS = 3
 ONE_THREAD = {"settings": {"max_threads": 1}}
 
 
