@@ -3,3 +3,5 @@
 from importlib.util import find_spec
 
 collect_ignore_glob = [] if find_spec("fastapi") else ["pml_hashing/serve/*"]
+if not (find_spec("clickhouse_connect") and find_spec("chdb")):
+    collect_ignore_glob.append("pml_hashing/search/*clickhouse*")

@@ -4,11 +4,14 @@ import hashlib
 import json
 import os
 import zlib
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
 from operator import index
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Self
+from typing import Any, BinaryIO, NamedTuple, Self, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,16 +27,53 @@ HEADER_SIZE = 4096  # room for the header of safetensors, which is written last
 WRITTEN_BY = "HashingModel.encode"
 
 
+Id: TypeAlias = str | int
+
+
+def check_item_ids(ids: Sequence[Id], num_items: int | None) -> list[Id]:
+    """Return the ids of items as a list.
+
+    Args:
+        ids: Distinct strings or integers, or an array of integers.
+        num_items: How many items there are, if known.
+
+    Raises:
+        TypeError: If one is something else.
+        ValueError: If their number is wrong, or one comes twice.
+    """
+    checked = ids.tolist() if isinstance(ids, Tensor | np.ndarray) else list(ids)
+    wrong = next((id_ for id_ in checked if type(id_) not in (str, int)), None)
+    if wrong is not None:
+        raise TypeError(f"Expected `ids` that are strings or integers, got {wrong!r}.")
+    if num_items not in (None, len(checked)):
+        raise ValueError(f"Expected {num_items} `ids`, one for each item, got {len(checked)}.")
+    if len(set(checked)) < len(checked):
+        twice = next(id_ for id_, count in Counter(checked).items() if count > 1)
+        raise ValueError(f"Expected `ids` without duplicates, got {twice!r} twice.")
+    return checked
+
+
 class CodesOf(NamedTuple):
     """What codes belong to. A file is continued only for the same."""
 
     code_length: int
-    num_items: int  # of the data set
+    num_items: int | None  # of the data set; `None` where only its end tells
     model: str  # a fingerprint of its weights
+    item_ids: str | None = None  # one of the ids of its items, if they have any
+
+    @classmethod
+    def items(
+        cls, code_length: int, num_items: int | None, model: str, ids: Sequence[Id] | None
+    ) -> Self:
+        """Return what codes of items with ids belong to."""
+        if ids is None:
+            return cls(code_length, num_items, model)
+        text = json.dumps(list(ids)).encode("ascii")
+        return cls(code_length, num_items, model, hashlib.sha256(text).hexdigest())
 
     def described(self) -> dict[str, str]:
         """Return the same as metadata of a file."""
-        return {key: str(value) for key, value in self._asdict().items()}
+        return {key: str(value) for key, value in self._asdict().items() if value is not None}
 
 
 class CodeWriter:
@@ -48,6 +88,7 @@ class CodeWriter:
     Args:
         path: The file to write. Its folder is made where it does not exist.
         codes_of: What the codes belong to.
+        ids: One for each item of the data set. Their places if `None`.
 
     Attributes:
         num_done: Number of items that are done, from the first of the data set on.
@@ -59,8 +100,11 @@ class CodeWriter:
             another process or thread is writing them.
     """
 
-    def __init__(self, path: str | os.PathLike[str], codes_of: CodesOf) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], codes_of: CodesOf, ids: Sequence[Id] | None = None
+    ) -> None:
         self._path, self._codes_of = Path(os.path.realpath(path)), codes_of
+        self._ids = ids
         self._partial, self._progress = (
             self._path.with_name(self._path.name + ending) for ending in (".partial", ".progress")
         )
@@ -114,13 +158,18 @@ class CodeWriter:
 
         Raises:
             OSError: If the disk is full. The codes are kept.
-            ValueError: If none of the items could be read.
+            ValueError: If none of the items could be read, or there are not as many as ids.
         """
         if not self._num_rows:
             raise ValueError(
                 f"Expected at least one readable item, got {len(self.unreadable)} unreadable ones."
             )
-        tensors = self._tensors_of_unreadable()
+        if self._codes_of.num_items not in (None, self.num_done):
+            raise ValueError(
+                f"Expected {self._codes_of.num_items} items in `inputs`, one for each of `ids`, "
+                f"got {self.num_done}."
+            )
+        tensors = self._tensors_beside()
         shape = (self._num_rows, self._width)
         summary = {"packed_codes": (str(torch.uint8), shape, self._sum.hexdigest())}
         summary |= summarize(tensors)
@@ -137,14 +186,15 @@ class CodeWriter:
         sync_folder(self._path.parent)
         remove(self._lines, self._progress)
 
-    def _tensors_of_unreadable(self) -> dict[str, Tensor]:
-        if not self.unreadable:
+    def _tensors_beside(self) -> dict[str, Tensor]:
+        if not self.unreadable and self._ids is None:
             return {}
         missing = {error.index for error in self.unreadable}
-        return {
-            "ids": json_tensor([i for i in range(self.num_done) if i not in missing]),
-            "unreadable": json_tensor([_to_json(error) for error in self.unreadable]),
-        }
+        ids = range(self.num_done) if self._ids is None else self._ids
+        kept = json_tensor([id_ for place, id_ in enumerate(ids) if place not in missing])
+        if not missing:
+            return {"ids": kept}
+        return {"ids": kept, "unreadable": json_tensor([_to_json(e) for e in self.unreadable])}
 
     def _continue(self) -> None:
         """Go to the end of what is valid, and cut off the rest.
@@ -207,9 +257,10 @@ class CodeWriter:
         except (KeyError, TypeError, ValueError) as error:
             raise self._not_written(record) from error
         missing = [error.index for error in unreadable]
-        new = range(self.num_done, min(num_items, self._codes_of.num_items))
+        most = self._codes_of.num_items or num_items
+        new = range(self.num_done, min(num_items, most))
         if (
-            not self.num_done < num_items <= self._codes_of.num_items
+            not self.num_done < num_items <= most
             or num_rows - self._num_rows != len(new) - len(missing)
             or missing != sorted(set(missing))
             or not all(place in new for place in missing)
@@ -233,7 +284,7 @@ def read_finished(
         ValueError: If the file is damaged, or belongs to other codes.
     """
     tensors, metadata = read_code_file(path, written_by=WRITTEN_BY)
-    found = {key: metadata.get(key) for key in codes_of.described()}
+    found = {key: metadata[key] for key in CodesOf._fields if key in metadata}
     if found != codes_of.described():
         raise ValueError(
             f"Expected no file at `{path}`, or one for {codes_of}, got one for {found}: delete it "
@@ -243,7 +294,7 @@ def read_finished(
         records = from_json_tensor(tensors["unreadable"]) if "unreadable" in tensors else []
         unreadable = [_from_json(record) for record in records]
         num_items = len(tensors["packed_codes"]) + len(unreadable)
-        if num_items != codes_of.num_items:
+        if codes_of.num_items not in (None, num_items):
             raise ValueError(f"it is of {num_items} items, not {codes_of.num_items}.")
         return tensors["packed_codes"], unreadable
     except (TypeError, ValueError, RecursionError) as error:

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, pairwise
@@ -12,12 +12,12 @@ from typing import Any, TypeAlias, TypedDict, Unpack
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from pml_hashing._checks import check_at_least, check_codes
 from pml_hashing._eval_mode import eval_mode
-from pml_hashing.code_writer import CodesOf, CodeWriter, read_finished
+from pml_hashing.code_writer import CodesOf, CodeWriter, Id, check_item_ids, read_finished
 from pml_hashing.codes import pack_unchecked, packed_length
 from pml_hashing.datasets import UnreadableImageError
 from pml_hashing.datasets._readable import ReadableBatch, ReadableItems
@@ -42,6 +42,7 @@ class EncodeOptions(RunOptions, total=False):
     """All options of `HashingModel.encode`."""
 
     path: str | os.PathLike[str] | None
+    ids: Sequence[Id] | None
     device: str | torch.device | None
 
 
@@ -79,20 +80,21 @@ class Encoder:
             )
         return torch.cat([codes for codes in kept if len(codes)])
 
-    def encode_to_file(self, inputs: Any, path: str | os.PathLike[str]) -> Tensor:
+    def encode_to_file(
+        self, inputs: Any, path: str | os.PathLike[str], ids: Sequence[Id] | None = None
+    ) -> Tensor:
         """Return packed codes, mapped from the file that they were written to."""
         if not self.packed:
             raise ValueError("Expected `packed` codes for a file, got packed=False.")
         inputs = self._as_samples(inputs)
-        if not _has_places(inputs):
-            raise TypeError(
-                "Expected `inputs` to be a tensor or a data set with a length for a file, which is "
-                f"continued at an item, got {type(inputs).__name__}."
-            )
-        codes_of = CodesOf(self.code_length, len(inputs), fingerprint(self.model))
+        num_items = self._num_items(inputs)
+        ids = None if ids is None else check_item_ids(ids, num_items)
+        if ids is not None:
+            num_items = len(ids)
+        codes_of = CodesOf.items(self.code_length, num_items, fingerprint(self.model), ids)
         if not Path(path).exists():
             how = f"Encode the same `inputs` to the same `path`, {path}, to go on from there."
-            with CodeWriter(path, codes_of) as writer, _stopped(lambda: writer.num_done, how):
+            with CodeWriter(path, codes_of, ids) as writer, _stopped(lambda: writer.num_done, how):
                 self._report(writer.unreadable)
                 self._fill(writer, inputs)
                 writer.finish()
@@ -100,6 +102,23 @@ class Encoder:
         packed_codes, unreadable = read_finished(path, codes_of)
         self._report(unreadable)
         return packed_codes
+
+    def _num_items(self, inputs: Any) -> int | None:
+        """Return how many items there are, `None` where only their end tells."""
+        if isinstance(inputs, samples.SampleStream):
+            if self.num_workers:
+                raise ValueError(
+                    "Expected `num_workers` of 0 for an iterable data set and a file, which is "
+                    f"continued at an item, got {self.num_workers}: `encode_batches` takes a "
+                    "DataLoader."
+                )
+            return None
+        if not _has_places(inputs):
+            raise TypeError(
+                "Expected `inputs` to be a tensor or a data set for a file, which is continued at "
+                f"an item, got {type(inputs).__name__}."
+            )
+        return len(inputs)
 
     def _fill(self, writer: CodeWriter, inputs: Any) -> None:
         for codes, batch in self.batches(inputs, writer.num_done):
@@ -125,11 +144,12 @@ class Encoder:
         if not isinstance(batch, ReadableBatch):
             batch = ReadableBatch(batch, len(_samples_of(batch)), [])
         if batch.batch is None:
-            return Codes(batch, self._none(), torch.ones(0).bool())
+            return Codes(batch, self.no_codes(), torch.ones(0).bool())
         values = _samples_of(batch.batch).to(self.device, non_blocking=True)
         return Codes.of(batch, self.model(values), self.packed)
 
-    def _none(self) -> Tensor:
+    def no_codes(self) -> Tensor:
+        """Return codes of nothing."""
         if not self.packed:
             return torch.empty(0, self.code_length)
         return torch.empty(0, packed_length(self.code_length), dtype=torch.uint8)
@@ -148,8 +168,8 @@ class Encoder:
         if isinstance(inputs, Tensor):
             _check_samples(inputs, "`inputs`")
             return inputs[start:].split(self.batch_size) if start < len(inputs) else ()
-        if isinstance(inputs, IterableDataset):
-            return self._loader(inputs, collate_fn=ReadableItems.collate)
+        if isinstance(inputs, samples.SampleStream):
+            return self._loader(inputs.starting_at(start), collate_fn=ReadableItems.collate)
         if isinstance(inputs, Dataset):
             return self._loader(ReadableItems(inputs, start), collate_fn=ReadableItems.collate)
         if isinstance(inputs, Iterable):
@@ -214,12 +234,15 @@ def encode(
     inputs: Any,
     *,
     path: str | os.PathLike[str] | None = None,
+    ids: Sequence[Id] | None = None,
     device: str | torch.device | None = None,
     **options: Unpack[RunOptions],
 ) -> Tensor:
     """Return the codes of all inputs, as `HashingModel.encode` documents it."""
+    if ids is not None and path is None:
+        raise ValueError("Expected `ids` with a `path`, for the file, got `ids` alone.")
     encoder = Encoder(model, code_length, device_for(model, device), data_config, **options)
-    return encoder.encode(inputs) if path is None else encoder.encode_to_file(inputs, path)
+    return encoder.encode(inputs) if path is None else encoder.encode_to_file(inputs, path, ids)
 
 
 def device_for(model: nn.Module, device: str | torch.device | None) -> torch.device:
@@ -273,8 +296,7 @@ def _one_behind(results: Iterable[Codes]) -> Iterator[Codes]:
 
 
 def _has_places(inputs: Any) -> bool:
-    is_indexed = isinstance(inputs, Tensor | Dataset) and not isinstance(inputs, IterableDataset)
-    return is_indexed and isinstance(inputs, Sized)
+    return isinstance(inputs, Tensor | Dataset) and isinstance(inputs, Sized)
 
 
 def _check_samples(samples: Tensor, name: str) -> None:

@@ -1,6 +1,7 @@
 """HashingModel: a timm backbone, or a module of your own, with a hash layer on top."""
 
 import os
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from torchvision import transforms
 
 from pml_hashing._checks import check_at_least
-from pml_hashing.models import encoding, itq, preprocessing, saving
+from pml_hashing.models import encoding, itq, preprocessing, saving, streaming
 from pml_hashing.models._errors import shortened
 from pml_hashing.models.backbones import create_trunk, feature_width
 from pml_hashing.models.hash_layer import Bound, HashLayer, Head
@@ -225,6 +226,7 @@ class HashingModel(nn.Module):
         inputs: encoding.Inputs,
         *,
         path: str | os.PathLike[str] | None = None,
+        ids: Sequence[str | int] | None = None,
         batch_size: int = 64,
         num_workers: int = 0,
         on_unreadable: encoding.OnUnreadable | None = None,
@@ -255,9 +257,12 @@ class HashingModel(nn.Module):
                   start with one, such as `(image, label)`;
                 - an iterable of batches, such as a `DataLoader`, which may also be tuples that
                   start with the samples.
-            path: A file to write, for a tensor or a data set with a length. An unfinished file is
-                kept in `path.partial` and `path.progress`. The same model is recognized by its
-                weights, the same data set only by its length.
+            path: A file to write, for a tensor or a data set, with places or iterable. An
+                unfinished file is kept in `path.partial` and `path.progress`. The same model is
+                recognized by its weights, the same data set only by its length and its ids.
+            ids: For the file: distinct strings or integers, one for each item. Their places if
+                `None`. On several machines, each with a part of the images, they tell the parts
+                apart: `search.merge_files` puts them together.
             batch_size: Samples at a time, where `inputs` are not batches already.
             num_workers: Processes that load the items of a data set.
             on_unreadable: Called with the `UnreadableImageError` of each item of a data set that
@@ -277,8 +282,8 @@ class HashingModel(nn.Module):
             OSError: If the file cannot be written; what was written before is kept.
             TypeError: If `inputs` or a batch of them is of another type.
             UnreadableImageError: If an item cannot be read, and `on_unreadable` is `None`.
-            ValueError: If `inputs` are empty, a code is NaN or infinite, or `path` holds anything
-                but codes by this model of a data set of this length.
+            ValueError: If `inputs` are empty, a code is NaN or infinite, `ids` are not as many or
+                not distinct, or `path` holds anything but codes by this model of such a data set.
         """
         return encoding.encode(
             self,
@@ -286,12 +291,53 @@ class HashingModel(nn.Module):
             self.data_config,
             inputs,
             path=path,
+            ids=ids,
             batch_size=batch_size,
             num_workers=num_workers,
             on_unreadable=on_unreadable,
             device=device,
             amp=amp,
             progress=progress,
+            packed=packed,
+        )
+
+    def encode_batches(
+        self,
+        batches: Iterable[streaming.Batch],
+        *,
+        on_unreadable: encoding.OnUnreadable | None = None,
+        amp: bool = False,
+        packed: bool = True,
+    ) -> Iterator[tuple[Any, Tensor]]:
+        """Yield ids and codes of one batch after the other, for data that come from elsewhere.
+
+        A table of a data base, a stream, a job of Ray or Spark: whatever gives ids with images, of
+        which no more than one batch is in memory. Codes are as those of `encode` with batches of
+        this size. The model runs where it is, and between batches it is as it was.
+
+        Args:
+            batches: Pairs of ids and as many images: a tensor or an array of preprocessed images;
+                a list or an array of images, as `encode` takes them; or a list of rows.
+            on_unreadable: Called with the error of each image that cannot be read, whose `index` is
+                its place in the batch. Its id is then left out. If `None`, the error is raised.
+            amp: Run in mixed precision, bfloat16.
+            packed: Whether bits are packed. If not, the real codes come, float32.
+
+        Yields:
+            Ids, as they came (a list, where some are left out), and codes, as of `encode`.
+
+        Raises:
+            TypeError: If images are of another type.
+            UnreadableImageError: If one cannot be read, and `on_unreadable` is `None`.
+            ValueError: If there are not as many ids as images, or a code is NaN or infinite.
+        """
+        return streaming.encode_batches(
+            self,
+            self.code_length,
+            self.data_config,
+            batches,
+            on_unreadable=on_unreadable,
+            amp=amp,
             packed=packed,
         )
 

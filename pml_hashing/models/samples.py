@@ -1,6 +1,7 @@
 """What people have in hand, as samples for a model: paths, images, arrays, rows of tables."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from os import PathLike
 from typing import Any, TypeAlias
 
@@ -83,13 +84,18 @@ class SampleStream(IterableDataset[Any]):
     Args:
         items: As of `Samples`.
         data_config: How an image is preprocessed.
+        start: The first item. Those before it are passed over.
     """
 
-    def __init__(self, items: Iterable[Any], data_config: DataConfig) -> None:
-        self.items, self.to_sample = items, ToSample(data_config)
+    def __init__(self, items: Iterable[Any], data_config: DataConfig, start: int = 0) -> None:
+        self.items, self.to_sample, self.start = items, ToSample(data_config), start
+
+    def starting_at(self, start: int) -> "SampleStream":
+        """Return the same, from an item on."""
+        return SampleStream(self.items, self.to_sample.data_config, start)
 
     def __iter__(self) -> Iterator[Any]:
-        for place, item in enumerate(self.items):
+        for place, item in enumerate(islice(self.items, self.start, None), self.start):
             try:
                 yield self.to_sample(item)
             except UnreadableImageError as error:

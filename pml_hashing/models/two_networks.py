@@ -1,14 +1,15 @@
 """TwoNetworkHashingModel: the query network and the database network of asymmetric training."""
 
 import os
-from typing import Literal, Self, TypeAlias, Unpack, get_args
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, Self, TypeAlias, Unpack, get_args
 
 import torch
 from torch import Tensor, nn
 from torchvision import transforms
 
 from pml_hashing._checks import check_choice
-from pml_hashing.models import encoding, saving
+from pml_hashing.models import encoding, samples, saving, streaming
 from pml_hashing.models.hash_layer import HashLayer
 from pml_hashing.models.hashing_model import HashingModel
 
@@ -182,10 +183,39 @@ class TwoNetworkHashingModel(nn.Module):
             UnreadableImageError: As `HashingModel.encode`.
             ValueError: As `HashingModel.encode`, and if `network` is unknown.
         """
-        configs = self.first.data_config, self.second.data_config
-        config = configs[0] if configs[0] == configs[1] else None
         encoder = self.network(network)
-        return encoding.encode(encoder, self.code_length, config, inputs, **options)
+        return encoding.encode(encoder, self.code_length, self._data_config, inputs, **options)
+
+    def encode_batches(
+        self,
+        batches: Iterable[streaming.Batch],
+        *,
+        network: Network = "sum",
+        **options: Unpack[streaming.StreamOptions],
+    ) -> Iterator[tuple[Any, Tensor]]:
+        """Yield ids and codes of one batch after the other, as `HashingModel.encode_batches` does.
+
+        Args:
+            batches: Pairs of ids and as many images.
+            network: What encodes, as of `encode`.
+            **options: The other options of `HashingModel.encode_batches`.
+
+        Yields:
+            Ids, as they came (a list, where some are left out), and codes, as of `encode`.
+
+        Raises:
+            TypeError: As `HashingModel.encode_batches`.
+            UnreadableImageError: As `HashingModel.encode_batches`.
+            ValueError: As `HashingModel.encode_batches`, and if `network` is unknown.
+        """
+        encoder, config = self.network(network), self._data_config
+        return streaming.encode_batches(encoder, self.code_length, config, batches, **options)
+
+    @property
+    def _data_config(self) -> samples.DataConfig:
+        """How both networks preprocess an image, `None` where they differ."""
+        configs = self.first.data_config, self.second.data_config
+        return configs[0] if configs[0] == configs[1] else None
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write both networks into one `model.safetensors`, and a `config.json` for people.

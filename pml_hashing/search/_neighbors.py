@@ -67,16 +67,19 @@ class NeighborSearch:
         if isinstance(store, MemoryStore):
             options |= {"search": index and index.nearest, "with_ids": with_ids}
         with store.frozen():
-            code_length = filled(store)
+            code_length = known_length(store)
             packed_query, _ = to_packed(query, "query", code_length)
             if k < 1 or own:
+                filled(store)
                 _check_k(k, store.count(where), where, own)
             if own:
                 _check_own(in_memory(store), packed_query)
 
             def nearest(packed_block: Tensor, count: int, start: int = 0) -> Neighbors:
                 found = store.nearest(packed_block, count + own, where, **options)
-                _check_k(k, found.distances.shape[1], where, own)
+                if k > found.distances.shape[1] - own:
+                    filled(store)
+                    _check_k(k, found.distances.shape[1], where, own)
                 return _without_query(found, start) if own else found
 
             if self.rerank is None:
@@ -113,6 +116,17 @@ def in_memory(store: CodeStore) -> MemoryStore:
             f"{type(store).__name__}: `search` finds ids in it."
         )
     return store
+
+
+def known_length(store: CodeStore) -> int:
+    """Return the code length, or raise if there are no codes, as far as that is known at once.
+
+    A store elsewhere takes as long to count as to search: it is asked when nothing was found.
+    """
+    code_length = store.code_length
+    if code_length is None or isinstance(store, MemoryStore):
+        return filled(store)
+    return code_length
 
 
 def filled(store: CodeStore) -> int:

@@ -1,7 +1,7 @@
 """The file of a `HammingKNN`: all that is held, which nothing in it can make execute."""
 
 import os
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from pml_hashing.search._table import Column, Table
 from pml_hashing.search.approximate import ApproximateIndex
 from pml_hashing.search.graph import Graph
 from pml_hashing.search.memory_store import MemoryStore
-from pml_hashing.search.store import CodeStore
+from pml_hashing.search.store import CodeStore, Records
 
 BATCH = 2**16  # codes that are read from a store, or appended to it, at a time
 
@@ -125,6 +125,58 @@ def _copied(store: CodeStore) -> Table:
     table.ids = Ids(joined(parts))
     table.ids.skip_to(store.next_id)
     return table
+
+
+def merge_files(
+    paths: Iterable[str | os.PathLike[str]], into: str | os.PathLike[str] | CodeStore
+) -> int:
+    """Put the codes of several files into one file or store, in order, and return how many.
+
+    Files are read batch by batch; a new file is put together in memory. In a store, codes are
+    appended to what it holds. A batch that it holds already is left out, so that the same call goes
+    on where another was stopped.
+
+    Args:
+        paths: Files of `HashingModel.encode` with `ids`, or of `HammingKNN.save`, whose codes are
+            of one length. Vectors are left out.
+        into: A file to write, atomically, or a store.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a file is not whole, lengths differ, or an id comes twice.
+    """
+    store = into if isinstance(into, CodeStore) else MemoryStore()
+    for path in paths:
+        table, _ = read_table(path, memory_map=True, with_vectors=False)
+        store.prepare(table.code_length or 0, with_vectors=False)
+        for start in range(0, len(table), BATCH):
+            _append_once(store, table.records(table.rows(start=start, stop=start + BATCH)), path)
+    if not isinstance(into, CodeStore):
+        save_store(store, into)
+    return len(store)
+
+
+def _append_once(store: CodeStore, records: Records, path: object) -> None:
+    """Append records, unless the same are held already.
+
+    Raises:
+        ValueError: If an id is held, and not all of them with these codes.
+    """
+    try:
+        store.append(records)
+    except ValueError as error:
+        if not _holds(store, records):
+            raise ValueError(
+                f"Expected files with ids of their own, as `encode` takes them, got `{path}`: "
+                f"{error}"
+            ) from error
+
+
+def _holds(store: CodeStore, records: Records) -> bool:
+    try:
+        return torch.equal(store.get(records.ids).packed_codes, records.packed_codes)
+    except ValueError:  # one of them is missing
+        return False
 
 
 def _to_column(name: str, numbers: Tensor, values: Tensor) -> Column:

@@ -9,7 +9,7 @@ from torch import Tensor
 from pml_hashing._checks import check_at_least, check_choice
 from pml_hashing.search._arguments import is_id, to_ids, to_packed, to_records, to_vectors, to_where
 from pml_hashing.search._ids import Ids
-from pml_hashing.search._neighbors import NeighborSearch, Rerank, filled, in_memory
+from pml_hashing.search._neighbors import NeighborSearch, Rerank, filled, in_memory, known_length
 from pml_hashing.search._table import Table
 from pml_hashing.search.approximate import HNSW, IVF, ApproximateIndex
 from pml_hashing.search.files import fill_store, read_table, save_store
@@ -235,11 +235,14 @@ class HammingKNN:
         """
         store = self._store
         with store.frozen():
-            code_length = filled(store)
+            code_length = known_length(store)
             packed_query, _ = to_packed(query, "query", code_length)
             check_at_least(radius, 0, "radius")
             limit = int(min(radius, code_length))
-            return store.within(packed_query, limit, to_where(where, store))
+            found = store.within(packed_query, limit, to_where(where, store))
+            if not any(found[1]):
+                filled(store)
+            return found
 
     def train(
         self, codes: Codes, ids: Iterable[Hashable] | None = None, **metadata: object

@@ -37,14 +37,6 @@ class Items(Dataset):
         return self.values[index], index
 
 
-class Stream(IterableDataset):
-    def __iter__(self):
-        return iter(torch.randn(3, 4))
-
-    def __len__(self):
-        return 3
-
-
 @pytest.fixture
 def model():
     return HashingModel(torch.nn.Identity(), 12, num_features=4)
@@ -226,9 +218,9 @@ def test_another_model_or_data_set_is_refused(model, values, tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-@pytest.mark.parametrize("inputs", [[torch.zeros(2, 4)], Stream(), DataLoader([1])])
+@pytest.mark.parametrize("inputs", [[torch.zeros(2, 4)], DataLoader([1])])
 def test_what_has_no_places_has_no_file(model, inputs, tmp_path):
-    with pytest.raises(TypeError, match="a tensor or a data set with a length for a file"):
+    with pytest.raises(TypeError, match="a tensor or a data set for a file"):
         model.encode(inputs, path=tmp_path / "codes", progress=False)
     assert not files(tmp_path)
 
@@ -277,3 +269,73 @@ def test_the_metadata_says_what_the_codes_are_of(model, values, tmp_path):
     _, metadata = read_code_file(tmp_path / "codes")
     assert (metadata["code_length"], metadata["num_items"]) == ("12", "19")
     assert re.fullmatch("[0-9a-f]{64}", metadata["model"])
+
+
+def numbered(values, count=None):
+    return {"ids": [f"image {place}" for place in range(len(values) if count is None else count)]}
+
+
+class Stopping(IterableDataset):
+    """A data set without a length that fails once."""
+
+    def __init__(self, values, stop=None):
+        self.values, self.stop, self.read = values, stop, 0
+
+    def __iter__(self):
+        for place, value in enumerate(self.values):
+            if place == self.stop:
+                self.stop = None
+                raise RuntimeError("stopped")
+            self.read += 1
+            yield value
+
+
+@pytest.mark.parametrize("ids", [None, numbered])
+def test_a_stream_goes_on_where_it_was(model, values, ids, tmp_path):
+    path, stream = tmp_path / "codes", Stopping(values, stop=len(values) - 1)
+    options = {"path": path, "batch_size": 2, "progress": False, **(ids(values) if ids else {})}
+    with pytest.raises(RuntimeError, match="stopped"):
+        model.encode(stream, **options)
+    for _ in range(2):
+        codes = model.encode(stream, **options)
+        assert torch.equal(codes, model.encode(values, progress=False))
+    knn = HammingKNN()
+    knn.load(path)
+    assert knn.ids == (ids(values)["ids"] if ids else list(range(len(values))))
+
+
+@pytest.mark.parametrize("ids", [lambda n: [f"{i}.png" for i in range(n)], torch.arange, list])
+def test_the_file_has_the_ids(model, values, ids, tmp_path):
+    count = len(values)
+    given = ids(count) if ids is not list else list(range(count, 0, -1))
+    model.encode(values, path=tmp_path / "codes", ids=given, progress=False)
+    knn = HammingKNN()
+    knn.load(tmp_path / "codes")
+    assert knn.ids == (given.tolist() if torch.is_tensor(given) else given)
+    with pytest.raises(ValueError, match="Expected no file at"):
+        model.encode(values, path=tmp_path / "codes", progress=False)
+
+
+WRONG_IDS = {
+    "too few": (lambda n: range(n - 1), ValueError, "`ids`, one for each item, got"),
+    "twice": (lambda n: ["a"] * n, ValueError, "without duplicates, got 'a' twice"),
+    "float": (lambda n: [0.5] * n, TypeError, "strings or integers, got 0.5"),
+    "bool": (lambda n: [True] * n, TypeError, "strings or integers, got True"),
+}
+
+
+@pytest.mark.parametrize(("ids", "error", "message"), WRONG_IDS.values(), ids=WRONG_IDS)
+def test_wrong_ids_of_items(model, values, ids, error, message, tmp_path):
+    with pytest.raises(error, match=message):
+        model.encode(values, path=tmp_path / "codes", ids=ids(len(values)), progress=False)
+
+
+def test_ids_of_a_stream_are_as_many(model, values, tmp_path):
+    for name, count in (("few", len(values) - 1), ("many", len(values) + 1)):
+        options = {"path": tmp_path / name, "progress": False, **numbered(values, count)}
+        with pytest.raises(ValueError, match=f"Expected {count} items in `inputs`, one for each"):
+            model.encode(Stopping(values), **options)
+    with pytest.raises(ValueError, match="`ids` with a `path`"):
+        model.encode(values, **numbered(values), progress=False)
+    with pytest.raises(ValueError, match="`num_workers` of 0 for an iterable data set"):
+        model.encode(Stopping(values), path=tmp_path / "codes", num_workers=1, progress=False)

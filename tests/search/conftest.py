@@ -1,17 +1,31 @@
 """Search over every kind of store: tests that ask for `make_knn` run on all of them."""
 
+import os
+from functools import partial
+from importlib.util import find_spec
+from itertools import count
+
 import pytest
 import torch
 from sqlite_store import SQLiteStore
 
 from pml_hashing.search import HammingKNN
 
+SERVER = os.environ.get("PML_HASHING_CLICKHOUSE")
+"""A ClickHouse server that all tests run on too, as `clickhouse://host:8123/database`."""
 
-class OverSQLite(HammingKNN):
+EXTRA = find_spec("clickhouse_connect") and find_spec("chdb")
+NO_EXTRA = pytest.mark.skipif(not EXTRA, reason="the extra [clickhouse] is not installed")
+NO_SERVER = pytest.mark.skipif(not (SERVER and EXTRA), reason="no PML_HASHING_CLICKHOUSE")
+
+ENGINES = [pytest.param("chdb", marks=NO_EXTRA), pytest.param("server", marks=NO_SERVER)]
+
+
+class OverStore(HammingKNN):
     """What a store in memory allows beyond search by ids, done by ids: for tests of both."""
 
-    def __init__(self, **options):
-        self.own, self.options = SQLiteStore(), options
+    def __init__(self, make_store, **options):
+        self.own, self.options = make_store(), options
         super().__init__(store=self.own, **options)
 
     @property
@@ -33,6 +47,62 @@ class OverSQLite(HammingKNN):
         return distances, torch.tensor(places).to(query.device)
 
 
-@pytest.fixture(scope="session", params=[HammingKNN, OverSQLite], ids=["memory", "sqlite"])
-def make_knn(request):
-    return request.param
+class Tables:
+    """New tables of one ClickHouse. A process can open one folder, so that all tests share it."""
+
+    def __init__(self, dsn):
+        self.dsn, self.numbers, self.made = dsn, count(), []
+
+    def __call__(self, table=None):
+        from pml_hashing.search import ClickHouseStore  # noqa: PLC0415 - an extra
+
+        table = table or f"test_{os.getpid()}_{next(self.numbers)}"
+        self.made.append(ClickHouseStore(self.dsn, table))
+        return self.made[-1]
+
+    def drop(self):
+        while self.made and self.made[-1].table != "kept":
+            store = self.made.pop()
+            store.clear()
+            store.close()
+
+
+@pytest.fixture(scope="session")
+def tables(tmp_path_factory):
+    """A maker of tables for each engine."""
+    made = {"server": Tables(SERVER)}
+    if EXTRA:
+        made["chdb"] = Tables(f"chdb://{tmp_path_factory.mktemp('engine')}")
+        made["chdb"]("kept")  # else the engine would start anew for each test
+    return made
+
+
+@pytest.fixture(autouse=True)
+def dropped(tables):
+    """Drop the tables of each test."""
+    yield
+    for made in tables.values():
+        made.drop()
+
+
+@pytest.fixture(scope="session", params=["memory", "sqlite", *ENGINES])
+def make_knn(request, tables):
+    """Makes a HammingKNN over a store of its own."""
+    if request.param == "memory":
+        return HammingKNN
+    return partial(OverStore, tables.get(request.param, SQLiteStore))
+
+
+@pytest.fixture(params=ENGINES)
+def make_clickhouse(request, tables):
+    """Makes a new table, or another client of one."""
+    return tables[request.param]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark as slow what hypothesis tries on a database: 100 examples are a minute."""
+    for item in items:
+        engine = getattr(item, "callspec", None) and item.callspec.params.get("make_knn")
+        if engine in {"chdb", "server"} and hasattr(item.function, "hypothesis"):
+            item.add_marker(pytest.mark.slow)

@@ -1,0 +1,238 @@
+"""The connection to ClickHouse, in this process or a server: statements, and tables of Arrow."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
+
+import clickhouse_connect
+import pyarrow as pa
+import urllib3
+from clickhouse_connect.driver.exceptions import OperationalError, ProgrammingError
+from clickhouse_connect.driver.external import ExternalData
+
+from pml_hashing.search._clickhouse_sql import SCHEMA, Schema
+from pml_hashing.search.memory_store import ReadWriteLock
+
+EMBEDDED = "chdb://"
+SERVERS = ("clickhouse", "http", "https")
+MAX_BOUND = 100  # ids that are bound in a statement; more of them go beside it as a table
+
+# An insert is one block, and so one part of a table: there wholly or not at all. It is answered
+# when it is on disk, not queued.
+INSERT = {"async_insert": 0, "min_insert_block_size_bytes": 0, "input_format_parallel_parsing": 0}
+CLUSTER = {"distributed_foreground_insert": 1, "insert_quorum": "auto", "insert_quorum_parallel": 0}
+
+
+class TableState:
+    """What the clients of a table have in common: its lock, and what it was found to be.
+
+    Args:
+        table: Its name.
+        is_kept: Whether what it is stays known until `forget`: no other process changes it.
+    """
+
+    def __init__(self, table: str, *, is_kept: bool) -> None:
+        self.lock = ReadWriteLock()
+        self._table, self._is_kept = table, is_kept
+        self._mutex = Lock()
+        self._known: Schema | None = None
+
+    def schema(self, connection: "Connection") -> Schema | None:
+        """Return what the table is, or `None` if there is none.
+
+        Raises:
+            ValueError: If it is another's.
+        """
+        with self._mutex:
+            schema = self._known or self._read(connection)
+            self._known = schema if self._is_kept else None
+            return schema
+
+    def forget(self) -> None:
+        """Look again what the table is."""
+        with self._mutex:
+            self._known = None
+
+    def _read(self, connection: "Connection") -> Schema | None:
+        found = connection.rows(SCHEMA, {"table": self._table})
+        if not found.num_rows:
+            return None
+        columns = ([value.decode() for value in part.to_pylist()] for part in found.columns)
+        try:
+            return Schema.of(list(zip(*columns, strict=True)))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"Expected `table` to be one that a ClickHouseStore made, got {self._table!r}, "
+                f"which is not: {error}"
+            ) from error
+
+
+_STATES: WeakValueDictionary[tuple[str, str], TableState] = WeakValueDictionary()
+_STATES_MUTEX = Lock()
+
+
+class Wanted(NamedTuple):
+    """A list of ids in a statement.
+
+    Attributes:
+        sql: What `id in` is to be followed by.
+        options: What goes with the statement.
+    """
+
+    sql: str
+    options: dict[str, Any]
+
+
+class Connection:
+    """A client of an engine in this process, which reads a folder, or of a server.
+
+    Args:
+        dsn: `chdb:///folder`, or `clickhouse://user:password@host:8123/database`.
+        options: Other arguments of `clickhouse_connect.get_client`.
+
+    Attributes:
+        embedded: Whether the engine is in this process.
+
+    Raises:
+        ConnectionError: If there is no server.
+        OSError: If the folder is in use by another process, or this one uses another folder.
+        ValueError: If `dsn` is neither.
+    """
+
+    def __init__(self, dsn: str, **options: Any) -> None:
+        self.embedded = dsn.startswith(EMBEDDED)
+        if self.embedded:
+            self._place = _to_folder(dsn)
+            options |= {"interface": "chdb", "path": self._place}
+        else:
+            self._place = _to_address(dsn)
+            options |= {"dsn": dsn, "autogenerate_session_id": False}  # one is for one thread
+        with self._errors():
+            self._client = clickhouse_connect.get_client(**options)
+
+    @property
+    def database(self) -> str:
+        """The name of the database."""
+        return self.one("select currentDatabase()").decode()
+
+    def state(self, table: str) -> TableState:
+        """Return the state of a table: one for all clients of an engine in this process."""
+        if not self.embedded:
+            return TableState(table, is_kept=False)
+        with _STATES_MUTEX:
+            state = _STATES.get((self._place, table)) or TableState(table, is_kept=True)
+            return _STATES.setdefault((self._place, table), state)
+
+    def run(self, statements: Sequence[str]) -> None:
+        """Run statements that return nothing, one after the other."""
+        for statement in statements:
+            with self._errors():
+                self._client.command(statement)
+
+    def rows(
+        self, sql: str, parameters: Mapping[str, Any] | None = None, **options: Any
+    ) -> pa.Table:
+        """Return the rows of a query, strings as bytes."""
+        with self._errors():
+            return self._client.query_arrow(
+                sql, parameters=dict(parameters or {}), use_strings=False, **options
+            )
+
+    def one(self, sql: str, parameters: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        """Return the first value of the first row, or `None` if there is none."""
+        found = self.rows(sql, parameters, **options)
+        return found.column(0)[0].as_py() if found.num_rows else None
+
+    def insert(self, table: str, rows: pa.Table, cluster: str | None = None) -> None:
+        """Add rows to a table, all at once."""
+        size = {"max_insert_block_size": len(rows), "min_insert_block_size_rows": len(rows)}
+        settings = INSERT | size | ({} if cluster is None else CLUSTER)
+        with self._errors():
+            self._client.insert_arrow(table, rows, settings=settings)
+
+    @contextmanager
+    def wanted(self, ids: Sequence[bytes]) -> Iterator[Wanted]:
+        """Put ids where statements of this context find them."""
+        if len(ids) <= MAX_BOUND:
+            texts = [id_.decode("ascii") for id_ in ids]
+            yield Wanted("{wanted:Array(String)}", {"parameters": {"wanted": texts}})
+            return
+        rows = pa.table({"id": pa.array(ids, pa.binary())})
+        if not self.embedded:
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_file(sink, rows.schema) as writer:
+                writer.write_table(rows)
+            data = ExternalData(
+                file_name="wanted",
+                data=sink.getvalue().to_pybytes(),
+                fmt="Arrow",
+                structure=["id String"],
+            )
+            yield Wanted("(select id from wanted)", {"external_data": data})
+            return
+        name = f"wanted_{secrets.token_hex(8)}"
+        self.run([f"create temporary table {name} (id String)"])
+        try:
+            self.insert(name, rows)
+            yield Wanted(f"(select id from {name})", {})
+        finally:
+            self.run([f"drop temporary table {name}"])
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._client.close()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Raise an error of the connection as what it is."""
+        try:
+            yield
+        except (OperationalError, urllib3.exceptions.HTTPError, OSError) as error:
+            if self.embedded:
+                raise
+            raise ConnectionError(
+                f"Expected a ClickHouse server that answers at {self._place}, got: {_cause(error)}"
+            ) from error
+        except ProgrammingError as error:
+            if not self.embedded or "Unable to open" not in str(error):
+                raise
+            raise OSError(
+                f"Expected a folder of ClickHouse at {self._place} that no other process has open, "
+                "and no other folder open in this process: the engine serves one folder and one "
+                f"process. Got: {error}"
+            ) from error
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return what an error goes back to: the client repeats the whole request in its own."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return error
+
+
+def _to_folder(dsn: str) -> str:
+    folder = dsn.removeprefix(EMBEDDED)
+    if not folder or "?" in folder:
+        raise ValueError(f"Expected `dsn` of a folder, as in 'chdb:///folder', got {dsn!r}.")
+    path = Path(os.path.realpath(folder))
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(parents=True)
+    return str(path)
+
+
+def _to_address(dsn: str) -> str:
+    """Return host and port of a server, without what is secret."""
+    parts = urlsplit(dsn)
+    if parts.scheme not in SERVERS or not parts.hostname:
+        raise ValueError(
+            "Expected `dsn` of a folder, as in 'chdb:///folder', or of a server, as in "
+            f"'clickhouse://host:8123/database', got one that begins with {parts.scheme!r}."
+        )
+    return parts.hostname if parts.port is None else f"{parts.hostname}:{parts.port}"
