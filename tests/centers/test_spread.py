@@ -74,7 +74,13 @@ def test_trainings_of_before_start_from_the_same_codes(num_codes, code_length, s
 DISTANCES_OF_1024 = {12: 1, 16: 2, 20: 4, 24: 5, 32: 9, 48: 16, 50: 17, 64: 23}
 
 
-@pytest.mark.parametrize("code_length", DISTANCES_OF_1024)
+@pytest.mark.parametrize(
+    "code_length",
+    [
+        of if of in {16, 50} else pytest.param(of, marks=pytest.mark.slow)
+        for of in DISTANCES_OF_1024
+    ],
+)
 def test_one_code_more_is_no_cliff(code_length):
     assert smallest_distance(spread_codes(1025, code_length)) >= DISTANCES_OF_1024[code_length]
 

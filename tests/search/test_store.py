@@ -327,6 +327,7 @@ def test_codes_may_change_between_batches(make_knn):
     assert len(set(seen)) == len(seen)
 
 
+@pytest.mark.slow
 def test_one_change_costs_the_same_among_many_codes():
     def seconds(count):
         knn, codes = HammingKNN(), torch.randint(256, (count, 8), dtype=torch.uint8)
