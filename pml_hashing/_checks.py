@@ -122,7 +122,9 @@ def require_labels(labels: Tensor | None, name: str = "labels") -> Tensor:
     """Return `labels`, or raise if there are none, or multi-hot rows hold other values."""
     if labels is None:
         raise ValueError(f"Expected `{name}`, got None.")
-    if labels.ndim == 2 and not labels.is_cuda:  # reading values back from a GPU would stop it
+    if (
+        labels.ndim == 2 and labels.device.type == "cpu"
+    ):  # reading values back from a GPU would stop it
         check_label_values(labels, labels.shape[1], name)
     return labels
 

@@ -265,7 +265,7 @@ class CodeBank(nn.Module):
             ValueError: If they are others.
         """
         known = self.labels_of(rows)
-        if labels.is_cuda or labels.shape != known.shape:
+        if labels.device.type != "cpu" or labels.shape != known.shape:
             return
         wrong = (labels.long() != known.long()).view(len(labels), -1).any(dim=1)
         if wrong.any():
@@ -293,7 +293,7 @@ class CodeBank(nn.Module):
             )
         if sample_indices.is_floating_point() or sample_indices.dtype == torch.bool:
             raise TypeError(f"Expected integer `sample_indices`, got {sample_indices.dtype}.")
-        if not sample_indices.is_cuda:  # reading values back from a GPU would stop it
+        if sample_indices.device.type == "cpu":  # reading values back from a GPU would stop it
             low, high = sample_indices.min().item(), sample_indices.max().item()
             if low < 0 or high >= len(self):
                 raise ValueError(

@@ -46,16 +46,20 @@ class Setting(NamedTuple):
     @property
     def title(self) -> str:
         """What a heading says."""
+        return re.sub(r" \(.*?\)", "", self._description)  # no file of weights
+
+    @property
+    def file_name(self) -> str:
+        """What a file is called."""
+        return re.sub(r"[^\w.]+", "-", self._description)
+
+    @property
+    def _description(self) -> str:
         size = "" if self.img_size is None else f" at {self.img_size} px"
         how = "trained end to end" if self.end_to_end else "frozen"
         return (
             f"{self.dataset}, {self.protocol}: {self.backbone}{size}, {how}, {self.epochs} epochs"
         )
-
-    @property
-    def file_name(self) -> str:
-        """What a file is called."""
-        return re.sub(r"[^\w.]+", "-", self.title)
 
 
 class Cells:

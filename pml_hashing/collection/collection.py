@@ -65,7 +65,7 @@ class Collection(Contents):
         >>> model = HashingModel("test_resnet", code_length=16, img_size=32)
         >>> photos = Collection.create(folder / "photos.codes", model)
         >>> print(photos.sync(folder, labels="folders", progress=False))
-        3 added, 0 changed, 0 renamed, 0 removed, 0 unchanged, 3 encoded, 0 unreadable, 3 ignored
+        3 added, 0 changed, 0 renamed, 0 removed, 0 unchanged, 3 encoded, 0 unreadable, 0 ignored
         >>> (match,) = photos.search(folder / "hat/c.png", where={"label": "hat"})
         >>> match.name, match.distance, match.labels
         ('hat/c.png', 0, ('hat',))

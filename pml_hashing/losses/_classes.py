@@ -52,7 +52,7 @@ def batch_of_classes(
     num_classes, code_length = class_codes.shape
     codes = codes_of_networks(embeddings, ref_emb, code_length)
     labels = require_labels(labels)
-    if not labels.is_cuda:  # reading values back from a GPU would stop it
+    if labels.device.type == "cpu":  # reading values back from a GPU would stop it
         check_label_values(labels, num_classes, "labels")
     rows = F.one_hot(labels.long(), num_classes) if labels.ndim == 1 else labels
     return codes, rows.to(codes.dtype)

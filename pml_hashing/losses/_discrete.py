@@ -337,7 +337,8 @@ class DiscreteLoss(BaseHashingLoss):
             return self.code_bank, self._rows_of_bank(self.code_bank, codes, labels, sample_indices)
         if sample_indices is not None:
             raise ValueError("Expected no `sample_indices` without a code bank, got some.")
-        if not (labels := require_labels(labels)).is_cuda:  # to read values back would stop a GPU
+        labels = require_labels(labels)
+        if labels.device.type == "cpu":  # reading values back from a GPU would stop it
             check_label_values(labels, self.num_classes, "labels")
         rows = torch.arange(len(labels), device=labels.device)
         return self.solve_batch(labels, *(network.detach() for network in codes)), rows

@@ -122,7 +122,7 @@ class BiHalfLoss(BaseHashingLoss):
 
     def _features_of(self, labels: Tensor) -> Tensor:
         """Return the features of a batch, from where they lie: all of them may be large."""
-        if not labels.is_cuda:  # reading values back from a GPU would stop it
+        if labels.device.type == "cpu":  # reading values back from a GPU would stop it
             check_label_values(labels, len(self.features), "labels")
         labels = labels.to(self.features.device)
         if labels.ndim == 1:

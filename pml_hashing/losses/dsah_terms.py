@@ -208,7 +208,7 @@ class DualSemanticRegressionLoss(BaseHashingLoss):
         ref_labels: Tensor | None,
     ) -> LossDict:
         codes, labels = codes_of_networks(embeddings, ref_emb)[0], require_labels(labels)
-        if not labels.is_cuda:  # reading values back from a GPU would stop it
+        if labels.device.type == "cpu":  # reading values back from a GPU would stop it
             check_label_values(labels, self.num_classes, "labels")
         with torch.no_grad():
             bank = CodeBank.of_batch(labels, self.num_classes, codes.detach())
