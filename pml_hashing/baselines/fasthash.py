@@ -57,8 +57,8 @@ class FastHash(BaseShallowHasher):
         >>> features = np.repeat([[0.0], [5.0]], 20, axis=0)
         >>> hasher = FastHash(code_length=1, num_trees=5, random_state=0)
         >>> near_a, near_b = hasher.fit(features, features[:, 0]).transform([[0.2], [4.8]])
-        >>> (near_a != near_b).all()
-        np.True_
+        >>> bool((near_a != near_b).all())
+        True
 
     References:
         Lin et al., Fast Supervised Hashing with Decision Trees for High-Dimensional Data,

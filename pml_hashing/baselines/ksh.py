@@ -62,8 +62,8 @@ class KSH(BaseShallowHasher):
         >>> features = np.array([[0.0], [0.1], [5.0], [5.1]])
         >>> hasher = KSH(code_length=1, random_state=0).fit(features, ["a", "a", "b", "b"])
         >>> near_a, near_b = hasher.transform([[0.2], [4.8]])
-        >>> (near_a != near_b).all()
-        np.True_
+        >>> bool((near_a != near_b).all())
+        True
 
     References:
         Liu et al., Supervised Hashing with Kernels, CVPR 2012.

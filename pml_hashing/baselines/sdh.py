@@ -65,8 +65,8 @@ class SDH(BaseShallowHasher):
         >>> features = np.array([[0.0], [0.1], [5.0], [5.1]])
         >>> hasher = SDH(code_length=8, random_state=0).fit(features, ["a", "a", "b", "b"])
         >>> near_a, near_b = hasher.transform([[0.2], [4.8]])
-        >>> (near_a != near_b).any()
-        np.True_
+        >>> bool((near_a != near_b).any())
+        True
 
     References:
         Shen et al., [Supervised Discrete Hashing](https://arxiv.org/abs/1503.01557), CVPR 2015.
