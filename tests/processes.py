@@ -16,6 +16,8 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
+from strict import OF_FAISS
+
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     ["faiss", "matplotlib.figure", "pml_hashing.trainers", "pml_hashing.visualize", "timm"]
@@ -85,6 +87,7 @@ def _run(
     sys.path.insert(0, str(Path(argv[0]).parent))
     if errors:
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", OF_FAISS, DeprecationWarning)
     import torch  # noqa: PLC0415 - nothing heavy where processes are only started
 
     torch.set_num_threads(1)

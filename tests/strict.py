@@ -2,5 +2,5 @@
 
 import sys
 
-OF_FAISS = "ignore:builtin type:DeprecationWarning"  # before 1.12 it dies of this error
-PYTHON = [sys.executable, "-W", "error", "-W", OF_FAISS]
+OF_FAISS = "builtin type"  # how a warning starts of which faiss before 1.12 dies as an error
+PYTHON = [sys.executable, "-W", "error", "-W", f"ignore:{OF_FAISS}:DeprecationWarning"]

@@ -154,8 +154,8 @@ def _joined(group_of: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.n
     """Return the numbers of groups after some pairs were linked."""
     pairs = group_of[first], group_of[second]
     numbers, linked = np.unique(np.concatenate(pairs), return_inverse=True)
-    half = len(first)
-    shape = len(numbers), len(numbers)
+    linked = linked.astype(np.int32)  # as SciPy's graphs before 1.12 need them
+    half, shape = len(first), (len(numbers), len(numbers))
     graph = coo_array((np.ones(half, bool), (linked[:half], linked[half:])), shape=shape)
     _, component = connected_components(graph, directed=False)
     merged = np.arange(len(group_of))

@@ -130,7 +130,7 @@ class Table:
         """Return a copy of what is not removed, which later changes leave as it is."""
         if self._num_removed or self.replaced:
             return self._anew()
-        tensors = {name: tensor.clone() for name, tensor in self.tensors.items()}
+        tensors = {name: of.clone() for name, of in self.tensors.items() if name != KEPT}
         columns = {name: Column(column.values[1:]) for name, column in self.columns.items()}
         table = Table(self.code_length, tensors, Ids(self.ids.to_array()), columns)
         table.ids.skip_to(self.ids.next_id)

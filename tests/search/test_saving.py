@@ -417,3 +417,13 @@ def test_a_copy_stays_as_it_was_while_a_store_changes(tmp_path, memory_map):
     changed = store.copied()
     assert list(changed.ids.to_array()) == list("acdef")
     assert changed.records(changed.rows()).metadata == {"label": ["y", "y", "x", "z", "new"]}
+
+
+def test_nothing_removed_is_nothing_in_the_file(tmp_path):
+    codes = torch.randint(256, (3, 2), dtype=torch.uint8)
+    knn, loaded = HammingKNN(), HammingKNN()
+    knn.train(codes)
+    knn.remove([])
+    knn.save(tmp_path / "codes")
+    loaded.load(tmp_path / "codes")
+    assert loaded.ids == [0, 1, 2]
