@@ -35,15 +35,15 @@ def run_kills(folder, kills):
 
 @FORKS
 def test_killed_syncs_lose_nothing(tmp_path):
-    kills, _, resumed = run_kills(tmp_path, 15)
-    assert kills == 15
-    assert resumed > 0
+    assert run_kills(tmp_path, 15)[0] == 15
 
 
 @FORKS
 @pytest.mark.slow
 def test_many_killed_syncs_lose_nothing(tmp_path):
-    assert run_kills(tmp_path, 300)[0] == 300
+    kills, _, resumed = run_kills(tmp_path, 300)
+    assert kills == 300
+    assert resumed > 0  # of few kills, none may come between two batches
 
 
 STEPS = ["commit", "Files.write", "HammingKNN.save", "Manifest.write", "Journal.remove"]
