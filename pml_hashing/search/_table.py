@@ -110,6 +110,8 @@ class Table:
 
     def remove(self, rows: np.ndarray) -> None:
         """Mark rows as removed."""
+        if len(rows) == 0:
+            return
         if KEPT not in self._room:
             self._room[KEPT] = torch.ones(len(self._room["packed_codes"]), dtype=torch.bool)
         self._room[KEPT][torch.from_numpy(rows)] = False
@@ -130,7 +132,7 @@ class Table:
         """Return a copy of what is not removed, which later changes leave as it is."""
         if self._num_removed or self.replaced:
             return self._anew()
-        tensors = {name: of.clone() for name, of in self.tensors.items() if name != KEPT}
+        tensors = {name: tensor.clone() for name, tensor in self.tensors.items()}
         columns = {name: Column(column.values[1:]) for name, column in self.columns.items()}
         table = Table(self.code_length, tensors, Ids(self.ids.to_array()), columns)
         table.ids.skip_to(self.ids.next_id)

@@ -1,7 +1,7 @@
 """The file of a `HammingKNN`: all that is held, which nothing in it can make execute."""
 
 import os
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -43,10 +43,10 @@ def save_store(
         OSError: If the folder cannot be written, or is full.
     """
     with store.frozen():
-        table = store.copied() if isinstance(store, MemoryStore) else _copied(store)
-        graph = None
-        if index is not None and isinstance(store, MemoryStore):
-            graph = index.graph(store.table)
+        if isinstance(store, MemoryStore):
+            table, graph = store.copied(), index and index.graph(store.table)
+        else:
+            table, graph = _copied(store), None
     ids = table.ids.to_array()
     tensors = table.tensors | _id_tensors(ids)
     for name, column in table.columns.items():
@@ -111,8 +111,14 @@ def fill_store(store: CodeStore, table: Table) -> None:
     store.prepare(
         table.code_length or 0, with_vectors=table.with_vectors, next_id=table.ids.next_id
     )
+    for records in _batches(table):
+        store.append(records)
+
+
+def _batches(table: Table) -> Iterator[Records]:
+    """Yield what a file holds, of which nothing is removed, batch by batch."""
     for start in range(0, len(table), BATCH):
-        store.append(table.records(table.rows(start=start, stop=start + BATCH)))
+        yield table.records(table.rows(start=start, stop=start + BATCH))
 
 
 def _copied(store: CodeStore) -> Table:
@@ -149,8 +155,8 @@ def merge_files(
     for path in paths:
         table, _ = read_table(path, memory_map=True, with_vectors=False)
         store.prepare(table.code_length or 0, with_vectors=False)
-        for start in range(0, len(table), BATCH):
-            _append_once(store, table.records(table.rows(start=start, stop=start + BATCH)), path)
+        for records in _batches(table):
+            _append_once(store, records, path)
     if not isinstance(into, CodeStore):
         save_store(store, into)
     return len(store)
