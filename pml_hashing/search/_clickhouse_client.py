@@ -18,7 +18,7 @@ from clickhouse_connect.driver.exceptions import OperationalError, ProgrammingEr
 from clickhouse_connect.driver.external import ExternalData
 
 from pml_hashing.search._clickhouse_sql import SCHEMA, Schema
-from pml_hashing.search.memory_store import ReadWriteLock
+from pml_hashing.search._read_write_lock import ReadWriteLock
 
 EMBEDDED = "chdb://"
 SERVERS = ("clickhouse", "http", "https")

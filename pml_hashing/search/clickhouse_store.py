@@ -26,7 +26,7 @@ from pml_hashing.search._clickhouse_rows import (
 from pml_hashing.search._clickhouse_search import Found, Search
 from pml_hashing.search._clickhouse_sql import Schema
 from pml_hashing.search._ids import is_int64
-from pml_hashing.search.memory_store import ReadWriteLock
+from pml_hashing.search._read_write_lock import ReadWriteLock
 from pml_hashing.search.store import (
     CodeStore,
     Fetched,

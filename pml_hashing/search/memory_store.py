@@ -1,15 +1,14 @@
 """Codes in main memory, or mapped from a file into it."""
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import islice
-from threading import Condition, RLock, get_ident
 from typing import TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pml_hashing.search._read_write_lock import ReadWriteLock
 from pml_hashing.search._table import Table
 from pml_hashing.search.store import (
     CodeStore,
@@ -22,49 +21,6 @@ from pml_hashing.search.store import (
     id_missing,
     other_kind,
 )
-
-
-class ReadWriteLock:
-    """Lets any number of threads read, or one write. Who waits to write goes before new readers.
-
-    As a context it is locked for reading, which a thread may do again while it does. It must not
-    write then. Who writes must not read through it. A copy is a lock of its own.
-    """
-
-    def __init__(self) -> None:
-        self._mutex = RLock()
-        self._changed = Condition(self._mutex)
-        self._readers: list[int] = []
-        self._num_writers = 0  # the one that writes and those that wait
-
-    def __reduce__(self) -> tuple[type["ReadWriteLock"], tuple[()]]:
-        return ReadWriteLock, ()
-
-    def __enter__(self) -> None:
-        thread = get_ident()
-        with self._mutex:
-            while self._num_writers and thread not in self._readers:
-                self._changed.wait()
-            self._readers.append(thread)
-
-    def __exit__(self, *error: object) -> None:
-        with self._mutex:
-            self._readers.remove(get_ident())
-            if self._num_writers:
-                self._changed.notify_all()
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Lock for writing."""
-        with self._mutex:
-            self._num_writers += 1
-            try:
-                self._changed.wait_for(lambda: not self._readers)
-                yield
-            finally:
-                self._num_writers -= 1
-                self._changed.notify_all()
-
 
 RowSearch: TypeAlias = Callable[[Tensor, int, Table], tuple[Tensor, Tensor]]
 """Returns distances and rows of the `k` neighbours of packed queries in a table."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pml_hashing.search import HNSW, IVF, HammingKNN
-from pml_hashing.search.memory_store import ReadWriteLock
+from pml_hashing.search._read_write_lock import ReadWriteLock
 
 BASE = torch.randn(600, 32, generator=torch.Generator().manual_seed(0))
 BITS = BASE >= 0
