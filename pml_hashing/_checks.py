@@ -22,11 +22,11 @@ def check_codes(codes: Tensor, name: str, code_length: int | None = None) -> Non
     """Raise unless `codes` is a matrix with one code per row and at least one row."""
     if not isinstance(codes, Tensor):
         raise TypeError(f"Expected `{name}` to be a torch.Tensor, got {type(codes).__name__}.")
-    length = "code_length" if code_length is None else code_length
-    if codes.ndim != 2 or 0 in codes.shape or code_length not in (None, codes.shape[1]):
+    shape = codes.shape
+    if len(shape) != 2 or 0 in shape or code_length not in (None, shape[1]):
+        length = "code_length" if code_length is None else code_length
         raise ValueError(
-            f"Expected `{name}` of shape (batch_size, {length}), not empty, "
-            f"got {tuple(codes.shape)}."
+            f"Expected `{name}` of shape (batch_size, {length}), not empty, got {tuple(shape)}."
         )
 
 

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Hashable, Iterable, Mapping
 
+import faiss
 import numpy as np
 import torch
 from torch import Tensor
 
 from pml_hashing._checks import check_codes, check_finite
-from pml_hashing.codes import BITS_OF_A_BYTE, check_packed_codes, pack_unchecked
+from pml_hashing.codes import BITS_OF_A_BYTE, check_packed_codes, pack_unchecked, packed_length
 from pml_hashing.search._ids import check_distinct, is_int64
 from pml_hashing.search.store import (
     Codes,
@@ -19,6 +20,8 @@ from pml_hashing.search.store import (
     check_types,
     is_of_type,
 )
+
+FEW_VALUES = 2**12  # of 64 codes with 64 bits: as fast as numpy then
 
 
 def to_tensor(codes: Codes) -> Tensor:
@@ -44,8 +47,7 @@ def to_packed(codes: Codes, name: str, code_length: int | None) -> tuple[Tensor,
     codes = to_tensor(codes)
     if not isinstance(codes, Tensor) or codes.dtype != torch.uint8:
         check_codes(codes, name, code_length)
-        check_finite(codes, name)
-        return pack_unchecked(codes), codes.shape[1]
+        return _pack(codes, name), codes.shape[1]
     check_packed_codes(codes, name, code_length)
     code_length = code_length or codes.shape[1] * BITS_OF_A_BYTE
     bits_of_last = code_length - (codes.shape[1] - 1) * BITS_OF_A_BYTE
@@ -54,6 +56,33 @@ def to_packed(codes: Codes, name: str, code_length: int | None) -> tuple[Tensor,
             f"Expected zeros in `{name}` after the {code_length} bits of each code, got ones."
         )
     return codes.contiguous(), code_length
+
+
+def _pack(codes: Tensor, name: str) -> Tensor:
+    """Return codes as packed ones after `check_finite`. A few floats are packed by faiss, at once.
+
+    Their sum of squares tells that there is nothing to look for: it is not finite if one of them is
+    not, and an integer below their number if they are zeros and ones.
+    """
+    if not _are_few_floats(codes):
+        check_finite(codes, name)
+        return pack_unchecked(codes)
+    count, code_length = codes.shape
+    values, size = faiss.cast_integer_to_float_ptr(codes.data_ptr()), count * code_length
+    squares = faiss.fvec_norm_L2sqr(values, size)
+    if not math.isfinite(squares) or (squares < size and squares.is_integer()):
+        check_finite(codes, name)
+    packed_codes = np.empty((count, packed_length(code_length)), np.uint8)
+    faiss.fvecs2bitvecs(  # pyright: ignore[reportAttributeAccessIssue]
+        values, faiss.swig_ptr(packed_codes), code_length, count
+    )
+    return torch.from_numpy(packed_codes)
+
+
+def _are_few_floats(codes: Tensor) -> bool:
+    """Return whether faiss, which reads memory, packs these faster than numpy."""
+    is_plain = codes.is_cpu and codes.dtype == torch.float32 and codes.is_contiguous()
+    return is_plain and codes.numel() <= FEW_VALUES and not codes.is_neg()
 
 
 def to_vectors(codes: Codes, name: str) -> Tensor:

@@ -149,6 +149,8 @@ class Ids:
         more, num_first = self._more, len(self._first)
         if not more:
             return self._take_first(rows)
+        if not num_first:
+            return [more[row] for row in rows.tolist()]
         early = iter(self._take_first(rows[rows < num_first]))
         return [more[row - num_first] if row >= num_first else next(early) for row in rows.tolist()]
 
@@ -168,7 +170,8 @@ class Ids:
 
     def _take_first(self, rows: np.ndarray) -> list[Hashable]:
         if isinstance(self._first, range):
-            return (rows + self._first.start).tolist()
+            start = self._first.start
+            return (rows + start if start else rows).tolist()
         return self._first.take(rows)
 
     def _find_first(self, ids: Sequence[Hashable]) -> np.ndarray | list[int]:

@@ -1,5 +1,6 @@
 """The way of a query: to candidates in a store, by an index if there is one, and re-ranked."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -14,6 +15,8 @@ from pml_hashing.search.store import Codes, CodeStore, Fetched, Neighbors, Where
 
 Rerank = Literal["asymmetric", "vectors"]
 FETCHED: dict[Rerank | None, Fetched] = {"asymmetric": "packed_codes", "vectors": "vectors"}
+
+UNLOCKED = nullcontext()  # one call of a store in memory locks it by itself
 
 # Elements of candidates' vectors held at a time: 64 MiB.
 BLOCK_ELEMENTS = 2**24
@@ -64,32 +67,27 @@ class NeighborSearch:
                 length is wrong, or a code is NaN or infinite.
         """
         options: dict[str, Any] = {"fetch": FETCHED.get(self.rerank)}
+        in_one_call = False
         if isinstance(store, MemoryStore):
             options |= {"search": index and index.nearest, "with_ids": with_ids}
-        with store.frozen():
-            code_length = known_length(store)
-            packed_query, _ = to_packed(query, "query", code_length)
+            in_one_call = self.rerank is None and not own
+        with UNLOCKED if in_one_call else store.frozen():
+            packed_query, code_length = to_packed(query, "query", known_length(store))
             if k < 1 or own:
                 filled(store)
                 _check_k(k, store.count(where), where, own)
             if own:
                 _check_own(in_memory(store), packed_query)
-
-            def nearest(packed_block: Tensor, count: int, start: int = 0) -> Neighbors:
-                found = store.nearest(packed_block, count + own, where, **options)
-                if k > found.distances.shape[1] - own:
-                    filled(store)
-                    _check_k(k, found.distances.shape[1], where, own)
-                return _without_query(found, start) if own else found
-
             if self.rerank is None:
-                return nearest(packed_query, k)
-            vectors, wanted = to_vectors(query, "query"), max(k, self.num_candidates)
-            size = max(1, BLOCK_ELEMENTS // (min(wanted + own, len(store)) * code_length))
-            parts = []
+                found = store.nearest(packed_query, k + own, where, **options)
+                return _checked(found, k, store, where, own)
+            vectors, wanted = to_vectors(query, "query"), max(k, self.num_candidates) + own
+            num_elements = code_length * max(1, min(wanted, len(store)))
+            size, parts = max(1, BLOCK_ELEMENTS // num_elements), []
             for start in range(0, len(query), size):
                 block = slice(start, start + size)
-                found = nearest(packed_query[block], wanted, start)
+                found = store.nearest(packed_query[block], wanted, where, **options)
+                found = _checked(found, k, store, where, own, start)
                 parts.append(self._reranked(found, vectors[block], k))
         return _joined(parts)
 
@@ -124,9 +122,7 @@ def known_length(store: CodeStore) -> int:
     A store elsewhere takes as long to count as to search: it is asked when nothing was found.
     """
     code_length = store.code_length
-    if code_length is None or isinstance(store, MemoryStore):
-        return filled(store)
-    return code_length
+    return filled(store) if code_length is None else code_length
 
 
 def filled(store: CodeStore) -> int:
@@ -165,6 +161,17 @@ def _check_own(store: MemoryStore, packed_query: Tensor) -> None:
             f"other codes for {int(differ.sum())} of {len(differ)} queries, the first of them "
             f"query {int(differ.nonzero()[0])}."
         )
+
+
+def _checked(
+    found: Neighbors, k: int, store: CodeStore, where: Where, own: int, start: int = 0
+) -> Neighbors:
+    """Return what was found, without the queries themselves, or raise unless it is `k`."""
+    num_found = found.distances.shape[1]
+    if k > num_found - own:
+        filled(store)
+        _check_k(k, num_found, where, own)
+    return _without_query(found, start) if own else found
 
 
 def _without_query(found: Neighbors, start: int) -> Neighbors:

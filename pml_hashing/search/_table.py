@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Iterable, Sequence
 from functools import reduce
+from itertools import islice
 
 import numpy as np
 import torch
@@ -168,13 +169,17 @@ class Table:
             return np.arange(part.start, part.stop)
         return start + np.flatnonzero(reduce(np.logical_and, masks))
 
-    def nearest(self, query: Tensor, k: int, where: Where | None = None) -> tuple[Tensor, Tensor]:
+    def nearest_rows(
+        self, query: Tensor, k: int, where: Where | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return distances and rows as `exact.nearest`, of at most `k` codes that match."""
         codes, rows_of = self.searched(query.device, where)
-        distances, rows = exact.nearest(query, codes, min(k, len(codes)))
+        distances, rows = exact.nearest(query, codes, min(k, codes.shape[0]))
         return distances, _rows_in(rows_of, rows)
 
-    def within(self, query: Tensor, radius: int, where: Where) -> tuple[Tensor, Tensor, Tensor]:
+    def within_rows(
+        self, query: Tensor, radius: int, where: Where
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return counts, distances and rows as `exact.within`, of the codes that match."""
         codes, rows_of = self.searched(query.device, where)
         counts, distances, rows = exact.within(query, codes, radius)
@@ -187,8 +192,9 @@ class Table:
 
         What is made for all codes, elsewhere or without removed ones, is kept until they change.
         """
-        if self._searched is not None and not where and self._searched[0].device == device:
-            return self._searched
+        found = None if where else self._searched
+        if found is not None and found[0].device == device:
+            return found
         rows = self.rows(where) if where or self._num_removed else None
         codes = self._room["packed_codes"][: self.num_rows]
         if rows is not None:
@@ -197,6 +203,14 @@ class Table:
         if not where:
             self._searched = found
         return found
+
+    def ids_of(self, rows: Tensor, sizes: list[int]) -> list[list[Hashable]]:
+        """Return the ids of rows, so many for each query."""
+        ids = self.ids.take(rows.cpu().numpy().ravel())
+        if len(sizes) == 1:
+            return [ids]
+        each = iter(ids)
+        return [list(islice(each, size)) for size in sizes]
 
     def to_positions(self, rows: Tensor) -> Tensor:
         """Return the places of rows among those that are not removed."""

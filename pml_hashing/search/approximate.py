@@ -146,7 +146,7 @@ class ApproximateIndex:
         distances, rows = (keys // table.num_rows).int(), keys % table.num_rows
         missing = keys[:, -1] == NO_KEY
         if missing.any():
-            distances[missing], rows[missing] = table.nearest(query.cpu()[missing], k)
+            distances[missing], rows[missing] = table.nearest_rows(query.cpu()[missing], k)
         return distances.to(query.device), rows.to(query.device)
 
     def graph(self, table: Table) -> Graph | None:

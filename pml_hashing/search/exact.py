@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import faiss
 import numpy as np
@@ -30,30 +31,62 @@ def nearest(query: Tensor, database: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
     Args:
         query: Packed codes.
-        database: Packed codes, at least `k` of them.
+        database: Packed codes on the same device, at least `k` of them.
         k: Number of neighbours.
     """
+    (num_queries, _), (num_codes, width) = _shapes(query, database)
     if not k:
-        none = query.new_empty(len(query), 0, dtype=torch.int64)
+        none = query.new_empty(num_queries, 0, dtype=torch.int64)
         return none.int(), none
-    if not _faiss_has(query.device):
-        return nearest_by_product(query, database.to(query.device), k)
-    # The functions under faiss' flat index read the codes where they are: it would hold a copy.
-    queries, codes = query.numpy(), database.cpu().numpy()
-    num_queries, (num_codes, width) = len(queries), codes.shape
-    if not _is_counted(k, num_codes, width):
-        distances, rows = faiss.knn_hamming(queries, codes, k, variant="hc")
-        return torch.from_numpy(distances), torch.from_numpy(rows)
+    if not _faiss_has(query):
+        return nearest_by_product(query, database, k)
     distances, rows = np.empty((num_queries, k), np.int32), np.empty((num_queries, k), np.int64)
-    pointer = faiss.swig_ptr(codes)
-    for start in range(0, num_queries, COUNTED_QUERIES):
-        block = slice(start, start + COUNTED_QUERIES)
-        first, *found = [faiss.swig_ptr(array[block]) for array in (queries, distances, rows)]
-        size = min(COUNTED_QUERIES, num_queries - start)
-        faiss.hammings_knn_mc(  # pyright: ignore[reportAttributeAccessIssue]
-            first, pointer, size, num_codes, k, width, *found
-        )
+    if not _is_counted(k, num_codes, width):
+        _find_by_heap(query, database, distances, rows)
+    elif num_queries <= COUNTED_QUERIES:
+        _find_by_counting(query, database, distances, rows)
+    else:
+        for start in range(0, num_queries, COUNTED_QUERIES):
+            block = slice(start, start + COUNTED_QUERIES)
+            _find_by_counting(query[block], database, distances[block], rows[block])
     return torch.from_numpy(distances), torch.from_numpy(rows)
+
+
+# The functions under faiss' flat index read the codes where they are: it would hold a copy.
+
+
+def _find_by_heap(query: Tensor, database: Tensor, distances: np.ndarray, rows: np.ndarray) -> None:
+    heap, (num_codes, width) = faiss.int_maxheap_array_t(), database.shape
+    heap.nh, heap.k = distances.shape
+    heap.val, heap.ids = faiss.swig_ptr(distances), faiss.swig_ptr(rows)
+    faiss.hammings_knn_hc(  # pyright: ignore[reportAttributeAccessIssue]
+        heap, _bytes_of(query), _bytes_of(database), num_codes, width, True
+    )
+
+
+def _find_by_counting(
+    query: Tensor, database: Tensor, distances: np.ndarray, rows: np.ndarray
+) -> None:
+    (num_queries, k), (num_codes, width) = distances.shape, database.shape
+    found = faiss.swig_ptr(distances), faiss.swig_ptr(rows)
+    faiss.hammings_knn_mc(  # pyright: ignore[reportAttributeAccessIssue]
+        _bytes_of(query), _bytes_of(database), num_queries, num_codes, k, width, *found
+    )
+
+
+def _shapes(query: Tensor, database: Tensor) -> tuple[torch.Size, torch.Size]:
+    """Return the shapes of codes of one width: faiss would read beyond the shorter of two."""
+    shapes = query.shape, database.shape
+    if shapes[0][1] != shapes[1][1]:
+        raise ValueError(f"Expected packed queries of {shapes[1][1]} bytes, got {shapes[0][1]}.")
+    return shapes
+
+
+def _bytes_of(packed_codes: Tensor) -> Any:
+    """Return a pointer to codes on the CPU, without the detour of an array."""
+    if not packed_codes.is_contiguous():
+        raise ValueError(f"Expected packed codes without gaps, got {packed_codes.stride()}.")
+    return faiss.cast_integer_to_uint8_ptr(packed_codes.data_ptr())
 
 
 def _is_counted(k: int, num_codes: int, num_bytes: int) -> bool:
@@ -77,38 +110,44 @@ def within(query: Tensor, database: Tensor, radius: int) -> tuple[Tensor, Tensor
 
     Args:
         query: Packed codes.
-        database: Packed codes.
+        database: Packed codes on the same device.
         radius: Largest distance, inclusive.
     """
-    if not len(database):
-        counts = query.new_zeros(len(query), dtype=torch.int64)
+    (num_queries, _), (num_codes, width) = _shapes(query, database)
+    if not num_codes:
+        counts = query.new_zeros(num_queries, dtype=torch.int64)
         return counts, counts[:0].int(), counts[:0]
-    database = database.to(query.device)
-    if not _faiss_has(query.device):
+    if not _faiss_has(query):
         return within_by_product(query, database, radius)
-    found, (num_codes, width) = faiss.RangeSearchResult(len(query)), database.shape
-    codes = (faiss.swig_ptr(tensor.numpy()) for tensor in (query, database))
+    found = faiss.RangeSearchResult(num_queries)
+    codes = _bytes_of(query), _bytes_of(database)
     # Its radius is strict.
     faiss.hamming_range_search(  # pyright: ignore[reportAttributeAccessIssue]
-        *codes, len(query), num_codes, radius + 1, width, found
+        *codes, num_queries, num_codes, radius + 1, width, found
     )
-    limits = faiss.rev_swig_ptr(found.lims, len(query) + 1).astype(np.int64)
-    counts, total = torch.from_numpy(np.diff(limits)), int(limits[-1])
-    if not total:  # then faiss may have no arrays at all
-        return counts, counts[:0].int(), counts[:0]
-    distances = faiss.rev_swig_ptr(found.distances, total).astype(np.int32)
-    rows = faiss.rev_swig_ptr(found.labels, total).copy()
+    limits, distances, rows = arrays_of(found, num_queries)
     for start, end in pairwise(limits.tolist()):
         # The codes of a query come in database order; numpy sorts 16 bits in linear time.
         order = distances[start:end].astype(np.uint16).argsort(kind="stable")
         distances[start:end] = distances[start:end][order]
         rows[start:end] = rows[start:end][order]
-    return counts, torch.from_numpy(distances), torch.from_numpy(rows)
+    counts = np.diff(limits)
+    return torch.from_numpy(counts), torch.from_numpy(distances), torch.from_numpy(rows)
 
 
-def _faiss_has(device: torch.device) -> bool:
-    """Return whether faiss searches binary codes on this device: its CPU package has no other."""
-    return device.type == "cpu"
+def arrays_of(found: Any, num_queries: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return limits, distances and labels of a `faiss.RangeSearchResult`, copied."""
+    limits = faiss.rev_swig_ptr(found.lims, num_queries + 1).astype(np.int64)
+    total = int(limits[-1])
+    if not total:  # then faiss may have no arrays at all
+        return limits, np.empty(0, np.int32), np.empty(0, np.int64)
+    distances = faiss.rev_swig_ptr(found.distances, total).astype(np.int32)
+    return limits, distances, faiss.rev_swig_ptr(found.labels, total).copy()
+
+
+def _faiss_has(codes: Tensor) -> bool:
+    """Return whether faiss searches binary codes where these are: its CPU package has no other."""
+    return codes.is_cpu
 
 
 def nearest_by_product(query: Tensor, database: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,6 @@
 """Codes in main memory, or mapped from a file into it."""
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from itertools import islice
 from typing import TypeAlias
 
 import numpy as np
@@ -171,35 +170,30 @@ class MemoryStore(CodeStore):
         """
         with self._lock:
             table = self._table
-            if search is None or where:
-                distances, rows = table.nearest(packed_query, k, where)
+            if search is None or where or not len(table):
+                distances, rows = table.nearest_rows(packed_query, k, where)
             else:
                 distances, rows = search(packed_query, min(k, len(table)), table)
             values = None if fetch is None else table.take(fetch, rows)
             if not with_ids:
                 return Neighbors(distances, [], table.to_positions(rows), values)
             num_queries, width = rows.shape
-            ids = self._ids_of(rows.flatten(), [width] * num_queries)
-            return Neighbors(distances, ids, rows, values)
+            return Neighbors(distances, table.ids_of(rows, [width] * num_queries), rows, values)
 
     def within(
         self, packed_query: Tensor, radius: int, where: Where
     ) -> tuple[list[Tensor], list[list[Hashable]]]:
         with self._lock:
-            counts, distances, rows = self._table.within(packed_query, radius, where)
+            table = self._table
+            counts, distances, rows = table.within_rows(packed_query, radius, where)
             sizes = counts.tolist()
-            return list(distances.split(sizes)), self._ids_of(rows, sizes)
+            return list(distances.split(sizes)), table.ids_of(rows, sizes)
 
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""
 
     def frozen(self) -> ReadWriteLock:
         return self._lock
-
-    def _ids_of(self, rows: Tensor, sizes: list[int]) -> list[list[Hashable]]:
-        """Return the ids of rows, so many for each query."""
-        ids = iter(self._table.ids.take(rows.cpu().numpy()))
-        return [list(islice(ids, size)) for size in sizes]
 
     def _rows(self, ids: Sequence[Hashable]) -> np.ndarray:
         rows = self._table.find(ids)

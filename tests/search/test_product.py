@@ -71,7 +71,7 @@ def test_every_way_finds_the_same(device, code_length, monkeypatch):
     knn.train(codes)
     expected = knn(queries, 300, ref_includes_query=True)
     expected_within = knn.range_search(queries, radius)
-    monkeypatch.setattr(exact, "_faiss_has", lambda device: False)  # not even on the CPU
+    monkeypatch.setattr(exact, "_faiss_has", lambda codes: False)  # not even on the CPU
     for reference in (None, codes, codes.to(device)):
         found = knn(queries.to(device), 300, reference, ref_includes_query=True)
         assert_close([x.cpu() for x in found], list(expected))
