@@ -7,6 +7,7 @@ from pml_hashing.search.approximate import HNSW, IVF
 from pml_hashing.search.files import merge_files
 from pml_hashing.search.hamming_knn import HammingKNN
 from pml_hashing.search.memory_store import MemoryStore
+from pml_hashing.search.multi_hash import MultiHash
 from pml_hashing.search.store import CodeStore, Neighbors, Records
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ __all__ = [
     "CodeStore",
     "HammingKNN",
     "MemoryStore",
+    "MultiHash",
     "Neighbors",
     "Records",
     "merge_files",

@@ -1,5 +1,6 @@
 """The way of a query: to candidates in a store, by an index if there is one, and re-ranked."""
 
+from collections.abc import Hashable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -7,11 +8,21 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
+from pml_hashing._checks import check_at_least
 from pml_hashing.codes import unpack
 from pml_hashing.search._arguments import to_packed, to_vectors
-from pml_hashing.search.approximate import ApproximateIndex
-from pml_hashing.search.memory_store import MemoryStore
-from pml_hashing.search.store import Codes, CodeStore, Fetched, Neighbors, Where
+from pml_hashing.search.approximate import HNSW, IVF, ApproximateIndex
+from pml_hashing.search.memory_store import MemoryStore, in_memory
+from pml_hashing.search.multi_hash import MultiHash, RangeIndex
+from pml_hashing.search.store import (
+    Codes,
+    CodeStore,
+    Fetched,
+    Neighbors,
+    Where,
+    filled,
+    known_length,
+)
 
 Rerank = Literal["asymmetric", "vectors"]
 FETCHED: dict[Rerank | None, Fetched] = {"asymmetric": "packed_codes", "vectors": "vectors"}
@@ -106,34 +117,52 @@ class NeighborSearch:
         return Neighbors(distances[:, :k], ids, found.order.gather(1, places), None)
 
 
-def in_memory(store: CodeStore) -> MemoryStore:
-    """Return the store, or raise if its codes have no positions."""
-    if not isinstance(store, MemoryStore):
-        raise TypeError(
-            "Expected codes in memory, where each has an index, got a "
-            f"{type(store).__name__}: `search` finds ids in it."
-        )
-    return store
+def indexes_of(
+    recipe: IVF | HNSW | MultiHash | None,
+) -> tuple[ApproximateIndex | None, RangeIndex | None]:
+    """Return the index that finds neighbours and the one that finds all within a radius, if any.
 
-
-def known_length(store: CodeStore) -> int:
-    """Return the code length, or raise if there are no codes, as far as that is known at once.
-
-    A store elsewhere takes as long to count as to search: it is asked when nothing was found.
+    Raises:
+        TypeError: If it is none of these.
     """
-    code_length = store.code_length
-    return filled(store) if code_length is None else code_length
-
-
-def filled(store: CodeStore) -> int:
-    """Return the code length, or raise if there are no codes."""
-    code_length = store.code_length
-    if code_length is None or not len(store):
-        raise ValueError(
-            "Expected codes in the index (from `train`, `add` or `load`) or `reference`, "
-            "got an empty index."
+    if not isinstance(recipe, IVF | HNSW | MultiHash | None):
+        raise TypeError(
+            "Expected `index` to be an IVF, HNSW or MultiHash object or None, got "
+            f"{recipe if isinstance(recipe, type) else type(recipe).__name__}."
         )
-    return code_length
+    if isinstance(recipe, MultiHash):
+        return None, RangeIndex(recipe)
+    return None if recipe is None else ApproximateIndex(recipe), None
+
+
+def find_within(
+    store: CodeStore, query: Codes, radius: float, where: Where, *, index: RangeIndex | None
+) -> tuple[list[Tensor], list[list[Hashable]]]:
+    """Return distances and ids of all codes within a radius, in one state of the store.
+
+    Args:
+        store: What to search in.
+        query: Codes to search for, as they came.
+        radius: Largest distance, inclusive.
+        where: A checked condition.
+        index: Finds them in a store in memory. A scan if `None`.
+
+    Raises:
+        TypeError: If codes are no tensor.
+        ValueError: If no codes are held, a shape or the code length is wrong, a code is NaN or
+            infinite, or `radius` is negative or beyond that of the index.
+    """
+    options: dict[str, Any] = {} if index is None else {"search": index.within}
+    with UNLOCKED if isinstance(store, MemoryStore) else store.frozen():
+        packed_query, code_length = to_packed(query, "query", known_length(store))
+        check_at_least(radius, 0, "radius")
+        limit = int(min(radius, code_length))
+        if index is not None:
+            index.check_radius(limit)
+        found = store.within(packed_query, limit, where, **options)
+        if not any(found[1]):
+            filled(store)
+        return found
 
 
 def _check_k(k: int, count: int, where: Where, own: int) -> None:

@@ -162,7 +162,7 @@ class Table:
     ) -> np.ndarray:
         """Return the rows from `start` that are not removed and match, in order."""
         part = slice(start, min(self.num_rows, stop or self.num_rows))
-        masks = [self._matches(name, wanted, part) for name, wanted in (where or {}).items()]
+        masks = self._matches(part, where or {})
         if KEPT in self._room:
             masks.append(self._room[KEPT][part].numpy())
         if not masks:
@@ -236,10 +236,21 @@ class Table:
         }
         return Records(self.ids.take(rows), taken["packed_codes"], taken.get("vectors"), metadata)
 
-    def _matches(self, name: str, wanted: Sequence[Value], part: slice) -> np.ndarray:
-        if name not in self.columns:  # any more, since the condition was checked
-            return np.full(part.stop - part.start, None in wanted)
-        return self.columns[name].matches(wanted, self._room[COLUMN + name][part].numpy())
+    def matches(self, rows: np.ndarray, where: Where) -> np.ndarray:
+        """Return for each row whether it matches."""
+        return reduce(np.logical_and, self._matches(rows, where), np.ones(len(rows), dtype=bool))
+
+    def _matches(self, part: slice | np.ndarray, where: Where) -> list[np.ndarray]:
+        """Return for each condition which rows of a part match."""
+        masks = []
+        for name, wanted in where.items():
+            if name in self.columns:
+                numbers = self._room[COLUMN + name].numpy()[part]
+                masks.append(self.columns[name].matches(wanted, numbers))
+            else:  # it is no more, since the condition was checked: all have `None`
+                size = len(part) if isinstance(part, np.ndarray) else part.stop - part.start
+                masks.append(np.full(size, None in wanted))
+        return masks
 
     def _to_rows(self, records: Records) -> dict[str, Tensor]:
         """Return records as rows of the tensors, after making the columns that are new."""

@@ -86,7 +86,8 @@ def _bytes_of(packed_codes: Tensor) -> Any:
     """Return a pointer to codes on the CPU, without the detour of an array."""
     if not packed_codes.is_contiguous():
         raise ValueError(f"Expected packed codes without gaps, got {packed_codes.stride()}.")
-    return faiss.cast_integer_to_uint8_ptr(packed_codes.data_ptr())
+    pointer = packed_codes.data_ptr()
+    return faiss.cast_integer_to_uint8_ptr(pointer)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _is_counted(k: int, num_codes: int, num_bytes: int) -> bool:

@@ -9,12 +9,13 @@ from torch import Tensor
 from pml_hashing._checks import check_at_least, check_choice
 from pml_hashing.search._arguments import is_id, to_ids, to_packed, to_records, to_vectors, to_where
 from pml_hashing.search._ids import Ids
-from pml_hashing.search._neighbors import NeighborSearch, Rerank, filled, in_memory, known_length
+from pml_hashing.search._neighbors import NeighborSearch, Rerank, find_within, indexes_of
 from pml_hashing.search._table import Table
 from pml_hashing.search.approximate import HNSW, IVF, ApproximateIndex
 from pml_hashing.search.files import fill_store, read_table, save_store
-from pml_hashing.search.memory_store import MemoryStore
-from pml_hashing.search.store import Codes, CodeStore, Records
+from pml_hashing.search.memory_store import MemoryStore, in_memory
+from pml_hashing.search.multi_hash import MultiHash
+from pml_hashing.search.store import Codes, CodeStore, Records, filled
 
 
 class HammingKNN:
@@ -42,13 +43,14 @@ class HammingKNN:
     Args:
         code_length: Number of bits. That of the first codes if `None`, where packed codes count
             eight bits a byte: needed for packed codes of a length that is no multiple of 8.
-        index: An approximate index, `IVF()` or `HNSW()`. Exact search if `None`.
+        index: An approximate index for neighbours, `IVF()` or `HNSW()`, or `MultiHash()`, an exact
+            one for `range_search`. All codes are compared if `None`.
         rerank: What candidates are ordered by; their Hamming distance if `None`.
         num_candidates: How many candidates are ordered anew, at least `k`.
         store: Where codes are kept, with what it holds already. In memory of its own if `None`.
 
     Raises:
-        TypeError: If `index` is given with a store that is not in memory.
+        TypeError: If `index` is none of these, or given with a store that is not in memory.
         ValueError: If a number is less than 1, `rerank` is none of these, or the store holds codes
             of another length, or no vectors where they are wanted.
 
@@ -74,7 +76,7 @@ class HammingKNN:
         self,
         *,
         code_length: int | None = None,
-        index: IVF | HNSW | None = None,
+        index: IVF | HNSW | MultiHash | None = None,
         rerank: Rerank | None = None,
         num_candidates: int = 100,
         store: CodeStore | None = None,
@@ -86,12 +88,10 @@ class HammingKNN:
         if index is not None and not isinstance(store, MemoryStore | None):
             raise TypeError(
                 f"Expected no `index` with a {type(store).__name__}, got {type(index).__name__}: "
-                "an approximate index reads its codes from main memory, so that it needs a "
-                "MemoryStore."
+                "an index reads its codes from main memory, so that it needs a MemoryStore."
             )
-        self._code_length, self._recipe = code_length, index
-        self._search = NeighborSearch(rerank, num_candidates)
-        self._index = None if index is None else ApproximateIndex(index)
+        self._code_length, self._search = code_length, NeighborSearch(rerank, num_candidates)
+        self._index, self._range_index = indexes_of(index)
         self._own_store = store is None
         self._store = MemoryStore() if store is None else store
         if self._store.code_length is not None:
@@ -183,7 +183,7 @@ class HammingKNN:
         store, index = self._store, self._index
         if reference is not None:
             store = self._passed(reference)
-            index = None if self._recipe is None else ApproximateIndex(self._recipe)
+            index = None if index is None else ApproximateIndex(index.recipe)
         own, store = int(ref_includes_query), in_memory(store)
         found = self._search.find(store, query, k, {}, index=index, own=own, with_ids=False)
         return found.distances, found.order
@@ -219,6 +219,8 @@ class HammingKNN:
     ) -> tuple[list[Tensor], list[list[Hashable]]]:
         """Return all codes within `radius` of every query, exactly, whatever the index.
 
+        A `MultiHash` finds them without looking at all codes, up to its `max_radius`.
+
         Args:
             query: Codes to search for.
             radius: Largest Hamming distance in bits. It is inclusive.
@@ -231,18 +233,11 @@ class HammingKNN:
         Raises:
             TypeError: If codes are no tensor, or a value cannot be in its column.
             ValueError: If no codes are held, there is no such column, a shape or the code length is
-                wrong, a code is NaN or infinite, or `radius` is negative.
+                wrong, a code is NaN or infinite, or `radius` is negative or beyond `max_radius`.
         """
         store = self._store
-        with store.frozen():
-            code_length = known_length(store)
-            packed_query, _ = to_packed(query, "query", code_length)
-            check_at_least(radius, 0, "radius")
-            limit = int(min(radius, code_length))
-            found = store.within(packed_query, limit, to_where(where, store))
-            if not any(found[1]):
-                filled(store)
-            return found
+        where = to_where(where, store)
+        return find_within(store, query, radius, where, index=self._range_index)
 
     def train(
         self, codes: Codes, ids: Iterable[Hashable] | None = None, **metadata: object

@@ -24,6 +24,9 @@ from pml_hashing.search.store import (
 RowSearch: TypeAlias = Callable[[Tensor, int, Table], tuple[Tensor, Tensor]]
 """Returns distances and rows of the `k` neighbours of packed queries in a table."""
 
+RangeSearch: TypeAlias = Callable[[Tensor, int, Where, Table], tuple[Tensor, Tensor, Tensor]]
+"""Returns counts, distances and rows of what matches within a radius of packed queries."""
+
 
 class MemoryStore(CodeStore):
     """Codes, ids, metadata and vectors in main memory.
@@ -181,11 +184,27 @@ class MemoryStore(CodeStore):
             return Neighbors(distances, table.ids_of(rows, [width] * num_queries), rows, values)
 
     def within(
-        self, packed_query: Tensor, radius: int, where: Where
+        self,
+        packed_query: Tensor,
+        radius: int,
+        where: Where,
+        *,
+        search: RangeSearch | None = None,
     ) -> tuple[list[Tensor], list[list[Hashable]]]:
+        """Return distances, int32, and ids of all matching codes within `radius` of each query.
+
+        Args:
+            packed_query: uint8, on any device.
+            radius: Largest distance, inclusive.
+            where: A condition on columns that there are.
+            search: Finds them. A scan if `None`.
+        """
         with self._lock:
             table = self._table
-            counts, distances, rows = table.within_rows(packed_query, radius, where)
+            if search is None or not len(table):
+                counts, distances, rows = table.within_rows(packed_query, radius, where)
+            else:
+                counts, distances, rows = search(packed_query, radius, where, table)
             sizes = counts.tolist()
             return list(distances.split(sizes)), table.ids_of(rows, sizes)
 
@@ -201,3 +220,13 @@ class MemoryStore(CodeStore):
         if len(missing):
             raise id_missing(ids[missing[0]])
         return rows
+
+
+def in_memory(store: CodeStore) -> MemoryStore:
+    """Return the store, or raise if its codes have no positions."""
+    if not isinstance(store, MemoryStore):
+        raise TypeError(
+            "Expected codes in memory, where each has an index, got a "
+            f"{type(store).__name__}: `search` finds ids in it."
+        )
+    return store

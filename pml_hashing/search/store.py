@@ -190,6 +190,26 @@ class CodeStore(ABC):
         """Let go of files and connections. What is held stays, for a store that outlives this."""
 
 
+def known_length(store: CodeStore) -> int:
+    """Return the code length, or raise if there are no codes, as far as that is known at once.
+
+    A store elsewhere takes as long to count as to search: it is asked when nothing was found.
+    """
+    code_length = store.code_length
+    return filled(store) if code_length is None else code_length
+
+
+def filled(store: CodeStore) -> int:
+    """Return the code length, or raise if there are no codes."""
+    code_length = store.code_length
+    if code_length is None or not len(store):
+        raise ValueError(
+            "Expected codes in the index (from `train`, `add` or `load`) or `reference`, "
+            "got an empty index."
+        )
+    return code_length
+
+
 def id_held(id_: Hashable) -> ValueError:
     """Return the error of an id that is there already."""
     return ValueError(f"Expected new `ids`, got {id_!r}, which is held: `update` changes it.")
