@@ -177,13 +177,11 @@ class Table:
         distances, rows = exact.nearest(query, codes, min(k, codes.shape[0]))
         return distances, _rows_in(rows_of, rows)
 
-    def within_rows(
-        self, query: Tensor, radius: int, where: Where
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return counts, distances and rows as `exact.within`, of the codes that match."""
+    def within_rows(self, query: Tensor, radius: int, where: Where) -> exact.Within:
+        """Return sizes, distances and rows as `exact.within`, of the codes that match."""
         codes, rows_of = self.searched(query.device, where)
-        counts, distances, rows = exact.within(query, codes, radius)
-        return counts, distances, _rows_in(rows_of, rows)
+        sizes, distances, rows = exact.within(query, codes, radius)
+        return sizes, distances, _rows_in(rows_of, rows)
 
     def searched(
         self, device: torch.device, where: Where | None = None

@@ -69,7 +69,7 @@ class TableIndex:
         self._row_of = self._number_of = torch.empty(0, dtype=torch.int64)
         if index is not None:
             self._number(rows, 0)
-        self._num_rows, self._num_replaced = table.num_rows, len(table.replaced)
+        self._seen = table.num_rows, len(table.replaced)
 
     def _follow(self, table: Table) -> None:
         """Add what is new in the table, and what was changed, or build anew."""
@@ -77,7 +77,7 @@ class TableIndex:
             codes, rows_of = table.searched(torch.device("cpu"))
             rows = np.arange(len(codes)) if rows_of is None else rows_of
             self._hold(self._recipe.build(codes.numpy()), table, rows)
-        elif self._index is not None:
+        elif self._index is not None and self._seen != (table.num_rows, len(table.replaced)):
             self._add_changes(table)
 
     def _is_outdated(self, table: Table) -> bool:
@@ -86,14 +86,14 @@ class TableIndex:
         return self._index is not None and self._index.ntotal > 2 * len(table)
 
     def _add_changes(self, table: Table) -> None:
-        changed = [row for row in table.replaced[self._num_replaced :] if row < self._num_rows]
+        num_rows, num_replaced = self._seen
+        changed = [row for row in table.replaced[num_replaced:] if row < num_rows]
         changed = np.unique(np.array(changed, dtype=np.int64))
         self._row_of[self._number_of[torch.from_numpy(changed)]] = -1
-        rows = np.append(changed, np.arange(self._num_rows, table.num_rows))
-        if len(rows):
-            self._number(rows, self._index.ntotal)
-            self._index.add(table.tensors["packed_codes"].numpy()[rows])
-        self._num_rows, self._num_replaced = table.num_rows, len(table.replaced)
+        rows = np.append(changed, np.arange(num_rows, table.num_rows))
+        self._number(rows, self._index.ntotal)
+        self._index.add(table.tensors["packed_codes"].numpy()[rows])
+        self._seen = table.num_rows, len(table.replaced)
 
     def _number(self, rows: np.ndarray, first: int) -> None:
         """Note that the index numbers these rows from `first`."""

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import faiss
 import numpy as np
@@ -22,6 +22,9 @@ MIN_DATABASE_BLOCK = 2**16
 # Half precision holds every integer up to 2048, and 2 * code_length is formed.
 MAX_HALF_CODE_LENGTH = 1024
 MAX_INT32 = 2**31
+
+Within: TypeAlias = tuple[list[int], Tensor, Tensor]
+"""How many codes were found for each query, and the distances and rows of all of them."""
 
 
 def nearest(query: Tensor, database: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -103,7 +106,7 @@ def _is_counted(k: int, num_codes: int, num_bytes: int) -> bool:
     return through_heap > math.sqrt(num_codes) + 0.005 * num_codes * (num_bytes > 8)
 
 
-def within(query: Tensor, database: Tensor, radius: int) -> tuple[Tensor, Tensor, Tensor]:
+def within(query: Tensor, database: Tensor, radius: int) -> Within:
     """Return the number of codes within `radius` of each query, and their distances and rows.
 
     The search runs where the query is. The codes of the first query come first; those of a query
@@ -116,8 +119,8 @@ def within(query: Tensor, database: Tensor, radius: int) -> tuple[Tensor, Tensor
     """
     (num_queries, _), (num_codes, width) = _shapes(query, database)
     if not num_codes:
-        counts = query.new_zeros(num_queries, dtype=torch.int64)
-        return counts, counts[:0].int(), counts[:0]
+        none = query.new_empty(0, dtype=torch.int64)
+        return [0] * num_queries, none.int(), none
     if not _faiss_has(query):
         return within_by_product(query, database, radius)
     found = faiss.RangeSearchResult(num_queries)
@@ -127,23 +130,26 @@ def within(query: Tensor, database: Tensor, radius: int) -> tuple[Tensor, Tensor
         *codes, num_queries, num_codes, radius + 1, width, found
     )
     limits, distances, rows = arrays_of(found, num_queries)
-    for start, end in pairwise(limits.tolist()):
+    for start, end in pairwise(limits):
         # The codes of a query come in database order; numpy sorts 16 bits in linear time.
         order = distances[start:end].astype(np.uint16).argsort(kind="stable")
         distances[start:end] = distances[start:end][order]
         rows[start:end] = rows[start:end][order]
-    counts = np.diff(limits)
-    return torch.from_numpy(counts), torch.from_numpy(distances), torch.from_numpy(rows)
+    return sizes_of(limits), torch.from_numpy(distances), torch.from_numpy(rows)
 
 
-def arrays_of(found: Any, num_queries: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return limits, distances and labels of a `faiss.RangeSearchResult`, copied."""
-    limits = faiss.rev_swig_ptr(found.lims, num_queries + 1).astype(np.int64)
-    total = int(limits[-1])
-    if not total:  # then faiss may have no arrays at all
+def arrays_of(found: Any, num_queries: int) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """Return limits, distances (int32) and labels of a `faiss.RangeSearchResult`, copied."""
+    limits = faiss.rev_swig_ptr(found.lims, num_queries + 1).tolist()
+    if not limits[-1]:  # then faiss may have no arrays at all
         return limits, np.empty(0, np.int32), np.empty(0, np.int64)
-    distances = faiss.rev_swig_ptr(found.distances, total).astype(np.int32)
-    return limits, distances, faiss.rev_swig_ptr(found.labels, total).copy()
+    distances = faiss.rev_swig_ptr(found.distances, limits[-1]).astype(np.int32)
+    return limits, distances, faiss.rev_swig_ptr(found.labels, limits[-1]).copy()
+
+
+def sizes_of(limits: list[int]) -> list[int]:
+    """Return how many there are between each limit and the next."""
+    return [end - start for start, end in pairwise(limits)]
 
 
 def _faiss_has(codes: Tensor) -> bool:
@@ -172,9 +178,7 @@ def nearest_by_product(query: Tensor, database: Tensor, k: int) -> tuple[Tensor,
     return (keys // num_codes).int(), (keys % num_codes).long()
 
 
-def within_by_product(
-    query: Tensor, database: Tensor, radius: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def within_by_product(query: Tensor, database: Tensor, radius: int) -> Within:
     """Return `within` by matrix products of -1 and 1, on any device."""
     block_size = min(len(database), MIN_DATABASE_BLOCK)
     found, first = [], 0
@@ -186,7 +190,8 @@ def within_by_product(
     near, distances, rows = (torch.cat(parts) for parts in zip(*found, strict=True))
     # Blocks of the database came in order, so that rows are in order within a query.
     order = (near * (query.shape[1] * BITS_OF_A_BYTE + 1) + distances).argsort(stable=True)
-    return near.bincount(minlength=len(query)), distances[order], rows[order]
+    sizes = near.bincount(minlength=len(query)).tolist()
+    return sizes, distances[order], rows[order]
 
 
 def _distances(query: Tensor, database: Tensor, block_size: int) -> Iterator[tuple[int, Tensor]]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pml_hashing.search._read_write_lock import ReadWriteLock
 from pml_hashing.search._table import Table
+from pml_hashing.search.exact import Within
 from pml_hashing.search.store import (
     CodeStore,
     Fetched,
@@ -24,8 +25,8 @@ from pml_hashing.search.store import (
 RowSearch: TypeAlias = Callable[[Tensor, int, Table], tuple[Tensor, Tensor]]
 """Returns distances and rows of the `k` neighbours of packed queries in a table."""
 
-RangeSearch: TypeAlias = Callable[[Tensor, int, Where, Table], tuple[Tensor, Tensor, Tensor]]
-"""Returns counts, distances and rows of what matches within a radius of packed queries."""
+RangeSearch: TypeAlias = Callable[[Tensor, int, Where, Table], Within]
+"""Returns sizes, distances and rows of what matches within a radius of packed queries."""
 
 
 class MemoryStore(CodeStore):
@@ -202,11 +203,11 @@ class MemoryStore(CodeStore):
         with self._lock:
             table = self._table
             if search is None or not len(table):
-                counts, distances, rows = table.within_rows(packed_query, radius, where)
+                sizes, distances, rows = table.within_rows(packed_query, radius, where)
             else:
-                counts, distances, rows = search(packed_query, radius, where, table)
-            sizes = counts.tolist()
-            return list(distances.split(sizes)), table.ids_of(rows, sizes)
+                sizes, distances, rows = search(packed_query, radius, where, table)
+            parts = [distances] if len(sizes) == 1 else list(distances.split(sizes))
+            return parts, table.ids_of(rows, sizes)
 
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
 
 import faiss
@@ -14,6 +15,7 @@ from pml_hashing._checks import check_integer
 from pml_hashing.codes import BITS_OF_A_BYTE, unpack
 from pml_hashing.search._table import Table
 from pml_hashing.search._table_index import TableIndex
+from pml_hashing.search.exact import Within, arrays_of, sizes_of
 from pml_hashing.search.store import Where
 
 MAX_BITS = 64  # that faiss hashes
@@ -164,10 +166,8 @@ class RangeIndex:
                 "codes are compared."
             )
 
-    def within(
-        self, query: Tensor, radius: int, where: Where, table: Table
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return counts, distances and rows as `exact.within`, of the codes that match.
+    def within(self, query: Tensor, radius: int, where: Where, table: Table) -> Within:
+        """Return sizes, distances and rows as `exact.within`, of the codes that match.
 
         Threads may search at once, as long as the table does not change meanwhile.
 
@@ -180,15 +180,18 @@ class RangeIndex:
         index, row_of = self._followed.current(table)
         if index is None:
             return table.within_rows(query, radius, where)
+        packed_query, found = query.cpu().numpy(), faiss.RangeSearchResult(len(query))
         # Its radius is strict.
-        limits, distances, numbers = index.range_search(query.cpu().numpy(), radius + 1)
-        queries = np.arange(len(query)).repeat(np.diff(limits.astype(np.int64)))
+        index.range_search_c(len(packed_query), faiss.swig_ptr(packed_query), radius + 1, found)
+        limits, distances, numbers = arrays_of(found, len(packed_query))
         rows = table.without_removed(row_of[numbers])
-        kept = np.flatnonzero(rows >= 0)
-        kept = kept[table.matches(rows[kept], where)]
-        queries, distances, rows = queries[kept], distances[kept].astype(np.int32), rows[kept]
-        order = np.lexsort((rows, distances, queries))
-        counts = np.bincount(queries, minlength=len(query))
-        found = (torch.from_numpy(each) for each in (counts, distances[order], rows[order]))
-        counts, distances, rows = (each.to(query.device) for each in found)
-        return counts, distances, rows
+        is_kept = rows >= 0 if not where else (rows >= 0) & table.matches(rows, where)
+        if not is_kept.all():
+            limits = np.append(0, is_kept.cumsum())[limits].tolist()
+            distances, rows = distances[is_kept], rows[is_kept]
+        keys = distances * np.int64(table.num_rows) + rows
+        for start, end in pairwise(limits):
+            keys[start:end].sort()
+        found = (torch.from_numpy(each) for each in np.divmod(keys, table.num_rows))
+        distances, rows = (each.to(query.device) for each in found)
+        return sizes_of(limits), distances.int(), rows
