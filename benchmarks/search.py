@@ -1,15 +1,21 @@
 """Time HammingKNN against faiss called directly, and its approximate indexes against exact search.
 
     python benchmarks/search.py > benchmarks/results/search_cpu.txt
+    python benchmarks/search.py one_query layers  # some parts alone
 
 One thread. Times are CPU time, the least of several runs in turn, so that both sides meet the same
-machine. Ratios are to the faster of the two ways that faiss' flat index has, heap and counting.
+machine; of a single query the median of CPU and wall time. Ratios are of CPU times, to the faster
+of the two ways that faiss' flat index has, heap and counting. Memory is what malloc has given out
+(glibc).
 """
 
+import ctypes
 import itertools
 import platform
+import statistics
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,12 +26,16 @@ import torch
 from torch import Tensor
 
 import pml_hashing
-from pml_hashing.search import HNSW, IVF, HammingKNN
+from pml_hashing.codes import unpack
+from pml_hashing.search import HNSW, IVF, HammingKNN, MemoryStore, MultiHash, exact
+from pml_hashing.search.multi_hash import cheapest
 
 CODE_LENGTH = 64
 REPEATS = 15
 SIZES = {59_000: 1000, 1_000_000: 100}  # database: queries
-NUM_CENTERS, FLIPPED = 100, 0.1
+NUM_CENTERS, FLIPPED, TIGHT = 100, 0.1, 0.02
+ONE_QUERY = {1000: 100, 100_000: 10, 1_000_000: 2}  # database: calls in a round
+ROUNDS = 60
 INDEXES = {
     "exact": None,
     "IVF()": IVF(),
@@ -35,7 +45,7 @@ INDEXES = {
 }
 
 
-def least_seconds(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+def least_seconds(functions: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
     """Return the least CPU time of each function, run in turn."""
     times = {name: float("inf") for name in functions}
     for _ in range(repeats):
@@ -50,10 +60,10 @@ def uniform_codes(count: int, rng: np.random.Generator) -> np.ndarray:
     return rng.integers(256, size=(count, CODE_LENGTH // 8), dtype=np.uint8)
 
 
-def clustered_codes(count: int, rng: np.random.Generator) -> np.ndarray:
+def clustered_codes(count: int, rng: np.random.Generator, flipped: float = FLIPPED) -> np.ndarray:
     """Return codes as a supervised loss leaves them: bits of the class's center, some flipped."""
     centers = uniform_codes(NUM_CENTERS, np.random.default_rng(1))
-    flips = np.packbits(rng.random((count, CODE_LENGTH), dtype=np.float32) < FLIPPED, axis=1)
+    flips = np.packbits(rng.random((count, CODE_LENGTH), dtype=np.float32) < flipped, axis=1)
     return centers[rng.integers(NUM_CENTERS, size=count)] ^ flips
 
 
@@ -95,6 +105,141 @@ def check_equal(expected: tuple[np.ndarray, ...], found: tuple[Tensor, ...]) -> 
     for array, tensor in zip(expected, found, strict=True):
         if not np.array_equal(array, tensor.numpy()):
             raise RuntimeError("Expected the neighbours that faiss finds, got others.")
+
+
+def time_one_query() -> None:
+    print("\nOne query, k = 10: microseconds, medians; ratio to faiss' index of the same codes")
+    print(f"{'database':>10} {'way':<30} {'CPU':>8} {'wall':>8}  ratio")
+    for count, calls in ONE_QUERY.items():
+        database = uniform_codes(count, np.random.default_rng(0))
+        query = uniform_codes(1, np.random.default_rng(1))
+        index, knn, named = faiss.IndexBinaryFlat(CODE_LENGTH), HammingKNN(), HammingKNN()
+        index.add(database)
+        knn.train(torch.from_numpy(database))
+        named.train(torch.from_numpy(database), [f"image {place}" for place in range(count)])
+        packed, real = torch.from_numpy(query), real_codes(query)
+        ways = {
+            "faiss": partial(index.search, query, 10),
+            "packed codes": partial(knn, packed, 10),
+            "real codes": partial(knn, real, 10),
+            "real codes, `search`": partial(knn.search, real, 10),
+            "real codes, `search`, strings": partial(named.search, real, 10),
+        }
+        times = median_microseconds(ways, calls)
+        for name, (cpu, wall) in times.items():
+            ratio = cpu / times["faiss"][0]
+            print(f"{count:>10,} {name:<30} {cpu:>8.1f} {wall:>8.1f}  {ratio:.2f}", flush=True)
+
+
+def time_layers() -> None:
+    """Tell where the time of one query goes: each line does what the one above does, and more."""
+    count = min(ONE_QUERY)
+    database = torch.from_numpy(uniform_codes(count, np.random.default_rng(0)))
+    query = uniform_codes(1, np.random.default_rng(1))
+    packed, real, store = torch.from_numpy(query), real_codes(query), MemoryStore()
+    knn = HammingKNN(store=store)
+    knn.train(database)
+    found = np.empty((1, 10), np.int32), np.empty((1, 10), np.int64)
+    arrays = [faiss.swig_ptr(array) for array in (query, database.numpy(), *found)]
+    sizes = (1, count, 10, CODE_LENGTH // 8)
+    ways = {
+        "faiss' function, arrays at hand": partial(
+            faiss.hammings_knn_mc,  # pyright: ignore[reportAttributeAccessIssue]
+            *arrays[:2],
+            *sizes,
+            *arrays[2:],
+        ),
+        "arrays and tensors of the result": partial(exact.nearest, packed, database, 10),
+        "lock, rows, columns": partial(store.nearest, packed, 10, {}, with_ids=False),
+        "checks: a call with packed codes": partial(knn, packed, 10),
+        "checks, packing: with real codes": partial(knn, real, 10),
+        "ids: `search` with real codes": partial(knn.search, real, 10),
+    }
+    print(f"\nWhere the time of one query among {count:,} codes goes: microseconds, CPU time")
+    before = 0.0
+    for name, (cpu, _) in median_microseconds(ways, ONE_QUERY[count]).items():
+        print(f"{name:<36} {cpu:>6.1f} {cpu - before:>+6.1f}", flush=True)
+        before = cpu
+
+
+def real_codes(packed_codes: np.ndarray) -> Tensor:
+    """Return real codes with these bits."""
+    signs = unpack(torch.from_numpy(packed_codes))
+    return signs * (0.5 + torch.rand(signs.shape, generator=torch.Generator().manual_seed(0)))
+
+
+def median_microseconds(
+    functions: Mapping[str, Callable[[], Any]], calls: int
+) -> dict[str, tuple[float, float]]:
+    """Return CPU and wall time of one call of each function, medians of rounds in turn."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in functions}
+    for _ in range(ROUNDS):
+        for name, function in functions.items():
+            wall, cpu = time.perf_counter(), time.process_time()
+            for _ in range(calls):
+                function()
+            cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+            times[name].append((1e6 * cpu / calls, 1e6 * wall / calls))
+    columns = {name: zip(*rounds, strict=True) for name, rounds in times.items()}
+    return {name: (*map(statistics.median, column),) for name, column in columns.items()}
+
+
+def time_multi_hash() -> None:
+    print("\nAll codes within a small radius, by a scan and by MultiHash: milliseconds a query")
+    print(
+        f"{'codes':>9} {'database':>10} {'radius':>6} {'found':>7} {'scan':>8} {'MultiHash':>9} "
+        f"{'times faster':>12} {'tables':<28} {'build s':>7} {'bytes a code':>12}"
+    )
+    kinds = {
+        "uniform": uniform_codes,
+        "clustered": clustered_codes,
+        "tight": partial(clustered_codes, flipped=TIGHT),
+    }
+    for kind, make in kinds.items():
+        for count in (100_000, 1_000_000):
+            rng = np.random.default_rng(0)
+            database, query = (torch.from_numpy(make(n, rng)) for n in (count, 100))
+            for radius in (1, 2, 3, 5, 8):
+                label = f"{kind:>9} {count:>10,} {radius:>6}"
+                describe_multi_hash(label, radius, database, query)
+
+
+def describe_multi_hash(label: str, radius: int, database: Tensor, query: Tensor) -> None:
+    knn, scan = HammingKNN(index=MultiHash(max_radius=radius)), HammingKNN()
+    knn.train(database)
+    scan.train(database)
+    plan, before, start = cheapest(database.numpy(), radius), allocated(), time.process_time()
+    knn.range_search(query[:1], radius)  # the first search builds the tables
+    build, size = time.process_time() - start, allocated() - before
+    ways = {
+        name: partial(each.range_search, query, radius)
+        for name, each in {"scan": scan, "tables": knn}.items()
+    }
+    found, expected = (way()[1] for way in (ways["tables"], ways["scan"]))
+    if found != expected:
+        raise RuntimeError("Expected what a scan finds, got others.")
+    ms = {name: 1000 * s / len(query) for name, s in least_seconds(ways, 5).items()}
+    tables = "none: a scan" if plan is None else "{} of {} bits, {} flipped".format(*plan)
+    print(
+        f"{label} {sum(map(len, found)) / len(query):>7.1f} {ms['scan']:>8.4f} "
+        f"{ms['tables']:>9.4f} {ms['scan'] / ms['tables']:>12.1f} {tables:<28} {build:>7.1f} "
+        f"{size / len(database):>12.0f}",
+        flush=True,
+    )
+
+
+class MallInfo(ctypes.Structure):
+    """The ten numbers that `mallinfo2` of glibc returns: places 4 and 7 are bytes in use."""
+
+    _fields_ = (("numbers", ctypes.c_size_t * 10),)
+
+
+def allocated() -> int:
+    """Return the bytes that malloc has given out."""
+    mallinfo = ctypes.CDLL(None).mallinfo2
+    mallinfo.restype = MallInfo
+    numbers = mallinfo().numbers
+    return numbers[4] + numbers[7]
 
 
 def time_range_search() -> None:
@@ -212,17 +357,26 @@ def processor() -> str:
 def main() -> None:
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
-    print("command: python benchmarks/search.py")
+    print(" ".join(["command: python benchmarks/search.py", *sys.argv[1:]]))
     print(f"processor: {processor()}, one thread; {faiss.get_compile_options().strip()}")
     print(
         f"versions: pml_hashing {pml_hashing.__version__}, faiss {faiss.__version__}, "
         f"torch {torch.__version__}, numpy {np.__version__}, Python {platform.python_version()}"
     )
     print(f"codes: {CODE_LENGTH} bits, packed; least CPU time of {REPEATS} runs in turn\n")
-    time_exact()
-    time_range_search()
-    time_changes()
-    time_approximate()
+    parts = (
+        time_exact,
+        time_one_query,
+        time_layers,
+        time_range_search,
+        time_multi_hash,
+        time_changes,
+        time_approximate,
+    )
+    chosen = sys.argv[1:]
+    for part in parts:
+        if not chosen or part.__name__.removeprefix("time_") in chosen:
+            part()
 
 
 if __name__ == "__main__":
