@@ -180,8 +180,9 @@ def median_microseconds(
                 function()
             cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
             times[name].append((1e6 * cpu / calls, 1e6 * wall / calls))
-    columns = {name: zip(*rounds, strict=True) for name, rounds in times.items()}
-    return {name: (*map(statistics.median, column),) for name, column in columns.items()}
+    columns = {name: tuple(zip(*rounds, strict=True)) for name, rounds in times.items()}
+    median = statistics.median
+    return {name: (median(cpu), median(wall)) for name, (cpu, wall) in columns.items()}
 
 
 def time_multi_hash() -> None:

@@ -148,7 +148,8 @@ def pack(codes: Tensor) -> Tensor:
 def pack_unchecked(codes: Tensor) -> Tensor:
     """Return what `pack` does, without reading values back from the device to check them."""
     if codes.is_cpu:  # numpy packs faster, a single code five times
-        bits = codes.detach().numpy() >= 0 if codes.dtype in OF_NUMPY else _is_set(codes).numpy()
+        codes = codes.detach().resolve_neg()
+        bits = codes.numpy() >= 0 if codes.dtype in OF_NUMPY else _is_set(codes).numpy()
         return torch.from_numpy(np.packbits(bits, axis=1, bitorder="little")).contiguous()
     bits = _is_set(codes).to(torch.uint8)
     padding = packed_length(codes.shape[1]) * BITS_OF_A_BYTE - codes.shape[1]
