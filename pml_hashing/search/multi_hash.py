@@ -45,8 +45,8 @@ class MultiHash:
     which pairs of 1,024 of the codes tell. Where a scan is not expected to take twice as long (few
     codes, tight clusters, a large radius), no tables are built, and all codes are compared.
 
-    The search for nearest neighbours is exact and makes no use of it. Tables take 100 bytes for
-    each code and table, some 200 to 400 bytes for a code.
+    The search for nearest neighbours is exact and makes no use of it. Tables of codes of 64 bits
+    take 70 to 290 bytes for a code: up to 100 for each table, in which equal keys share a place.
 
     Args:
         max_radius: The largest radius, in bits. A search within a larger one is refused.
