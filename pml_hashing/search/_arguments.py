@@ -61,13 +61,15 @@ def to_packed(codes: Codes, name: str, code_length: int | None) -> tuple[Tensor,
 def _pack(codes: Tensor, name: str) -> Tensor:
     """Return codes as packed ones after `check_finite`. A few floats are packed by faiss, at once.
 
+    It reads memory as it lies there, and packs few codes faster than numpy.
     Their sum of squares tells that there is nothing to look for: it is not finite if one of them is
     not, and an integer below their number if they are zeros and ones.
     """
-    if not _are_few_floats(codes):
+    count, code_length = codes.shape
+    is_plain = codes.is_cpu and codes.dtype is torch.float32 and codes.is_contiguous()
+    if not is_plain or count * code_length > FEW_VALUES or codes.is_neg():
         check_finite(codes, name)
         return pack_unchecked(codes)
-    count, code_length = codes.shape
     values, size = faiss.cast_integer_to_float_ptr(codes.data_ptr()), count * code_length
     squares = faiss.fvec_norm_L2sqr(values, size)
     if not math.isfinite(squares) or (squares < size and squares.is_integer()):
@@ -77,12 +79,6 @@ def _pack(codes: Tensor, name: str) -> Tensor:
         values, faiss.swig_ptr(packed_codes), code_length, count
     )
     return torch.from_numpy(packed_codes)
-
-
-def _are_few_floats(codes: Tensor) -> bool:
-    """Return whether faiss, which reads memory, packs these faster than numpy."""
-    is_plain = codes.is_cpu and codes.dtype == torch.float32 and codes.is_contiguous()
-    return is_plain and codes.numel() <= FEW_VALUES and not codes.is_neg()
 
 
 def to_vectors(codes: Codes, name: str) -> Tensor:

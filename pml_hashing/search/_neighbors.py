@@ -80,7 +80,7 @@ class NeighborSearch:
         options: dict[str, Any] = {"fetch": FETCHED.get(self.rerank)}
         in_one_call = False
         if isinstance(store, MemoryStore):
-            options |= {"search": index and index.nearest, "with_ids": with_ids}
+            options["search"], options["with_ids"] = index and index.nearest, with_ids
             in_one_call = self.rerank is None and not own
         with UNLOCKED if in_one_call else store.frozen():
             packed_query, code_length = to_packed(query, "query", known_length(store))

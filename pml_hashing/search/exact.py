@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, TypeAlias
 
@@ -93,6 +94,7 @@ def _bytes_of(packed_codes: Tensor) -> Any:
     return faiss.cast_integer_to_uint8_ptr(pointer)  # pyright: ignore[reportAttributeAccessIssue]
 
 
+@lru_cache  # asked for each query, and mostly the same
 def _is_counted(k: int, num_codes: int, num_bytes: int) -> bool:
     """Return whether faiss shall rank by counting, not with a heap.
 
