@@ -217,14 +217,15 @@ def test_results_are_where_the_queries_are(in_tables, device):
 
 
 def test_copies_and_files_build_their_own(in_tables, tmp_path):
-    codes, knn = torch.randn(50, 16), HammingKNN(index=MultiHash())
+    codes, knn = torch.randn(150, 16), HammingKNN(index=MultiHash())
     knn.train(codes)
     expected = found_by(knn, codes, 3)
+    assert expected == range_reference(codes, codes, 3)
     copied, loaded, mapped = copy.deepcopy(knn), *(HammingKNN(index=MultiHash()) for _ in range(2))
     knn.save(tmp_path / "codes")
     loaded.load(tmp_path / "codes")
     mapped.load(tmp_path / "codes", memory_map=True)
-    knn.remove(range(25))
+    knn.remove(range(75))
     for each in (copied, loaded, mapped):
         assert found_by(each, codes, 3) == expected
 
