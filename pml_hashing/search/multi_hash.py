@@ -31,9 +31,9 @@ MIN_CODES = 4096  # a scan of fewer takes less than the rest of a call
 class MultiHash:
     r"""Hash tables for `range_search`: all codes within a small radius, exactly, without a scan.
 
-    A code is cut into $m$ parts, each the key of a hash table (`faiss.IndexBinaryMultiHash`). Of
-    $r$ bits that differ, by the pigeonhole principle, at most $\lfloor r / m \rfloor$ are in one
-    of the parts. So the tables find every code within
+    A code is cut into $m$ parts, each the key of a hash table (`faiss.IndexBinaryMultiHash`). Where
+    $r$ bits of a code differ from the query's, there is a part in which at most
+    $\lfloor r / m \rfloor$ do: the pigeonhole principle. So the tables find every code within
 
     $$r \le m (f + 1) - 1$$
 
@@ -46,7 +46,7 @@ class MultiHash:
     codes, tight clusters, a large radius), no tables are built, and all codes are compared.
 
     The search for nearest neighbours is exact and makes no use of it. Tables of codes of 64 bits
-    take 70 to 290 bytes for a code: up to 100 for each table, in which equal keys share a place.
+    take 60 to 300 bytes for a code: up to 100 for each table, in which equal keys share a place.
 
     Args:
         max_radius: The largest radius, in bits. A search within a larger one is refused.
@@ -64,8 +64,8 @@ class MultiHash:
         ([tensor([0, 1], dtype=torch.int32)], [[1, 2]])
 
     References:
-        Norouzi, Punjani, Fleet. [Fast Search in Hamming Space with Multi-Index
-        Hashing](https://arxiv.org/abs/1307.2982). CVPR 2012.
+        Norouzi, Punjani, Fleet. [Fast Exact Search in Hamming Space with Multi-Index
+        Hashing](https://arxiv.org/abs/1307.2982). TPAMI 36 (6), 2014. Section 3.
     """
 
     max_radius: int = 3
@@ -189,7 +189,7 @@ class RangeIndex:
         if not is_kept.all():
             limits = np.append(0, is_kept.cumsum())[limits].tolist()
             distances, rows = distances[is_kept], rows[is_kept]
-        keys = distances * np.int64(table.num_rows) + rows
+        keys = distances.astype(np.int64) * table.num_rows + rows
         for start, end in pairwise(limits):
             keys[start:end].sort()
         found = (torch.from_numpy(each) for each in np.divmod(keys, table.num_rows))
