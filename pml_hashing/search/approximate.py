@@ -13,6 +13,7 @@ from pml_hashing._checks import check_at_least
 from pml_hashing.codes import BITS_OF_A_BYTE
 from pml_hashing.search._table import Table
 from pml_hashing.search._table_index import TableIndex
+from pml_hashing.search.exact import check_width
 from pml_hashing.search.graph import Graph
 
 NO_KEY = np.iinfo(np.int64).max
@@ -128,6 +129,7 @@ class ApproximateIndex:
             table: What to search, at least `k` codes.
         """
         index, row_of = self._followed.current(table)
+        check_width(query, index.code_size)
         found, numbers = index.search(query.cpu().numpy(), math.ceil(k * index.ntotal / len(table)))
         rows = table.without_removed(np.where(numbers >= 0, row_of[numbers], -1))
         keys = np.where(rows >= 0, found.astype(np.int64) * table.num_rows + rows, NO_KEY)

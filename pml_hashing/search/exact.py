@@ -38,7 +38,8 @@ def nearest(query: Tensor, database: Tensor, k: int) -> tuple[Tensor, Tensor]:
         database: Packed codes on the same device, at least `k` of them.
         k: Number of neighbours.
     """
-    (num_queries, _), (num_codes, width) = _shapes(query, database)
+    num_queries, (num_codes, width) = query.shape[0], database.shape
+    check_width(query, width)
     if not k:
         none = query.new_empty(num_queries, 0, dtype=torch.int64)
         return none.int(), none
@@ -78,18 +79,20 @@ def _find_by_counting(
     )
 
 
-def _shapes(query: Tensor, database: Tensor) -> tuple[torch.Size, torch.Size]:
-    """Return the shapes of codes of one width: faiss would read beyond the shorter of two."""
-    shapes = query.shape, database.shape
-    if shapes[0][1] != shapes[1][1]:
-        raise ValueError(f"Expected packed queries of {shapes[1][1]} bytes, got {shapes[0][1]}.")
-    return shapes
+def check_width(query: Tensor, width: int) -> None:
+    """Raise unless packed codes are so many bytes wide: faiss would read beyond shorter ones."""
+    if query.shape[1] != width:
+        raise ValueError(f"Expected packed queries of {width} bytes, got {query.shape[1]}.")
 
 
 def _bytes_of(packed_codes: Tensor) -> Any:
     """Return a pointer to codes on the CPU, without the detour of an array."""
-    if not packed_codes.is_contiguous():
-        raise ValueError(f"Expected packed codes without gaps, got {packed_codes.stride()}.")
+    is_plain = packed_codes.is_cpu and packed_codes.dtype is torch.uint8
+    if not (is_plain and packed_codes.is_contiguous()):
+        raise ValueError(
+            "Expected packed codes, uint8, on the CPU and without gaps, got "
+            f"{packed_codes.dtype} on {packed_codes.device} with strides {packed_codes.stride()}."
+        )
     pointer = packed_codes.data_ptr()
     return faiss.cast_integer_to_uint8_ptr(pointer)  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -119,7 +122,8 @@ def within(query: Tensor, database: Tensor, radius: int) -> Within:
         database: Packed codes on the same device.
         radius: Largest distance, inclusive.
     """
-    (num_queries, _), (num_codes, width) = _shapes(query, database)
+    num_queries, (num_codes, width) = query.shape[0], database.shape
+    check_width(query, width)
     if not num_codes:
         none = query.new_empty(0, dtype=torch.int64)
         return [0] * num_queries, none.int(), none

@@ -15,7 +15,7 @@ from pml_hashing._checks import check_integer
 from pml_hashing.codes import BITS_OF_A_BYTE, unpack
 from pml_hashing.search._table import Table
 from pml_hashing.search._table_index import TableIndex
-from pml_hashing.search.exact import Within, arrays_of, sizes_of
+from pml_hashing.search.exact import Within, arrays_of, check_width, sizes_of
 from pml_hashing.search.store import Where
 
 MAX_BITS = 64  # that faiss hashes
@@ -180,6 +180,7 @@ class RangeIndex:
         index, row_of = self._followed.current(table)
         if index is None:
             return table.within_rows(query, radius, where)
+        check_width(query, index.code_size)
         packed_query, found = query.cpu().numpy(), faiss.RangeSearchResult(len(query))
         # Its radius is strict.
         index.range_search_c(len(packed_query), faiss.swig_ptr(packed_query), radius + 1, found)

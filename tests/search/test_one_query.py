@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pml_hashing.codes import pack
-from pml_hashing.search import HammingKNN, MemoryStore, exact
+from pml_hashing.search import HNSW, IVF, HammingKNN, MemoryStore, MultiHash, exact, multi_hash
 from pml_hashing.search._arguments import FEW_VALUES, to_packed
 
 BAD = [float("nan"), float("inf"), -float("inf")]
@@ -85,8 +85,11 @@ def test_widths_must_agree():
     for search in (exact.nearest, exact.within):
         with pytest.raises(ValueError, match="packed queries of 3 bytes, got 2"):
             search(query, database, 1)
-        with pytest.raises(ValueError, match="packed codes without gaps"):
-            search(database, database.T.contiguous().T, 1)
+        for wrong in (database.T.contiguous().T, database.float()):
+            with pytest.raises(
+                ValueError, match="packed codes, uint8, on the CPU and without gaps"
+            ):
+                search(database, wrong, 1)
 
 
 def test_many_queries_are_searched_as_one():
@@ -114,10 +117,16 @@ def read_until(stop, search, wrong):
                 wrong.append(error)
 
 
-@pytest.mark.parametrize("rerank", [None, "asymmetric"])
-def test_a_store_that_is_filled_with_longer_codes_meanwhile(rerank):
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"rerank": "asymmetric"}, {"index": IVF()}, {"index": HNSW()}, {"index": MultiHash()}],
+    ids=str,
+)
+def test_a_store_that_is_filled_with_longer_codes_meanwhile(options, monkeypatch):
+    monkeypatch.setattr(multi_hash, "MIN_CODES", 2)
+    monkeypatch.setattr(multi_hash, "WORTHWHILE", float("inf"))
     store, query = MemoryStore(), torch.ones(1, 16)
-    knn, stop, wrong = HammingKNN(store=store, rerank=rerank), threading.Event(), []
+    knn, stop, wrong = HammingKNN(store=store, **options), threading.Event(), []
     searches = [partial(knn.search, query, 2), partial(knn.range_search, query, 0)] * 2
     threads = [threading.Thread(target=read_until, args=(stop, each, wrong)) for each in searches]
     for thread in threads:
