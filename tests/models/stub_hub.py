@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
+from huggingface_hub import constants
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_of_a_test"
 
@@ -111,5 +113,5 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 files = self.hub.repositories[name]
                 files[value["path"]] = base64.b64decode(value["content"])
-        address = f"http://{self.headers['Host']}/{name}/commit/{COMMIT}"
+        address = f"{constants.ENDPOINT}/{name}/commit/{COMMIT}"  # all that some versions parse
         self.answer({"commitUrl": address, "commitOid": COMMIT, "success": True})
