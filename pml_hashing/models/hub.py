@@ -206,13 +206,14 @@ class HubModel(nn.Module, ModelHubMixin, library_name=card.LIBRARY, pipeline_tag
             try:
                 api = HfApi(endpoint=address, token=token)
                 made = api.create_repo(name, private=private, exist_ok=True)
-                return api.upload_folder(
+                commit = api.upload_folder(
                     repo_id=made.repo_id,
                     folder_path=folder,
                     commit_message=commit_message,
                     revision=branch,
                     create_pr=create_pr,
                 )
+                return commit.commit_url
             except Exception as error:  # of the hub's client
                 raise OSError(
                     f"Expected the hub at {address} to take {name!r}, got an error "
