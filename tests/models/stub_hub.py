@@ -65,24 +65,27 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         self.hub.asked.append((self.command, self.path))
         name, separator, place = self.path.lstrip("/").partition("/resolve/")
-        if self.path.startswith("/api/models/"):
-            name = "/".join(self.path.split("/")[3:5])
-            if name not in self.hub.repositories:
-                return self.refuse(404, "RepoNotFound")
-            return self.answer({"id": name, "sha": COMMIT, "siblings": []})
-        if not separator:
-            return self.answer({}, self.hub.status)
-        revision, _, filename = place.partition("/")
+        if separator:
+            self.answer_file(name, *place.split("/", 1))
+        elif not self.path.startswith("/api/models/"):
+            self.answer({}, self.hub.status)
+        elif (name := "/".join(self.path.split("/")[3:5])) in self.hub.repositories:
+            self.answer({"id": name, "sha": COMMIT, "siblings": []})
+        else:
+            self.refuse(404, "RepoNotFound")
+
+    def answer_file(self, name, revision, filename):
         known = name in self.hub.repositories
         if not known or (name in self.hub.private and TOKEN not in str(self.headers)):
-            return self.refuse(404, "RepoNotFound")
-        if revision not in {"main", COMMIT}:
-            return self.refuse(404, "RevisionNotFound")
-        if filename not in self.hub.repositories[name]:
-            return self.refuse(404, "EntryNotFound")
-        content = self.hub.repositories[name][filename]
-        etag = f'"{hashlib.sha256(content).hexdigest()}"'
-        return self.answer(content, ETag=etag, X_Repo_Commit=COMMIT)
+            self.refuse(404, "RepoNotFound")
+        elif revision not in {"main", COMMIT}:
+            self.refuse(404, "RevisionNotFound")
+        elif filename not in self.hub.repositories[name]:
+            self.refuse(404, "EntryNotFound")
+        else:
+            content = self.hub.repositories[name][filename]
+            etag = f'"{hashlib.sha256(content).hexdigest()}"'
+            self.answer(content, ETag=etag, X_Repo_Commit=COMMIT)
 
     do_HEAD = do_GET  # noqa: N815 - the name that the server calls
 
