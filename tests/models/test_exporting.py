@@ -1,16 +1,19 @@
 """Exported models: the same codes without this library, and what the file says of them."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from processes import run_script
 from torch import nn
 from torch.testing import assert_close
 
 from pml_hashing.models import HashingModel, TwoNetworkHashingModel, export, exporting
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "export_onnx.py"
 FAMILIES = [("resnet18", 64), ("tf_efficientnet_lite0", 64), ("vit_tiny_patch16_224", 64)]
 OTHERS = [("test_resnet", 32), ("test_vit", 32), ("test_convnext", 32), ("test_mambaout", 32)]
 
@@ -206,3 +209,21 @@ def test_too_large_for_onnx(tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "LARGEST_ONNX", 1000)
     with pytest.raises(ValueError, match="at most 1,000 bytes, as a file of ONNX holds"):
         export(make_model(), tmp_path / "model.onnx")
+
+
+def test_the_example(tmp_path):
+    """What onnxruntime, numpy and Pillow make of photographs is what `encode` makes of them."""
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(name, reason="the extra [onnx] is not installed")
+    model = make_model(code_length=16)
+    model.save_pretrained(tmp_path / "model")
+    rng = np.random.default_rng(0)
+    shapes = {"wide.png": (40, 71, 3), "high.png": (90, 33, 3), "gray.png": (35, 35)}
+    for name, shape in shapes.items():
+        Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(tmp_path / name)
+    done = run_script(EXAMPLE, "model", "model.onnx", *shapes, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    printed = dict(line.split(": ") for line in done.stdout.splitlines())
+    assert printed.keys() == shapes.keys()
+    wanted = model.encode([tmp_path / name for name in shapes], progress=False)
+    assert list(printed.values()) == [codes.numpy().tobytes().hex() for codes in wanted]

@@ -1,10 +1,13 @@
 """Models from the hub and to the hub: a stub of it, no network."""
 
+import runpy
 import socket
+import sys
+from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import ModelCard, ModelHubMixin
+from huggingface_hub import ModelCard, ModelHubMixin, constants
 from models.stub_hub import COMMIT, TOKEN, Hub
 from PIL import Image
 from torch import nn
@@ -12,6 +15,7 @@ from torch.testing import assert_close
 
 from pml_hashing.models import HashingModel, TwoNetworkHashingModel, hub
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "push_to_hub.py"
 NAME, WEIGHTS = "someone/photos-32", "model.safetensors"
 
 
@@ -247,3 +251,16 @@ def test_what_the_card_shows_runs(stub, tmp_path, monkeypatch):
     exec(text.partition("```python\n")[2].partition("```")[0], names)
     assert names["codes"].shape == (1, 2)
     assert names["codes"].dtype == torch.uint8
+
+
+def test_the_example(stub, tmp_path, monkeypatch, capsys):
+    make_model().save_pretrained(tmp_path / "model")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr(sys, "argv", ["push_to_hub.py", str(tmp_path / "model"), NAME])
+    runpy.run_path(str(EXAMPLE), run_name="__main__")
+    assert capsys.readouterr().out.splitlines() == [
+        f"{constants.ENDPOINT}/{NAME}/commit/{COMMIT}",
+        "12 bits",
+    ]
+    assert "| mAP@all | 0.98 |" in stub.repositories[NAME]["README.md"].decode()
