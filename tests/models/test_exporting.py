@@ -1,6 +1,8 @@
 """Exported models: the same codes without this library, and what the file says of them."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +151,31 @@ def test_the_file_says_how_images_are_preprocessed(write):
     model.data_config["crop_pct"] = 1.0
     _, packed = exported(images)
     assert torch.equal(packed, model.encode([Image.fromarray(pixels)], progress=False))
+
+
+WITHOUT_THE_LIBRARY = """
+import sys
+for name in ("pml_hashing", "timm", "pytorch_metric_learning"):
+    sys.modules[name] = None
+import torch
+codes, packed = torch.export.load(sys.argv[1]).module()(torch.zeros(3, 3, 32, 32))
+print(tuple(codes.shape), tuple(packed.shape))
+"""
+
+
+def test_a_program_runs_without_this_library(tmp_path):
+    export(make_model(), tmp_path / "model.pt2")
+    command = [sys.executable, "-c", WITHOUT_THE_LIBRARY, str(tmp_path / "model.pt2")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[0] == "(3, 12) (3, 2)"
+
+
+def test_from_another_device(write, device):
+    model = make_model().to(device)
+    exported = write(model)
+    assert next(model.parameters()).device.type == device.type
+    check_same(model.cpu(), exported, 3, 32, 32)
 
 
 def test_an_interrupted_export_leaves_the_file_before(tmp_path, monkeypatch):
