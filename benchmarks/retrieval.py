@@ -31,7 +31,6 @@ from comparison.cells import Cell
 from comparison.data import DATASETS, DOWNLOADS, download
 from comparison.grid import check, missing_cells, run_all
 from comparison.methods import FLOAT_FEATURES, METHODS, NETWORKS
-from comparison.options import add_backbone
 from comparison.outside import load_loss
 from comparison.protocols import PROTOCOLS
 from comparison.report import by_setting, plot, to_markdown
@@ -60,7 +59,8 @@ def parse_args() -> Namespace:
     add("--seeds", type=positive, default=3, help="number of seeds (3)")
     add("--epochs", type=positive, default=Budget.epochs, help=f"({Budget.epochs})")
     add("--batch-size", type=positive, default=Budget.batch_size, help=f"({Budget.batch_size})")
-    add_backbone(parser, "resnet18")
+    add("--backbone", default="resnet18", help="any name of timm.list_models() (resnet18)")
+    add("--checkpoint", type=Path, help="weights of the backbone (timm's, from its hub)")
     add("--img-size", type=positive, help="height and width for the backbone (its own)")
     add("--features", type=Path, help="file of the features (beside the results)")
     add("--end-to-end", action="store_true", help="train the backbone too")

@@ -23,8 +23,8 @@ FROM_THE_HUB = {
 }
 """What each that takes weights from timm's hub is called with, so that it does."""
 
-WITHOUT_HUB = {"cifar10_features", "cifar10_views", "encoding", "serve", "training"}
-"""Those whose weights are random without a file of them, or come with the data."""
+HELP_ALONE = {"cifar10_features", "cifar10_views", "encoding", "serve", "training"}
+"""Those whose weights are random without a file, or come with data too large for a test."""
 
 ASSETS = """
 from types import SimpleNamespace
@@ -53,8 +53,8 @@ def skip_without_packages(stderr):
 
 
 def test_scripts_that_take_a_backbone_are_all_known():
-    known = {*FROM_THE_HUB, *(f"benchmarks/{name}" for name in WITHOUT_HUB)}
-    assert known == set(NAMES), "each belongs in FROM_THE_HUB or in WITHOUT_HUB"
+    known = {*FROM_THE_HUB, *(f"benchmarks/{name}" for name in HELP_ALONE)}
+    assert known == set(NAMES), "each belongs in FROM_THE_HUB or in HELP_ALONE"
 
 
 @pytest.mark.parametrize("path", WITH_BACKBONE, ids=NAMES)
