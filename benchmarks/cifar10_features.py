@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from comparison.data import load_assets
+from comparison.data import load_assets, load_backbone
+from comparison.options import add_backbone
 from comparison.results import write_whole
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -35,13 +36,13 @@ def extract(images: np.ndarray, model: torch.nn.Module, img_size: int, device: s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--backbone", default="tf_efficientnet_lite0")
+    add_backbone(parser, "tf_efficientnet_lite0", "DATA")
     parser.add_argument("--img-size", type=int, default=160)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     assets = load_assets(Path(os.environ["PML_HASHING_DATA"]))
     images, labels = assets.cifar10("all")
-    model = assets.backbone(arguments.backbone).eval()
+    model = load_backbone(assets, arguments.backbone, arguments.checkpoint).eval()
     model = model.to(arguments.device, memory_format=torch.channels_last)
     start = time.perf_counter()
     features = extract(images, model, arguments.img_size, arguments.device)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from comparison.data import load_assets
+from comparison.data import load_assets, load_backbone
+from comparison.options import add_backbone
 from comparison.results import write_whole
 from torchvision.transforms import v2
 from tqdm import tqdm
@@ -62,14 +63,15 @@ def extract(images: np.ndarray, model: torch.nn.Module, img_size: int, views: in
 def main() -> None:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--backbone", default="tf_efficientnet_lite0")
+    add_backbone(parser, "tf_efficientnet_lite0", "DATA")
     parser.add_argument("--img-size", type=int, default=160)
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--views", type=int, default=4)
     args = parser.parse_args()
     assets = load_assets(Path(os.environ["PML_HASHING_DATA"]))
     images = assets.cifar10("train")[0][: args.images]
-    model = assets.backbone(args.backbone).eval().to(memory_format=torch.channels_last)
+    model = load_backbone(assets, args.backbone, args.checkpoint).eval()
+    model = model.to(memory_format=torch.channels_last)
     views = extract(images, model, args.img_size, args.views)
 
     def write(path: Path) -> None:

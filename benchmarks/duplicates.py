@@ -19,6 +19,7 @@ import imagehash
 import numpy as np
 import torch
 from comparison.data import load_assets
+from comparison.options import add_backbone
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -144,8 +145,7 @@ def compute_features(args: Namespace, folder: Path, names: Sequence[str]) -> Ten
 def main() -> None:
     parser = ArgumentParser()
     parser.add_argument("data", type=Path)
-    parser.add_argument("--backbone", default="tf_efficientnet_lite0")
-    parser.add_argument("--checkpoint")
+    add_backbone(parser, "tf_efficientnet_lite0")
     parser.add_argument("--img-size", type=int)
     parser.add_argument("--features", type=Path, help="a file to keep the features in")
     args = parser.parse_args()

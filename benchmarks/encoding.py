@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from comparison.options import add_backbone
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -86,7 +87,7 @@ def time_ways(model: HashingModel, images: Tensor, args: argparse.Namespace) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--backbone", default="resnet18")
+    add_backbone(parser, "resnet18", "random ones")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--images", type=int, default=128)
     parser.add_argument("--batch-size", type=int, default=32)
@@ -94,7 +95,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    model = HashingModel(args.backbone, CODE_LENGTH).to(args.device)
+    model = HashingModel(args.backbone, CODE_LENGTH, checkpoint_path=args.checkpoint)
+    model.to(args.device)
     images = torch.randn(args.images, *(model.data_config or {})["input_size"])
     on_gpu = args.device != "cpu"
     where = torch.cuda.get_device_name() if on_gpu else f"{platform.machine()}, one thread"

@@ -22,6 +22,7 @@ from urllib.request import urlopen
 
 import numpy as np
 import torch
+from comparison.options import add_backbone
 from PIL import Image
 
 from pml_hashing import Collection, HashingModel
@@ -46,11 +47,13 @@ print(Collection.open(sys.argv[1]).sync(progress=False), f"({time.perf_counter()
 """
 
 
-def make_collection(folder: Path, num_images: int, backbone: str, img_size: int) -> None:
+def make_collection(folder: Path, arguments: argparse.Namespace) -> None:
     """Make a folder of links to a few images, and their collection with codes of its own."""
     torch.manual_seed(0)
-    rng = np.random.default_rng(0)
-    photos, model = folder / "photos", HashingModel(backbone, 64, img_size=img_size)
+    rng, num_images = np.random.default_rng(0), arguments.images
+    weights = {"checkpoint_path": arguments.checkpoint, "img_size": arguments.img_size}
+    model = HashingModel(arguments.backbone, 64, **weights)
+    photos = folder / "photos"
     first = photos / "0000"
     first.mkdir(parents=True)
     for number in range(DISTINCT):
@@ -106,14 +109,14 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--rate", type=int, default=50, help="queries a second")
     parser.add_argument("--seconds", type=int, default=60)
-    parser.add_argument("--backbone", default="tf_efficientnet_lite0")
+    add_backbone(parser, "tf_efficientnet_lite0", "random ones")
     parser.add_argument("--img-size", type=int, default=160)
     arguments = parser.parse_args()
     address = f"http://127.0.0.1:{PORT}"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        make_collection(folder, arguments.images, arguments.backbone, arguments.img_size)
+        make_collection(folder, arguments)
         command = [sys.executable, "-c", SERVER, str(folder / "codes"), str(PORT)]
         server = subprocess.Popen(command, env=environment)
         try:

@@ -21,6 +21,7 @@ from typing import Any
 
 import timm
 import torch
+from comparison.options import add_backbone
 from pytorch_metric_learning.utils import common_functions
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -70,6 +71,9 @@ class BareLoop:
         self.args, self.clock = args, clock
         options = {"memory_format": torch.channels_last} if args.channels_last else {}
         self.model = timm.create_model(args.backbone, num_classes=NUM_CLASSES)
+        if args.checkpoint is not None:
+            trunk = HashingModel(args.backbone, 1, checkpoint_path=args.checkpoint).trunk
+            self.model.load_state_dict(trunk.state_dict(), strict=False)
         self.model.to(args.device, **options).train()
         self.options = {"non_blocking": True} | options
         if args.compile:
@@ -111,7 +115,8 @@ class Ours:
     def __init__(self, loss_name: str, args: Namespace, images: Dataset[Any], clock: Clock) -> None:
         self.args, self.clock, self.round = args, clock, 0
         self.start = self.seconds = 0.0
-        model = HashingModel(args.backbone, CODE_LENGTH).to(args.device)
+        model = HashingModel(args.backbone, CODE_LENGTH, checkpoint_path=args.checkpoint)
+        model.to(args.device)
         models: dict[str, nn.Module] = {"trunk": model.trunk, "embedder": model.embedder}
         optimizers = {
             f"{name}_optimizer": torch.optim.SGD(part.parameters(), 0.01)
@@ -255,7 +260,7 @@ def parse_args() -> Namespace:
     parser = ArgumentParser(description="Time the trainer, its losses and its discrete steps.")
     add = parser.add_argument
     add("--device", type=torch.device, default=torch.device("cpu"))
-    add("--backbone")
+    add_backbone(parser, None, "random ones")
     add("--image-size", type=int)
     add("--batch-size", type=int)
     add("--steps", type=int, help="steps of a repetition")

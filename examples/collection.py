@@ -33,10 +33,8 @@ def cut_pictures(folder: Path) -> None:
 parser = ArgumentParser()
 parser.add_argument("photos", type=Path, nargs="?", default=OUTPUT / "photos")
 parser.add_argument("--backbone", default="resnet18")
-parser.add_argument("--pretrained", action="store_true")
-parser.add_argument(
-    "--checkpoint", help="weights of the backbone, where timm's hub is out of reach"
-)
+parser.add_argument("--pretrained", action="store_true", help="start from timm's weights")
+parser.add_argument("--checkpoint", help="start from the weights in this file")
 args = parser.parse_args()
 if args.photos == OUTPUT / "photos" and not args.photos.exists():
     cut_pictures(args.photos)

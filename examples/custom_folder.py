@@ -54,15 +54,15 @@ def load_split(images: ImageFiles, args: Namespace) -> tuple[list[str], list[str
 # --8<-- [start:train]
 def train(images: ImageFiles, names: list[str], args: Namespace) -> HashingModel:
     places = torch.tensor([images.index(name) for name in names if name in images.names])
-    model = HashingModel(
-        args.backbone, args.code_length, pretrained=args.pretrained, img_size=args.image_size
-    )
+    weights = {"pretrained": args.pretrained, "checkpoint_path": args.checkpoint}
+    model = HashingModel(args.backbone, args.code_length, img_size=args.image_size, **weights)
     model.to(args.device)
     labels, num_classes = images.labels[places], len(images.classes)
     code_bank = CodeBank(labels, args.code_length, num_classes=num_classes).to(args.device)
     loss_func = DSAHLoss(num_classes, args.code_length, code_bank=code_bank).to(args.device)
     models: dict[str, nn.Module] = {"trunk": model.trunk, "embedder": model.embedder}
-    rates = {"trunk": args.lr / 10 if args.pretrained else args.lr, "embedder": args.lr}
+    trunk_rate = args.lr / 10 if args.pretrained or args.checkpoint else args.lr
+    rates = {"trunk": trunk_rate, "embedder": args.lr}
     trainer = AsymmetricTrainer(
         models | {"code_bank": code_bank},
         {f"{name}_optimizer": AdamW(models[name].parameters(), rates[name]) for name in models},
@@ -122,6 +122,7 @@ def parse_args() -> Namespace:
     add("--query", help="search for this image of the data, or another picture")
     add("--backbone", default="resnet18", help="any name of timm.list_models() (resnet18)")
     add("--pretrained", action="store_true", help="start from timm's weights")
+    add("--checkpoint", help="start from the weights in this file")
     add("--image-size", type=int, help="the backbone's own by default")
     add("--code-length", type=int, default=48, help="number of bits (48)")
     add("--queries", type=int, default=100, help="images to score the codes with (100)")

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torchvision import datasets
 
+from pml_hashing import HashingModel
 from pml_hashing.datasets import ImageFiles, load_image
 
 
@@ -142,3 +143,10 @@ def load_assets(root: Path) -> ModuleType:
     module.__file__ = loader.path
     loader.exec_module(module)
     return module
+
+
+def load_backbone(assets: ModuleType, name: str, checkpoint: Path | None) -> nn.Module:
+    """Return a trained backbone of timm, with the weights of a file or of a folder of data."""
+    if checkpoint is None:
+        return assets.backbone(name)
+    return HashingModel(name, 1, checkpoint_path=checkpoint).trunk

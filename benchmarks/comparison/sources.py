@@ -75,10 +75,7 @@ class Source:
                 **options,
             )
         except (OSError, RuntimeError) as error:  # of timm's hub, or of no network
-            raise ValueError(
-                f"Expected the weights of {self.weights}, got {type(error).__name__}: {error} "
-                "--checkpoint takes a file of them."
-            ) from error
+            raise ValueError(str(error)) from error
         if model.data_config is not None:
             model.data_config["crop_pct"] = 1.0  # nothing of a small image is cut off
         return model

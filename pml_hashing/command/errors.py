@@ -86,4 +86,5 @@ def with_options(message: str, command: click.Command) -> str:
         if isinstance(param, click.Option)
     }
     options |= {name: options[own] for name, own in OPTION_OF.items() if own in options}
-    return re.sub(r"`(\w+)`", lambda match: options.get(match[1], match[0]), message)
+    message = re.sub(r"`(\w+)`", lambda match: options.get(match[1], match[0]), message)
+    return re.sub(r"(--[\w-]+) \(\1\)", r"\1", message)  # messages tell scripts their option

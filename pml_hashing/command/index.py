@@ -10,7 +10,6 @@ from pml_hashing.command import options
 from pml_hashing.command.errors import warn_left_out
 from pml_hashing.command.output import counted, print_json, say, shown, warn
 from pml_hashing.command.places import is_collection, place_for
-from pml_hashing.command.weights import prepare_hub
 
 if TYPE_CHECKING:
     from pml_hashing import Collection
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 class ModelOptions:
     """Which model a new collection has."""
 
-    model: Path | None
+    model: str | None
     backbone: str
     checkpoint: Path | None
     img_size: int | None
@@ -31,8 +30,6 @@ class ModelOptions:
 
     def make(self, place: Path, images: Path, **reading: Any) -> "Collection":
         """Return a new collection."""
-        if self.model is None and self.checkpoint is None:
-            prepare_hub()
         from pml_hashing import Collection, HashingModel
 
         if self.model is not None:
@@ -114,9 +111,8 @@ def _is_same(images: Path, held: Path) -> bool:
 )
 @click.option(
     "--model",
-    type=options.FILE,
-    metavar="FOLDER",
-    help='A model, as "train" writes it, instead of learning one.',
+    metavar="FOLDER|USER/NAME",
+    help='A model, as "train" writes it, or one on the hub, instead of learning one.',
 )
 @options.backbone_option
 @options.checkpoint_option

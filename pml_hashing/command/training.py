@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pml_hashing.command.errors import warn_left_out
-from pml_hashing.command.weights import prepare_hub
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -109,8 +108,6 @@ def read_images(
 
 def make_model(setup: Setup, device: str) -> "HashingModel":
     """Return a model with a trained backbone and a new hash layer."""
-    if setup.checkpoint is None:
-        prepare_hub()
     import torch
 
     from pml_hashing import HashingModel

@@ -1,6 +1,7 @@
 """Models: a backbone with a hash layer on top."""
 
 from pml_hashing.models.continuation import ScaledTanh, TanhContinuation
+from pml_hashing.models.exporting import export
 from pml_hashing.models.hash_layer import HashLayer
 from pml_hashing.models.hashing_model import HashingModel
 from pml_hashing.models.two_networks import SumOfCodes, TwoNetworkHashingModel
@@ -12,4 +13,5 @@ __all__ = [
     "SumOfCodes",
     "TanhContinuation",
     "TwoNetworkHashingModel",
+    "export",
 ]

@@ -4,20 +4,27 @@ import difflib
 import os
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 
 import timm
 import timm.models
 import torch
+from huggingface_hub import try_to_load_from_cache
+from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
 from pml_hashing._archives import check_checksums, load_archive
 from pml_hashing._eval_mode import eval_mode
 from pml_hashing._files import open_file
 from pml_hashing._tensor_files import read_unsigned
+from pml_hashing.models import hub
 from pml_hashing.models._errors import shortened
 
+FILENAMES = ("model.safetensors", "pytorch_model.bin")
+"""Of timm's weights on the hub, where its config names none, the first that is there."""
 
-def create_trunk(
+
+def _create_trunk(
     name: str,
     *,
     pretrained: bool,
@@ -31,7 +38,8 @@ def create_trunk(
     Raises:
         FileNotFoundError: If `checkpoint_path` is not a file.
         OSError: If timm's hub and its local cache do not have the weights.
-        ValueError: If timm has no such model, or `checkpoint_path` holds other weights.
+        ValueError: If timm has no such model, or no weights of it, or `checkpoint_path` holds other
+            weights.
     """
     known = {*timm.list_models(), *timm.list_models(include_tags=True)}
     if name not in known:
@@ -49,19 +57,60 @@ def create_trunk(
     if checkpoint_path is not None:
         return _create_from_file(name, Path(checkpoint_path), options)
     if pretrained:
-        return _create_from_hub(name, options)
+        return _create_from_hub(name, config, options)
     return timm.create_model(name, **options)
 
 
-def _create_from_hub(name: str, options: dict[str, Any]) -> nn.Module:
+def _create_from_hub(name: str, config: PretrainedCfg | None, options: dict[str, Any]) -> nn.Module:
+    if config is None or not (config.hf_hub_id or config.url):
+        raise ValueError(
+            f"Expected `pretrained` only for a `backbone` that timm has weights of, got {name!r}."
+        )
+    address = hub.endpoint() if config.hf_hub_id else _url_and_name(config)[0]
+    answers = not hub.is_offline() and hub.does_answer(address)
     try:
-        return timm.create_model(name, pretrained=True, **options)
+        if answers:
+            return timm.create_model(name, pretrained=True, **options)
+        return _create_from_cache(name, _find_cached(config), options)
     except Exception as error:  # the hub's client and timm have errors of many kinds
+        reason = shortened(error) if answers else hub.why_not(address)
         raise OSError(
-            f"Expected the weights of {name!r} from timm's hub or its local cache, got none: the "
-            "hub does not answer, or does not have them. Give a file of them by `checkpoint_path`, "
-            f"or another `backbone`. ({shortened(error)})"
+            f"Expected the weights of {name!r} from timm's hub or its local cache, got none "
+            f"({reason}). Give a file of them by `checkpoint_path` (--checkpoint), or another "
+            "`backbone`."
         ) from error
+
+
+def _find_cached(config: PretrainedCfg) -> Path:
+    """Return the file of weights that was fetched before.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    if config.hf_hub_id:
+        repository, _, revision = config.hf_hub_id.partition("@")
+        names = (config.hf_hub_filename,) if config.hf_hub_filename else FILENAMES
+        found = (try_to_load_from_cache(repository, of, revision=revision or None) for of in names)
+        path = next((path for path in found if isinstance(path, str)), "")
+    else:
+        path = str(Path(torch.hub.get_dir(), "checkpoints", _url_and_name(config)[1]))
+    if not Path(path).is_file():
+        raise FileNotFoundError("no weights in the local cache")
+    return Path(path)
+
+
+def _url_and_name(config: PretrainedCfg) -> tuple[str, str]:
+    """Return where weights are that are not on the hub, and the name of their file."""
+    url = config.url or ""
+    return (url, Path(urlsplit(url).path).name) if isinstance(url, str) else url
+
+
+def _create_from_cache(name: str, path: Path, options: dict[str, Any]) -> nn.Module:
+    """Return what timm makes of weights that it fetched before, without asking the hub."""
+    overlay: Any = {"file": str(path), "custom_load": path.suffix == ".npz"}
+    trunk = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+    trunk.pretrained_cfg.pop("file")  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+    return trunk
 
 
 def _create_from_file(name: str, path: Path, options: dict[str, Any]) -> nn.Module:
@@ -110,6 +159,29 @@ def _without_classifier(weights: dict[str, Tensor], trunk: nn.Module) -> dict[st
     if not kept:
         raise ValueError("it holds no weights of the trunk.")
     return kept
+
+
+def to_trunk(backbone: str | nn.Module, **options: Any) -> nn.Module:
+    """Return a timm model by its name, or a module as it is.
+
+    Raises:
+        TypeError: If it is neither.
+        OSError: As `_create_trunk` does, for a name.
+        ValueError: If a module is to be given weights, or as `_create_trunk` does.
+    """
+    if isinstance(backbone, str):
+        return _create_trunk(backbone, **options)
+    if not isinstance(backbone, nn.Module):
+        raise TypeError(
+            "Expected `backbone` to be a name of timm.list_models() or a torch.nn.Module, "
+            f"got {type(backbone).__name__}."
+        )
+    if options["pretrained"] or options["checkpoint_path"] is not None:
+        raise ValueError(
+            "Expected `pretrained` and `checkpoint_path` only for a name of timm.list_models(), "
+            f"got {type(backbone).__name__}, which has its weights already."
+        )
+    return backbone
 
 
 def feature_width(trunk: nn.Module, input_size: tuple[int, int, int]) -> int:

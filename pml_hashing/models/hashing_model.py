@@ -2,22 +2,22 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, Self, Unpack
 
 import torch
 from torch import Tensor, nn
 from torchvision import transforms
 
 from pml_hashing._checks import check_at_least
-from pml_hashing.models import encoding, itq, preprocessing, saving, streaming
-from pml_hashing.models._errors import shortened
-from pml_hashing.models.backbones import create_trunk, feature_width
+from pml_hashing.models import encoding, hub, itq, preprocessing, saving, streaming
+from pml_hashing.models.backbones import feature_width, to_trunk
 from pml_hashing.models.hash_layer import Bound, HashLayer, Head
 
 DEFAULT_IMG_SIZE = 224
 
 
-class HashingModel(nn.Module):
+class HashingModel(hub.HubModel):
     """A backbone and a hash layer: `model(images)` is `model.embedder(model.trunk(images))`.
 
     The two parts are what PML's trainers and testers take, and training them trains the model:
@@ -78,6 +78,8 @@ class HashingModel(nn.Module):
         torch.Size([5, 12])
     """
 
+    form = saving.FORMAT
+
     def __init__(
         self,
         backbone: str | nn.Module,
@@ -98,7 +100,7 @@ class HashingModel(nn.Module):
         check_at_least(1 if img_size is None else img_size, 1, "img_size")
         images = {"drop_rate": drop_rate, "in_chans": in_chans, "img_size": img_size}
         weights = {"pretrained": pretrained, "checkpoint_path": checkpoint_path}
-        self.trunk = _to_trunk(backbone, **weights, **images)
+        self.trunk = to_trunk(backbone, **weights, **images)
         self.data_config = preprocessing.resolve_data_config(self.trunk, in_chans, img_size)
         if num_features is None:
             size = img_size or DEFAULT_IMG_SIZE
@@ -341,111 +343,50 @@ class HashingModel(nn.Module):
             packed=packed,
         )
 
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write `model.safetensors` and `config.json` into a folder.
-
-        `from_pretrained` reads only the first file, which replaces an older one in one step:
-        whenever this is interrupted, the folder holds one save or the other. A backbone that is not
-        a timm name is saved as weights only.
-
-        Args:
-            folder: Where to write. Made where it does not exist.
-
-        Raises:
-            OSError: If the folder cannot be written, or is full.
-            ValueError: If `data_config` was changed, and no transform can be made from it.
-        """
-        saving.save(self, self.config(), folder, saving.FORMAT)
-
     def config(self) -> saving.Config:
-        """Return how the model was made and how its images are preprocessed, as it is saved."""
         dtype = str(next(self.embedder.parameters()).dtype).removeprefix("torch.")
         return {"options": dict(self._options), "dtype": dtype, "data_config": self.data_config}
 
     @classmethod
-    def from_pretrained(
+    def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
         cls,
         folder: str | os.PathLike[str],
         *,
         backbone: nn.Module | None = None,
         device: str | torch.device = "cpu",
+        **options: Unpack[hub.HubOptions],
     ) -> Self:
-        """Return a model that `save_pretrained` wrote, in eval mode.
+        """Return a model that `save_pretrained` or `push_to_hub` wrote, in eval mode.
 
         Args:
-            folder: Where it was saved.
+            folder: Where it was saved, or its name on the hub, `user/model`, from which one file is
+                fetched and checked as any other. A folder of that name comes first.
             backbone: The module that it was made with, if that was not a timm name. The saved
                 weights are loaded into it.
             device: Where to put the model.
+            **options: For a model on the hub: `revision`, `token`, `cache_dir`, `force_download`
+                and `local_files_only`, as `huggingface_hub` has them.
 
         Raises:
             FileNotFoundError: If there is no saved model.
+            OSError: If the hub does not answer within seconds, or refuses.
             ValueError: If the file is truncated, foreign or of another version, if its weights are
                 not those of this model, or if `backbone` is missing or not needed.
         """
-        config, weights = saving.load(folder, saving.FORMAT)
-        return cls.from_config(config, weights, folder, backbone=backbone).to(device).eval()
+        place = hub.find_model(folder, **options)
+        config, weights = saving.load(place, cls.form)
+        return cls.from_config(config, weights, place, backbone).to(device).eval()
 
     @classmethod
     def from_config(
         cls,
         config: saving.Config,
         weights: dict[str, Tensor],
-        folder: str | os.PathLike[str],
-        *,
-        backbone: nn.Module | None = None,
+        folder: Path,
+        backbone: nn.Module | None,
         backbone_name: str = "backbone",
     ) -> Self:
-        """Return the model that had this `config()` and these weights.
-
-        Args:
-            config: How it was made.
-            weights: Its state dict.
-            folder: Where they were read, for errors.
-            backbone: The module that it was made with, if that was not a timm name.
-            backbone_name: Of the argument, for errors.
-
-        Raises:
-            ValueError: If the weights are not those of the model, or `backbone` is missing or not
-                needed.
-        """
-        options = dict(config["options"])
-        name = options.pop("backbone")
-        if (name is None) != (backbone is not None):
-            needed = "the module that the model was made with" if name is None else "None"
-            raise ValueError(
-                f"Expected `{backbone_name}` to be {needed}, for the model saved in {folder} with "
-                f"{str(name or 'a module')[:99]}, got {type(backbone).__name__}."
-            )
-        trunk = str(name) if backbone is None else backbone
-        try:
-            with torch.device("meta"):  # where a model of any size takes no memory
-                saving.check_fits(cls(trunk, **options), weights)
-            model = cls(trunk, **options).to(getattr(torch, config["dtype"]))
-            model.load_state_dict(weights)
-        except Exception as error:  # each family of models has errors of its own
-            raise ValueError(
-                f"Expected weights of this model in {folder}, got others ({shortened(error)})."
-            ) from error
-        if config["data_config"] is not None:
-            model.data_config = {
-                key: tuple(value) if isinstance(value, list) else value
-                for key, value in config["data_config"].items()
-            }
+        """Return the model that had this `config()` and these weights: see `saving.build`."""
+        model = saving.build(cls, config, weights, folder, backbone, backbone_name)
+        model.data_config = preprocessing.from_json(config["data_config"])
         return model
-
-
-def _to_trunk(backbone: str | nn.Module, **options: Any) -> nn.Module:
-    if isinstance(backbone, str):
-        return create_trunk(backbone, **options)
-    if not isinstance(backbone, nn.Module):
-        raise TypeError(
-            "Expected `backbone` to be a name of timm.list_models() or a torch.nn.Module, "
-            f"got {type(backbone).__name__}."
-        )
-    if options["pretrained"] or options["checkpoint_path"] is not None:
-        raise ValueError(
-            "Expected `pretrained` and `checkpoint_path` only for a name of timm.list_models(), "
-            f"got {type(backbone).__name__}, which has its weights already."
-        )
-    return backbone

@@ -44,6 +44,13 @@ def create_transform(data_config: dict[str, Any], is_training: bool) -> transfor
     )
 
 
+def from_json(data_config: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return a data config that was written as JSON, which has lists for tuples."""
+    if data_config is None:
+        return None
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in data_config.items()}
+
+
 def check_data_config(data_config: dict[str, Any]) -> None:
     """Raise unless a transform can be made of a data config, and of images that fit in memory.
 

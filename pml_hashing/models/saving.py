@@ -2,9 +2,10 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import NoneType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,7 @@ OPTION_TYPES = {
 LARGEST_IN_CHANS = 2**14
 BUFFERS_LIMIT = 2**30  # bytes that a backbone may compute from the size of its images
 
+Model = TypeVar("Model", bound=nn.Module)
 Config: TypeAlias = dict[str, Any]
 """Options, dtype and data config of a model; of two networks, those of each by its name."""
 
@@ -145,6 +147,49 @@ def split(
             )
         parts[network][rest] = weight
     return parts
+
+
+def build(
+    kind: Callable[..., Model],
+    config: Config,
+    weights: dict[str, Tensor],
+    folder: Path,
+    backbone: nn.Module | None,
+    backbone_name: str = "backbone",
+) -> Model:
+    """Return the model of one network that had this config and these weights.
+
+    Args:
+        kind: What makes it.
+        config: How it was made.
+        weights: Its state dict.
+        folder: Where they were read, for errors.
+        backbone: The module that it was made with, if that was not a timm name.
+        backbone_name: Of the argument, for errors.
+
+    Raises:
+        ValueError: If the weights are not those of the model, or `backbone` is missing or not
+            needed.
+    """
+    options = dict(config["options"])
+    name = options.pop("backbone")
+    if (name is None) != (backbone is not None):
+        needed = "the module that the model was made with" if name is None else "None"
+        raise ValueError(
+            f"Expected `{backbone_name}` to be {needed}, for the model saved in {folder} with "
+            f"{str(name or 'a module')[:99]}, got {type(backbone).__name__}."
+        )
+    trunk = str(name) if backbone is None else backbone
+    try:
+        with torch.device("meta"):  # where a model of any size takes no memory
+            check_fits(kind(trunk, **options), weights)
+        model = kind(trunk, **options).to(getattr(torch, config["dtype"]))
+        model.load_state_dict(weights)
+    except Exception as error:  # each family of models has errors of its own
+        raise ValueError(
+            f"Expected weights of this model in {folder}, got others ({shortened(error)})."
+        ) from error
+    return model
 
 
 def check_fits(model: nn.Module, weights: dict[str, Tensor]) -> None:

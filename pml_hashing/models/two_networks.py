@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchvision import transforms
 
 from pml_hashing._checks import check_choice
-from pml_hashing.models import encoding, samples, saving, streaming
+from pml_hashing.models import encoding, hub, samples, saving, streaming
 from pml_hashing.models.hash_layer import HashLayer
 from pml_hashing.models.hashing_model import HashingModel
 
@@ -47,7 +47,7 @@ def choose_network(first: nn.Module, second: nn.Module, network: Network) -> nn.
     return first if network == "first" else second
 
 
-class TwoNetworkHashingModel(nn.Module):
+class TwoNetworkHashingModel(hub.HubModel):
     """Two networks, trained together for queries and for the database, as one model to deploy.
 
     `model(images)` is the sum of the codes of both. `model.models` is what an `AsymmetricTrainer`
@@ -81,6 +81,8 @@ class TwoNetworkHashingModel(nn.Module):
         >>> torch.equal(codes, first.encode(images, progress=False))
         True
     """
+
+    form = saving.TWO_NETWORKS_FORMAT
 
     def __init__(self, first: HashingModel, second: HashingModel) -> None:
         super().__init__()
@@ -217,49 +219,39 @@ class TwoNetworkHashingModel(nn.Module):
         configs = self.first.data_config, self.second.data_config
         return configs[0] if configs[0] == configs[1] else None
 
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write both networks into one `model.safetensors`, and a `config.json` for people.
-
-        As `HashingModel.save_pretrained` does: the folder holds one save or the other, never half
-        of each, whenever this is interrupted.
-
-        Args:
-            folder: Where to write. Made where it does not exist.
-
-        Raises:
-            OSError: If the folder cannot be written, or is full.
-            ValueError: If a `data_config` was changed, and no transform can be made from it.
-        """
-        config = {"first": self.first.config(), "second": self.second.config()}
-        saving.save(self, config, folder, saving.TWO_NETWORKS_FORMAT)
+    def config(self) -> saving.Config:
+        return {"first": self.first.config(), "second": self.second.config()}
 
     @classmethod
-    def from_pretrained(
+    def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
         cls,
         folder: str | os.PathLike[str],
         *,
         backbone: nn.Module | None = None,
         database_backbone: nn.Module | None = None,
         device: str | torch.device = "cpu",
+        **options: Unpack[hub.HubOptions],
     ) -> Self:
-        """Return a model that `save_pretrained` wrote, in eval mode.
+        """Return a model that `save_pretrained` or `push_to_hub` wrote, in eval mode.
 
         Args:
-            folder: Where it was saved.
+            folder: Where it was saved, or its name on the hub, as of `HashingModel`.
             backbone: The module that the query network was made with, if that was not a timm name.
                 The saved weights are loaded into it.
             database_backbone: The same for the database network.
             device: Where to put the model.
+            **options: For a model on the hub, as of `HashingModel.from_pretrained`.
 
         Raises:
             FileNotFoundError: If there is no saved model.
+            OSError: If the hub does not answer within seconds, or refuses.
             ValueError: If the file is truncated, foreign or of another version, if its weights are
                 not those of this model, or if a backbone is missing or not needed.
         """
-        config, weights = saving.load(folder, saving.TWO_NETWORKS_FORMAT)
-        parts = saving.split(weights, folder)
-        first = HashingModel.from_config(config["first"], parts["first"], folder, backbone=backbone)
-        saved = config["second"], parts["second"], folder
-        name = "database_backbone"
-        second = HashingModel.from_config(*saved, backbone=database_backbone, backbone_name=name)
+        place = hub.find_model(folder, **options)
+        config, weights = saving.load(place, cls.form)
+        parts = saving.split(weights, place)
+        of_first, of_second = ((config[name], parts[name], place) for name in saving.NETWORKS)
+        first = HashingModel.from_config(*of_first, backbone)
+        second = HashingModel.from_config(*of_second, database_backbone, "database_backbone")
         return cls(first, second).to(device).eval()

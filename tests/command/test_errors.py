@@ -8,7 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from pml_hashing import Collection
-from pml_hashing.command import errors, main, weights
+from pml_hashing.command import errors, main
+from pml_hashing.models import hub
 
 COMMANDS = ["index", "search", "duplicates", "serve", "train", "evaluate"]
 
@@ -81,16 +82,10 @@ def test_no_weights_name_the_option(run, monkeypatch):
         asked.append(name)
         raise ConnectionError("no hub")
 
-    monkeypatch.setattr(weights, "hub_answers", lambda: True)
+    monkeypatch.setattr(hub, "does_answer", lambda _: True)
     monkeypatch.setattr("timm.create_model", fail)
     for command in ("index", "train"):
         message = run(command, "photos", code=1).stderr
         assert "by --checkpoint, or another --backbone." in message
         assert "ConnectionError: no hub" in message
     assert asked == ["tf_efficientnet_lite0"] * 2  # a large one is not built twice
-
-
-@pytest.mark.parametrize("address", ["http://127.0.0.1:9", "http://no.host.invalid", "nonsense"])
-def test_a_hub_that_does_not_answer(monkeypatch, address):
-    monkeypatch.setenv("HF_ENDPOINT", address)
-    assert not weights.hub_answers(2)

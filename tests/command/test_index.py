@@ -7,6 +7,9 @@ import sys
 import pytest
 from collection.pictures import make_model, save
 from command.conftest import MODEL
+from huggingface_hub import constants
+from models.stub_hub import Hub
+from torch.testing import assert_close
 
 from pml_hashing import Collection
 from pml_hashing.collection.folders import writing
@@ -116,3 +119,18 @@ def test_another_process_that_writes(run, indexed):
 
 def test_what_tells_a_collection():
     assert places.MANIFEST == MANIFEST
+
+
+def test_a_model_of_the_hub(run, here, monkeypatch):
+    model, stub = make_model(), Hub()
+    model.save_pretrained(here / "saved")
+    weights = (here / "saved" / "model.safetensors").read_bytes()
+    stub.repositories["someone/photos"] = {"model.safetensors": weights}
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(here / "cache"))
+    with stub.serve() as address:
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        run("index", "photos", "--model", "someone/photos")
+        message = run("index", "photos", "--model", "someone/else", code=1).stderr
+    assert "RepositoryNotFoundError" in message
+    opened = Collection.open("photos.codes").model
+    assert_close(opened.state_dict(), model.state_dict(), rtol=0, atol=0)

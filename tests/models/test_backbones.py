@@ -9,7 +9,7 @@ import timm
 import torch
 from torch.testing import assert_close
 
-from pml_hashing.models import HashingModel
+from pml_hashing.models import HashingModel, backbones, hub
 
 
 def save(weights, path):
@@ -168,6 +168,69 @@ def test_weights_that_cannot_be_had(monkeypatch):
     def fail(*_, **__):
         raise ConnectionError("no hub")
 
+    monkeypatch.setattr(hub, "does_answer", lambda _: True)
     monkeypatch.setattr(timm, "create_model", fail)
-    with pytest.raises(OSError, match=r"weights of 'test_vit' .*`checkpoint_path`.*no hub"):
+    with pytest.raises(OSError, match=r"weights of 'test_vit' .*no hub\).*`checkpoint_path`"):
         HashingModel("test_vit", 8, pretrained=True)
+
+
+def test_a_backbone_without_weights():
+    with pytest.raises(ValueError, match="that timm has weights of, got 'test_vit4'"):
+        HashingModel("test_vit4", 8, pretrained=True)
+
+
+ADDRESSES = ["http://127.0.0.1:9", "http://no.host.invalid", "nonsense"]
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_a_hub_that_does_not_answer_is_not_asked_for_a_minute(monkeypatch, address):
+    def fail(*_, **__):
+        raise AssertionError("asked")
+
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    monkeypatch.setattr(backbones, "try_to_load_from_cache", lambda *_, **__: None)
+    monkeypatch.setattr(timm, "create_model", fail)
+    message = rf"'test_vit'.*\({address} did not answer within 5 seconds\).*\(--checkpoint\)"
+    with pytest.raises(OSError, match=message):
+        HashingModel("test_vit", 8, pretrained=True)
+
+
+def test_the_hub_is_not_asked_where_that_is_forbidden(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(hub, "does_answer", lambda _: pytest.fail("asked"))
+    monkeypatch.setattr(backbones, "try_to_load_from_cache", lambda *_, **__: None)
+    with pytest.raises(OSError, match=r"it was not asked, by the variable HF_HUB_OFFLINE"):
+        HashingModel("test_vit", 8, pretrained=True)
+
+
+@pytest.mark.parametrize("filename", ["model.safetensors", "pytorch_model.bin"])
+def test_weights_in_the_local_cache_need_no_hub(tmp_path, monkeypatch, filename):
+    weights = timm.create_model("test_resnet").state_dict()
+    path = save(weights, tmp_path / filename)
+    asked = []
+
+    def find(*asked_for, revision):
+        asked.append((*asked_for, revision))
+        return str(path) if asked_for[1] == filename else None
+
+    monkeypatch.setenv("HF_ENDPOINT", ADDRESSES[0])
+    monkeypatch.setattr(backbones, "try_to_load_from_cache", find)
+    trunk = HashingModel("test_resnet", 8, pretrained=True).trunk
+    assert asked[0] == ("timm/test_resnet.r160_in1k", "model.safetensors", None)
+    assert_close(trunk.state_dict(), {k: weights[k] for k in trunk.state_dict()}, rtol=0, atol=0)
+    assert not trunk.pretrained_cfg.get("file")
+    gray = HashingModel("test_resnet", 8, pretrained=True, in_chans=1).trunk.state_dict()
+    kernel = weights["conv1.0.weight"].sum(1, keepdim=True)
+    assert_close(gray["conv1.0.weight"], kernel)
+
+
+def test_weights_that_torch_hub_has_fetched(tmp_path, monkeypatch):
+    name = "legacy_seresnet18.in1k"
+    url = timm.get_pretrained_cfg(name).url
+    weights = timm.create_model(name).state_dict()
+    (tmp_path / "checkpoints").mkdir()
+    save(weights, tmp_path / "checkpoints" / url.rpartition("/")[2])
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(hub, "does_answer", lambda address: address != url)
+    trunk = HashingModel(name, 8, pretrained=True).trunk.state_dict()
+    assert_close(trunk, {key: weights[key] for key in trunk}, rtol=0, atol=0)
