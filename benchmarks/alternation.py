@@ -4,7 +4,7 @@
 
 FEATURES is a file of benchmarks/retrieval.py. Of the images that the protocols of the results page
 train on, a fifth is kept out: half of it are queries, and half is searched. So no query of that
-page is used, and nothing is searched that was trained on. Prints mAP for each way, mean and deviation
+page is used, and nothing is searched that was trained on. Prints mAP for each way, mean and spread
 over seeds.
 """
 
