@@ -46,9 +46,15 @@ FROZEN = Budget()
 """On features of a frozen backbone."""
 
 FINE_TUNED = Budget(
-    epochs=12, batch_size=64, lr=3e-3, weight_decay=0.02, warm_up=1, augmentation="light"
+    epochs=8,
+    batch_size=64,
+    lr=3e-3,
+    weight_decay=0.02,
+    trunk_rate=0.3,
+    warm_up=1,
+    augmentation="light",
 )
-"""With the backbone: see "Fine-tuning" in docs/results.md for what was tried."""
+"""With the backbone: docs/tutorials/fine_tuning.md says what was tried."""
 
 
 class Task(NamedTuple):
