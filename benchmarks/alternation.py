@@ -20,10 +20,9 @@ import torch
 from comparison.cells import hamming_scores
 from comparison.fixed_codes import FixedCodesLoss
 from comparison.networks import Recipe, Training
-from comparison.protocols import PROTOCOLS, Split
+from comparison.protocols import validation_split
 from comparison.sources import Features
 from comparison.task import Budget, Task
-from torch import Tensor
 
 from pml_hashing.losses import DSAHLoss
 
@@ -78,25 +77,9 @@ WAYS: dict[str, Callable[[], Recipe]] = {
 }
 
 
-def split_of(labels: Tensor, seed: int) -> Split:
-    """Return queries, images to search and images to train on, none of which is another."""
-    outer = PROTOCOLS["10%/90%" if labels.ndim == 2 else "1k/59k"]
-    places = (
-        outer.split(labels, 0, seed).training if labels.ndim == 2 else _of_classes(labels, seed)
-    )
-    held_out = torch.arange(len(places)) % 5 == 0
-    query, database = places[held_out][::2], places[held_out][1::2]
-    return Split(query, database, places[~held_out])
-
-
-def _of_classes(labels: Tensor, seed: int) -> Tensor:
-    name = "1k/59k" if labels.bincount().min() > 600 else "1k/15k"
-    return PROTOCOLS[name].split(labels, 0, seed).training
-
-
 def run(data: Features, way: str, args: Namespace, seed: int) -> float:
     """Return mAP of a way."""
-    split = split_of(data.labels, seed)
+    split = validation_split(data.labels, seed)
     task = Task(data, split, args.bits, seed, Budget(epochs=args.epochs), "cpu")
     return hamming_scores(WAYS[way]()(task), data.labels, split)["mean_average_precision"]
 
