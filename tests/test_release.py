@@ -39,9 +39,8 @@ def test_the_lowest_versions_are_those_of_the_package():
 
 
 def test_a_version_is_one_everywhere():
-    newest = re.search(
-        r"^## (\S+) \(\d{4}-\d\d-\d\d\)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
-    )
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    newest = re.search(r"^## (\S+) \(\d{4}-\d\d-\d\d\)$", changes, re.MULTILINE)
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"]
     assert newest[1] == cited == pml_hashing.__version__
 
