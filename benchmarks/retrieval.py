@@ -24,6 +24,7 @@ import re
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -31,12 +32,13 @@ from comparison.cells import Cell
 from comparison.data import DATASETS, DOWNLOADS, download
 from comparison.grid import check, missing_cells, run_all
 from comparison.methods import FLOAT_FEATURES, METHODS, NETWORKS
+from comparison.options import add_backbone
 from comparison.outside import load_loss
 from comparison.protocols import PROTOCOLS
 from comparison.report import by_setting, plot, to_markdown
 from comparison.results import read_records, write_csv
 from comparison.sources import Source
-from comparison.task import Budget
+from comparison.task import FINE_TUNED, FROZEN
 
 PROTOCOL_OF = {"cifar10": "1k/59k", "cifar100": "1k/15k", "fashion-mnist": "1k/59k"}
 ROOT = Path(os.environ.get("PML_HASHING_DATA", "data"))
@@ -57,10 +59,11 @@ def parse_args() -> Namespace:
     add("--loss", nargs="+", default=[], metavar="MODULE:LOSS", help="losses from elsewhere")
     add("--code-lengths", type=positive, nargs="+", default=[12, 24, 32, 48])
     add("--seeds", type=positive, default=3, help="number of seeds (3)")
-    add("--epochs", type=positive, default=Budget.epochs, help=f"({Budget.epochs})")
-    add("--batch-size", type=positive, default=Budget.batch_size, help=f"({Budget.batch_size})")
-    add("--backbone", default="resnet18", help="any name of timm.list_models() (resnet18)")
-    add("--checkpoint", type=Path, help="weights of the backbone (timm's, from its hub)")
+    frozen, fine = FROZEN, FINE_TUNED
+    add("--epochs", type=positive, help=f"({frozen.epochs}; end to end {fine.epochs})")
+    add("--batch-size", type=positive, help=f"({frozen.batch_size}; end to end {fine.batch_size})")
+    add("--steps-per-epoch", type=positive, help="in place of a pass over the training images")
+    add_backbone(parser, "resnet18")
     add("--img-size", type=positive, help="height and width for the backbone (its own)")
     add("--features", type=Path, help="file of the features (beside the results)")
     add("--end-to-end", action="store_true", help="train the backbone too")
@@ -145,7 +148,9 @@ def make_source(args: Namespace) -> Source:
 def make_grid(args: Namespace, source: Source) -> list[Cell]:
     """Return all cells, seed by seed, so that part of the grid is a comparison too."""
     shared = (args.dataset, args.protocol, source.weights, args.img_size, args.end_to_end)
-    budget = Budget(args.epochs, args.batch_size)
+    budget = FINE_TUNED if args.end_to_end else FROZEN
+    given = {name: getattr(args, name) for name in ("epochs", "batch_size", "steps_per_epoch")}
+    budget = replace(budget, **{name: value for name, value in given.items() if value is not None})
     cells = [
         Cell(*shared, method, None if method == FLOAT_FEATURES else code_length, seed, budget)
         for seed in range(args.seeds)

@@ -1,4 +1,4 @@
-"""Write the tables and figures of docs/results.md from the file of results.
+"""Write the tables and figures of docs/results.md from the files of results.
 
 python benchmarks/tables.py
 """
@@ -9,20 +9,21 @@ from comparison.report import by_setting, plot, to_markdown
 from comparison.results import read_records
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "retrieval.jsonl"
-TABLES = ROOT / "docs" / "generated" / "retrieval.md"
+RESULTS, TABLES = ROOT / "benchmarks" / "results", ROOT / "docs" / "generated"
 IMAGES = ROOT / "docs" / "images" / "results"
 DRAWN = {"DSAH", "DSAH spread", "CSQ", "ADSH", "HashNet", "ITQ"}  # the tables have all
 
 
 def main() -> None:
-    records = read_records(RESULTS)
-    TABLES.write_text(to_markdown(records, "images/results"))
+    frozen, fine_tuned = (read_records(RESULTS / f"{name}.jsonl") for name in NAMES)
+    (TABLES / "retrieval.md").write_text(to_markdown(frozen, "images/results"))
+    (TABLES / "end_to_end.md").write_text(to_markdown(fine_tuned))
     IMAGES.mkdir(exist_ok=True)
-    for setting, cells in by_setting(records).items():
+    for setting, cells in by_setting(frozen).items():
         plot(cells, methods=DRAWN).savefig(IMAGES / f"{setting.file_name}.png")
-    print(TABLES.read_text())
 
+
+NAMES = ("retrieval", "end_to_end")
 
 if __name__ == "__main__":
     main()

@@ -17,13 +17,14 @@ NAMES = [f"{path.parent.name}/{path.stem}" for path in WITH_BACKBONE]
 FROM_THE_HUB = {
     "examples/collection": ["photos", "--pretrained"],
     "examples/custom_folder": ["photos", "--pretrained", "--queries", "2"],
+    "examples/fine_tune": ["photos", "--pretrained"],
     "examples/quickstart": ["--pretrained"],
     "benchmarks/duplicates": ["data"],
     "benchmarks/retrieval": ["--dataset", "photos", "--methods", "CSQ", "--seeds", "1"],
 }
 """What each that takes weights from timm's hub is called with, so that it does."""
 
-HELP_ALONE = {"cifar10_features", "cifar10_views", "encoding", "serve", "training"}
+HELP_ALONE = {"cifar10_features", "cifar10_views", "encoding", "fine_tuning", "serve", "training"}
 """Those whose weights are random without a file, or come with data too large for a test."""
 
 ASSETS = """

@@ -16,8 +16,8 @@ from processes import run_script, run_together
 EXAMPLES = Path(__file__).parents[1] / "examples"
 # These have a test or a file of tests of their own.
 LONG = {
-    *("collection", "custom_folder", "encode_shards", "export_onnx", "figures", "own_loss"),
-    *("push_to_hub", "quickstart", "ray_encode", "search_client"),
+    *("collection", "custom_folder", "encode_shards", "export_onnx", "figures", "fine_tune"),
+    *("own_loss", "push_to_hub", "quickstart", "ray_encode", "search_client"),
 }
 SHORT = sorted({path.stem for path in EXAMPLES.glob("*.py")} - LONG)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import pml_hashing
 from pml_hashing import losses
 
 ROOT = Path(__file__).parents[1]
@@ -35,6 +36,13 @@ def lowest_versions():
 def test_the_lowest_versions_are_those_of_the_package():
     rows = re.findall(r"^\| ([\w-]+) \| ([\d.]+) \| \d[\w.+]* \|$", TABLE.read_text(), re.MULTILINE)
     assert dict(rows) == lowest_versions()
+
+
+def test_a_version_is_one_everywhere():
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    newest = re.search(r"^## (\S+) \(\d{4}-\d\d-\d\d\)$", changes, re.MULTILINE)
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"]
+    assert newest[1] == cited == pml_hashing.__version__
 
 
 def test_every_method_has_its_paper():

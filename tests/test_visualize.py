@@ -7,6 +7,7 @@ import matplotlib.colors
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
 from PIL import Image
 
 from pml_hashing.datasets import ImageArrays, ImageFiles
@@ -210,12 +211,29 @@ def test_scores_by_code_length():
     (axes,) = figure.axes
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("Code length (bits)", "mAP@all")
     assert axes.get_xticks().tolist() == [16, 32, 64]
-    assert legend(figure) == ["ITQ", "none yet", "SDH"]
     itq, _, sdh = axes.containers
     np.testing.assert_allclose(itq.lines[0].get_xydata(), [[32, 0.5], [16, 0.4]])
     (bars,) = itq.lines[2]
     np.testing.assert_allclose([bar[:, 1] for bar in bars.get_segments()], [[0.5, 0.5], [0.2, 0.6]])
     np.testing.assert_allclose(sdh.lines[0].get_xydata(), [[64, 0.6]])
+
+
+def test_few_methods_are_named_at_the_ends_of_their_lines():
+    scores = {str(i): {8: [0.5], 24: [0.7 + i / 1000], 12: [0.9]} for i in range(5)}
+    figure = plot_by_code_length(scores | {"low": {8: [0.1]}, "none yet": {}}, ylabel="mAP")
+    assert legend(figure) == [*scores, "low", "none yet"]  # seven
+    figure = plot_by_code_length(scores | {"low": {8: [0.1]}})
+    assert not figure.legends
+    (axes,) = figure.axes
+    names = {text.get_text(): text for text in axes.texts}
+    assert names["low"].xy == (8, 0.1)
+    assert names["3"].xy == (24, pytest.approx(0.703))
+    heights = [names[name].xyann[1] for name in ("low", "0", "1", "2", "3", "4")]
+    assert min(np.diff(heights)) > 0.06  # in the order of the lines, none on another
+    assert 0 <= heights[0] < heights[-1] <= 1
+    figure.draw_without_rendering()
+    boxes = [Text.get_window_extent(text) for text in axes.texts]  # without the lines to them
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
 def test_many_methods_have_lines_of_their_own_and_room():

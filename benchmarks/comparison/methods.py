@@ -3,6 +3,8 @@
 from dataclasses import replace
 from functools import partial
 
+from torch import nn
+
 from comparison.baselines import fit_baseline, float_features
 from comparison.fixed_codes import FixedCodesLoss
 from comparison.networks import Recipe, continuation, crh_centers, dcwh_stages
@@ -11,6 +13,7 @@ from comparison.task import Method
 from pml_hashing import baselines, losses
 
 FLOAT_FEATURES = "float features"
+MEMORY_SIZE = 1024
 
 
 def assigned(recipe: Recipe) -> Recipe:
@@ -19,6 +22,11 @@ def assigned(recipe: Recipe) -> Recipe:
     With the same seed, they are the same for all losses.
     """
     return replace(recipe, arguments={**recipe.arguments, "class_codes": "assigned"})
+
+
+def with_memory(code_length: int) -> nn.Module:
+    """Return DPSH's loss of a batch and the codes of the last batches, where batches are small."""
+    return losses.CrossBatchMemory(losses.DPSHLoss(), code_length, MEMORY_SIZE)
 
 
 FROM_CLASS_CODES: dict[str, Recipe] = {
@@ -47,7 +55,9 @@ METHODS: dict[str, Method] = {
     "DNNH": Recipe(losses.DNNHLoss),
     "DPSH": Recipe(losses.DPSHLoss, bound="none"),
     "DSAHA": Recipe(losses.DSAHALoss),
+    "DPSH memory": Recipe(with_memory, bound="none"),
     "DSAH": Recipe(losses.DSAHLoss),
+    "DSAH two networks": Recipe(losses.DSAHLoss, networks=2),
     "DTSH": Recipe(losses.DTSHLoss, bound="none"),
     "GreedyHash": Recipe(losses.GreedyHashLoss, bound="none"),
     "HashNet": Recipe(losses.HashNetLoss, bound="scaled_tanh", schedules=continuation),

@@ -88,3 +88,19 @@ PROTOCOLS = {
 }
 """Names and sizes are those of CIFAR-10, and of `1k/15k` those of 16,000 images of CIFAR-100; other
 data sets are split by the same rule."""
+
+
+def validation_split(labels: Tensor, seed: int) -> Split:
+    """Return a split of the training images alone, to choose settings by.
+
+    Of the images that the protocol of the results page trains on, a fifth is kept out. Half of it
+    are queries, and half is searched: no query of that page is used, and nothing is searched that
+    was trained on.
+    """
+    name = "10%/90%"
+    if labels.ndim == 1:
+        name = "1k/59k" if labels.bincount().min() > 600 else "1k/15k"
+    places = PROTOCOLS[name].split(labels, 0, seed).training
+    held_out = torch.arange(len(places)) % 5 == 0
+    query, database = places[held_out][::2], places[held_out][1::2]
+    return Split(query, database, places[~held_out])

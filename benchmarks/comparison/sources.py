@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,6 +13,13 @@ from tqdm import tqdm
 from comparison.data import Images, ImageSet, load_images
 from comparison.results import write_whole
 from pml_hashing import HashingModel
+
+Augmentation = Literal["timm", "light"]
+AUGMENTATIONS: dict[Augmentation, dict[str, Any]] = {
+    "timm": {},
+    "light": {"scale": (0.7, 1.0), "ratio": (0.9, 1.1), "color_jitter": None},  # and flips
+}
+"""How images are changed while training, as arguments of timm's transform."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +147,10 @@ class Features:
         trunk = Standardize(self.features[training].float())
         return HashingModel(trunk, code_length, num_features=self.features.shape[1], **options)
 
-    def training_set(self, model: HashingModel, indices: Tensor) -> Dataset[Any]:
+    def training_set(
+        self, model: HashingModel, indices: Tensor, augmentation: Augmentation
+    ) -> Dataset[Any]:
+        """Return features and labels, which are not augmented."""
         return TensorDataset(self.features[indices].float(), self.labels[indices])
 
     def batches(self, model: HashingModel, indices: Tensor) -> Any:
@@ -169,8 +179,12 @@ class Pixels:
     def model(self, code_length: int, training: Tensor, **options: Any) -> HashingModel:
         return self.source.model(code_length, **options)
 
-    def training_set(self, model: HashingModel, indices: Tensor) -> Dataset[Any]:
-        return ImageSet(self.images, indices, model.transform(is_training=True))
+    def training_set(
+        self, model: HashingModel, indices: Tensor, augmentation: Augmentation
+    ) -> Dataset[Any]:
+        """Return augmented images and labels."""
+        transform = model.transform(is_training=True, **AUGMENTATIONS[augmentation])
+        return ImageSet(self.images, indices, transform)
 
     def batches(self, model: HashingModel, indices: Tensor) -> Any:
         loader = self.source.loader(ImageSet(self.images, indices, model.transform()))
@@ -184,7 +198,8 @@ Data = Features | Pixels
 def extract(source: Source, path: Path) -> None:
     """Write the features of all images (float16), their labels, and what they are of."""
     images = load_images(source.dataset, source.root)
-    model = source.model(code_length=1).to(source.device).eval()
+    model = source.model(code_length=1).eval()
+    model.to(source.device, memory_format=torch.channels_last)
     dataset = ImageSet(images, torch.arange(len(images.labels)), model.transform())
     features = [
         model.trunk(batch.to(source.device)).half().cpu().numpy()

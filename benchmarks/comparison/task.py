@@ -7,13 +7,28 @@ from typing import NamedTuple
 from torch import Tensor
 
 from comparison.protocols import Split
-from comparison.sources import Data
+from comparison.sources import Augmentation, Data
 from pml_hashing.models.hash_layer import Head
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What is the same for all networks: AdamW, and a rate that falls to 0 along a cosine."""
+    """What is the same for all networks: AdamW, and a rate that falls to 0 along a cosine.
+
+    Attributes:
+        epochs: Passes over the training images, or rounds of `steps_per_epoch`.
+        batch_size: Images in a step.
+        lr: Largest rate of the hash layer, and of a loss that has weights of its own.
+        weight_decay: Of AdamW.
+        head: The hash layer: see `HashLayer`.
+        drop_rate: Dropout before the hash layer.
+        trunk_rate: Rate of a backbone that is trained too, to `lr`: it should change little.
+        warm_up: Epochs in which the rates grow first. Then they change in every step, and not in
+            every epoch, as they do if it is 0.
+        augmentation: How images are changed while training: `"timm"`, as its own training does,
+            or `"light"`.
+        steps_per_epoch: Steps of an epoch, where it is not a pass over all training images.
+    """
 
     epochs: int = 12
     batch_size: int = 128
@@ -21,6 +36,25 @@ class Budget:
     weight_decay: float = 1e-3
     head: Head = "mlp"
     drop_rate: float = 0.2
+    trunk_rate: float = 0.1
+    warm_up: float = 0
+    augmentation: Augmentation = "timm"
+    steps_per_epoch: int | None = None
+
+
+FROZEN = Budget()
+"""On features of a frozen backbone."""
+
+FINE_TUNED = Budget(
+    epochs=8,
+    batch_size=64,
+    lr=3e-3,
+    weight_decay=0.02,
+    trunk_rate=0.3,
+    warm_up=1,
+    augmentation="light",
+)
+"""With the backbone: docs/tutorials/fine_tuning.md says what was tried."""
 
 
 class Task(NamedTuple):

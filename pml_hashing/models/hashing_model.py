@@ -206,22 +206,27 @@ class HashingModel(hub.HubModel):
         """Return real codes, `(n, code_length)`, of a batch of whatever the backbone takes."""
         return self.embedder(self.trunk(inputs))
 
-    def transform(self, is_training: bool = False) -> transforms.Compose:
+    def transform(self, is_training: bool = False, **augmentation: Any) -> transforms.Compose:
         """Return the preprocessing of a PIL image that the backbone was trained with.
 
         Args:
             is_training: Whether to add timm's default augmentation: random crops, flips and
                 colours.
+            **augmentation: What differs from that default, as arguments of
+                `timm.data.create_transform`: `scale=(0.7, 1)` for crops of at least 70 % of an
+                image, `color_jitter=None`, `hflip=0` where left and right mean something.
 
         Raises:
-            ValueError: If the backbone is not timm's, and `data_config` was not set.
+            TypeError: If timm's transform has no such argument.
+            ValueError: If the backbone is not timm's, and `data_config` was not set, or there is an
+                `augmentation` while nothing is augmented.
         """
         if self.data_config is None:
             raise ValueError(
                 "Expected a backbone of timm, whose data config tells its preprocessing, "
                 f"got {type(self.trunk).__name__}: set `data_config`, or use your own transform."
             )
-        return preprocessing.create_transform(self.data_config, is_training)
+        return preprocessing.create_transform(self.data_config, is_training, **augmentation)
 
     def encode(
         self,

@@ -11,6 +11,8 @@ from torch import nn
 from torchvision import transforms
 from torchvision.transforms import v2
 
+from pml_hashing._checks import check
+
 LARGEST_SIDE = 2**14  # of an image, in pixels
 SMALLEST_CROP = 1 / 16  # of a side
 
@@ -36,11 +38,21 @@ def _per_channel(values: Sequence[float], in_chans: int) -> tuple[float, ...]:
     return tuple(itertools.islice(itertools.cycle(values), in_chans))
 
 
-def create_transform(data_config: dict[str, Any], is_training: bool) -> transforms.Compose:
-    """Return timm's transform, after one that gives an image the channels that it expects."""
+def create_transform(
+    data_config: dict[str, Any], is_training: bool, **augmentation: Any
+) -> transforms.Compose:
+    """Return timm's transform, after one that gives an image the channels that it expects.
+
+    Raises:
+        TypeError: If timm's transform has no such argument.
+        ValueError: If there is an `augmentation`, but not `is_training`: timm would ignore it.
+    """
+    changed = f"no `{next(iter(augmentation), None)}` without `is_training`"
+    check(is_training or not augmentation, changed, "nothing that would be augmented")
     steps = {1: [v2.Grayscale()], 3: [v2.RGB()]}.get(data_config["input_size"][0], [])
+    arguments = data_config | augmentation
     return transforms.Compose(
-        [*steps, transforms_factory.create_transform(**data_config, is_training=is_training)]
+        [*steps, transforms_factory.create_transform(**arguments, is_training=is_training)]
     )
 
 

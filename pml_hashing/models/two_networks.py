@@ -143,10 +143,11 @@ class TwoNetworkHashingModel(hub.HubModel):
         """
         return choose_network(self.first, self.second, network)
 
-    def transform(self, is_training: bool = False) -> transforms.Compose:
+    def transform(self, is_training: bool = False, **augmentation: Any) -> transforms.Compose:
         """Return the preprocessing of an image: see `HashingModel.transform`.
 
         Raises:
+            TypeError: As there.
             ValueError: If the networks have none, or preprocess images in different ways: then use
                 the transform of each.
         """
@@ -155,7 +156,7 @@ class TwoNetworkHashingModel(hub.HubModel):
                 "Expected two networks with the same `data_config`, "
                 f"got {self.first.data_config} and {self.second.data_config}."
             )
-        return self.first.transform(is_training)
+        return self.first.transform(is_training, **augmentation)
 
     def encode(
         self,

@@ -26,6 +26,43 @@ def with_legend(figure: "Figure") -> "Figure":
     return figure
 
 
+def label_ends(axes: "Axes", ends: dict[str, tuple[float, float, str]]) -> None:
+    """Write the name of each line beside its end, apart from the others, in place of a legend.
+
+    Args:
+        axes: Where the lines are, all of them.
+        ends: The last point of each line, and its colour, by its name.
+    """
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high)  # as it is now, since places of names are parts of it
+    heights = _apart({name: (y - low) / (high - low) for name, (_, y, _) in ends.items()})
+    for name, (x, y, color) in ends.items():
+        axes.annotate(
+            name,
+            (x, y),
+            xytext=(1.04, heights[name]),
+            textcoords="axes fraction",
+            va="center",
+            color=color,
+            arrowprops={"arrowstyle": "-", "color": "0.8", "shrinkB": 4, "relpos": (0, 0.5)},
+        )
+
+
+def _apart(heights: dict[str, float], gap: float = 0.065) -> dict[str, float]:
+    """Move heights in an axes from one another, from the lowest up, then down from the top."""
+    names = sorted(heights, key=lambda name: (heights[name], name))
+    places: dict[str, float] = {}
+    lowest = 0.0
+    for name in names:
+        places[name] = max(heights[name], lowest)
+        lowest = places[name] + gap
+    highest = 1.0
+    for name in reversed(names):
+        places[name] = min(places[name], highest)
+        highest = places[name] - gap
+    return places
+
+
 def new_axes(xlabel: str, ylabel: str) -> tuple["Figure", "Axes"]:
     """Return a figure with one pair of labelled axes, and room for a legend beside them."""
     figure = new_figure(6.6, 4.0)

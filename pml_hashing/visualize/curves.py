@@ -10,14 +10,19 @@ import torch
 from torch import Tensor
 
 from pml_hashing._checks import check_at_least
-from pml_hashing.visualize._style import COLORS, MARKERS, new_axes, with_legend
+from pml_hashing.visualize._style import COLORS, MARKERS, label_ends, new_axes, with_legend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+LINES_LABELLED_AT_THEIR_ENDS = 6  # more have a legend
+
 Curves: TypeAlias = dict[str, tuple[np.ndarray, np.ndarray]]
 """Two coordinates of the points of each method, by its name."""
+
+Points: TypeAlias = tuple[list[int], list[float], list[float]]
+"""Code lengths, and of each the mean and the deviation of a sample."""
 
 
 def plot_precision_recall(
@@ -103,6 +108,8 @@ def plot_by_code_length(
 ) -> "Figure":
     """Plot a score over the code length: mean and standard deviation over runs, such as seeds.
 
+    Up to six methods are named at the ends of their lines, more in a legend.
+
     Args:
         scores: The scores of all runs, by the name of the method and the code length.
         ylabel: What the score is called.
@@ -129,14 +136,14 @@ def plot_by_code_length(
         style = {"color": _color(number), "marker": marker, "markersize": 4, "capsize": 2}
         axes.errorbar(code_lengths, means, deviations, label=name, **style)
     axes.set_xticks(sorted(set().union(*scores.values())))
+    if len(scores) <= LINES_LABELLED_AT_THEIR_ENDS:
+        label_ends(axes, _ends(points))
+        return figure
     figure.set_figheight(max(4.0, 0.5 + 0.22 * len(scores)))  # inches, for the legend
     return with_legend(figure)
 
 
-def _means(
-    name: str, scores: Mapping[int, Sequence[float]]
-) -> tuple[list[int], list[float], list[float]]:
-    """Return code lengths, means, and deviations of a sample."""
+def _means(name: str, scores: Mapping[int, Sequence[float]]) -> Points:
     for code_length, runs in scores.items():
         if not len(runs) or not all(map(math.isfinite, runs)):
             raise ValueError(
@@ -145,6 +152,15 @@ def _means(
     means = [fmean(runs) for runs in scores.values()]
     deviations = [stdev(runs) if len(runs) > 1 else 0.0 for runs in scores.values()]
     return list(scores), means, deviations
+
+
+def _ends(points: Mapping[str, Points]) -> dict[str, tuple[float, float, str]]:
+    """Return the point of the longest code of each method that has any, and its colour."""
+    return {
+        name: (*max(zip(code_lengths, means, strict=True)), _color(number))
+        for number, (name, (code_lengths, means, _)) in enumerate(points.items())
+        if code_lengths
+    }
 
 
 def _color(number: int) -> str:

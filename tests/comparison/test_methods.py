@@ -1,5 +1,6 @@
 """Every method learns from features; what the recipes say is what happens."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -31,6 +32,8 @@ def test_all_losses_are_compared():
         *baselines.__all__,
         "DSAH kappa=10 rho=0",
         "DSAH spread",
+        "DSAH two networks",
+        "DPSH memory",
         "fixed codes",
         *(f"{name} assigned" for name in FROM_CLASS_CODES),
         FLOAT_FEATURES,
@@ -38,10 +41,17 @@ def test_all_losses_are_compared():
     assert set(METHODS) - set(NETWORKS) == {*baselines.__all__, FLOAT_FEATURES}
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", sorted({*NETWORKS} - {"DPSH memory"}))
 def test_a_name_is_that_of_its_loss(name):
     expected = getattr(losses, f"{name.split()[0]}Loss", FixedCodesLoss)
     assert METHODS[name].loss is expected
+
+
+def test_a_memory_is_of_batches_before():
+    loss_func = METHODS["DPSH memory"].loss(code_length=8)
+    assert isinstance(loss_func, losses.CrossBatchMemory)
+    assert isinstance(loss_func.loss, losses.DPSHLoss)
+    assert loss_func.memory_size == 1024
 
 
 @pytest.mark.parametrize("labels", LABELS)
@@ -147,6 +157,31 @@ def test_what_encodes_with_two_networks(sum_codes, encoder, monkeypatch):
     of_query = {"sum": first + second, "second": first}[encoder]
     for encode, codes in ((learned.query, of_query), (learned.database, of_database)):
         assert torch.equal(unpack(encode(task.split.query), 8) > 0, codes >= 0)
+
+
+def test_rates_fall_by_epoch_or_by_step_after_a_warm_up(monkeypatch):
+    made = spy_on_trainer(monkeypatch)
+    monkeypatch.setattr(networks.AsymmetricTrainer, "train", lambda self, num_epochs: None)
+    task = make_task()
+    frozen = Recipe(losses.HashNetLoss, bound="scaled_tanh", schedules=networks.continuation)
+    frozen(task)
+    fine = replace(task.budget, epochs=4, warm_up=1, steps_per_epoch=5)
+    frozen(task._replace(budget=fine))
+    by_epoch, by_step = (trainer.lr_schedulers for trainer in made)
+    growing = "metric_loss_scheduler_by_iteration"
+    assert set(by_epoch) == {"embedder_scheduler_by_epoch", growing}
+    assert set(by_step) == {"embedder_scheduler_by_iteration", growing}
+    assert made[1].iterations_per_epoch == 5
+    optimizer = made[1].optimizers["embedder_optimizer"]
+    schedule = by_step["embedder_scheduler_by_iteration"]
+    rates = []
+    for _ in range(20):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    expected = [1e-2 * (0.01 + 0.99 * step / 5) for step in range(5)]
+    expected += [1e-2 * (1 + np.cos(np.pi * step / 15)) / 2 for step in range(15)]
+    np.testing.assert_allclose(rates, expected, rtol=1e-6)
 
 
 def test_parameters_of_a_loss_are_trained(monkeypatch):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from comparison.protocols import PROTOCOLS, Protocol
+from comparison.protocols import PROTOCOLS, Protocol, validation_split
 
 CIFAR10 = torch.arange(60_000) % 10
 SIZES = {
@@ -29,6 +29,29 @@ def test_sizes_of_cifar10(name):
 def test_sizes_of_cifar100():
     split = PROTOCOLS["1k/15k"].split(torch.arange(16_000) % 100, 0, seed=0)
     assert tuple(map(len, split)) == (1000, 15_000, 10_000)
+
+
+def several(labels):
+    return torch.stack([labels % 3 == 0, labels % 2 == 0, labels % 7 == 0], dim=1).long()
+
+
+@pytest.mark.parametrize(
+    ("labels", "protocol", "size"),
+    [
+        (CIFAR10, "1k/59k", 5000),
+        (torch.arange(16_000) % 100, "1k/15k", 10_000),
+        (several(torch.arange(2000)), "10%/90%", 1800),
+    ],
+    ids=["cifar10", "cifar100", "several"],
+)
+def test_settings_are_chosen_on_training_images_alone(labels, protocol, size):
+    split = validation_split(labels, seed=3)
+    parts = [set(part.tolist()) for part in split]
+    assert [len(part) for part in parts] == [size // 10, size // 10, size * 8 // 10]
+    assert len(set.union(*parts)) == size  # none is in two parts
+    assert set.union(*parts) == set(PROTOCOLS[protocol].split(labels, 0, 3).training.tolist())
+    if labels.ndim == 1:
+        assert len(labels[split.training].bincount().unique()) == 1
 
 
 def test_a_split_by_class_takes_as_many_of_each():

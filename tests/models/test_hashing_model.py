@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 from torch.testing import assert_close
 from torch.utils.data import TensorDataset
 
-from pml_hashing.models import HashingModel
+from pml_hashing.models import HashingModel, TwoNetworkHashingModel
 
 FAMILIES = [
     "test_resnet",
@@ -218,6 +219,22 @@ def test_transform_for_training_is_random():
     image = Image.effect_noise((40, 40), 100)
     assert transform(image).shape == (3, 32, 32)
     assert not torch.equal(transform(image), transform(image))
+
+
+def test_augmentation_is_that_of_timm_but_for_what_is_given():
+    model = HashingModel("test_resnet", 8, img_size=32)
+    image = Image.fromarray(np.arange(3 * 40 * 40, dtype=np.uint8).reshape(40, 40, 3))
+    gentle = {"scale": (1, 1), "ratio": (1, 1), "hflip": 0, "color_jitter": None}
+    whole, again = (model.transform(is_training=True, **gentle)(image) for _ in range(2))
+    assert_close(whole, again)  # nothing is random any more
+    mirrored = model.transform(is_training=True, **gentle | {"hflip": 1})(image)
+    assert_close(mirrored, whole.flip(-1))
+    with pytest.raises(TypeError, match="shift"):
+        model.transform(is_training=True, shift=3)
+    with pytest.raises(ValueError, match="Expected no `hflip` without `is_training`, got nothing"):
+        model.transform(hflip=1)
+    two = TwoNetworkHashingModel(model, HashingModel("test_resnet", 8, img_size=32))
+    assert_close(two.transform(is_training=True, **gentle)(image), whole)
 
 
 def test_transform_of_a_module():

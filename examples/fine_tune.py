@@ -1,0 +1,162 @@
+"""Fine-tune a backbone of timm on your own images: the recipe of the results page.
+
+    python examples/fine_tune.py photos --pretrained         # photos has a folder for each class
+    python examples/fine_tune.py photos.csv --backbone resnet50 --checkpoint resnet50.safetensors
+
+Part of the images is kept out of the training, and scored after every epoch. Losses, rates and
+scores are shown by `tensorboard --logdir outputs/fine_tune`. A run that was stopped resumes where
+it was. The model is saved at the end: `pml-hashing index photos --model outputs/fine_tune/model`.
+Slow without a GPU: --image-size 128 and --workers 2 help.
+"""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
+from torch.utils.data import Subset
+from torch.utils.tensorboard import SummaryWriter
+
+from pml_hashing import CodeBank, DSAHLoss, Engine, HashingModel
+from pml_hashing.datasets import ImageFiles, retrieval_split
+from pml_hashing.evaluation import mean_average_precision
+
+
+# --8<-- [start:recipe]
+def make_optimizer(model: HashingModel, args: Namespace) -> Optimizer:
+    """A trained backbone should change less than the new hash layer."""
+    groups = [
+        {"params": model.trunk.parameters(), "lr": args.lr * args.trunk_rate},
+        {"params": model.embedder.parameters(), "lr": args.lr},
+    ]
+    return AdamW(groups, weight_decay=args.weight_decay)
+
+
+def make_schedule(optimizer: Optimizer, steps: int, warm_up: int) -> LRScheduler:
+    """Rates grow while the hash layer is still random, then fall to 0 along a cosine."""
+    warm_up = min(warm_up, steps - 1)
+    parts = [LinearLR(optimizer, 0.01, 1, warm_up), CosineAnnealingLR(optimizer, steps - warm_up)]
+    return SequentialLR(optimizer, parts, [warm_up])
+
+
+def make_model(args: Namespace) -> HashingModel:
+    return HashingModel(
+        args.backbone,
+        args.code_length,
+        pretrained=args.pretrained,
+        checkpoint_path=args.checkpoint,
+        img_size=args.image_size,
+        head=args.head,
+        drop_rate=args.drop_rate,
+    ).to(args.device)
+
+
+def make_engine(
+    model: HashingModel, images: ImageFiles, training: Tensor, args: Namespace
+) -> Engine:
+    # timm's default is for training from nothing: crops of 8 % of an image, other colours.
+    light = {"scale": (0.7, 1), "ratio": (0.9, 1.1), "color_jitter": None}
+    dataset = images.with_transform(model.transform(is_training=True, **light))
+    labels, num_classes = images.labels[training], len(images.classes)
+    bank = CodeBank(labels, args.code_length, num_classes=num_classes)
+    loss_func = DSAHLoss(num_classes, args.code_length, code_bank=bank).to(args.device)
+    optimizer = make_optimizer(model, args)
+    steps = -(-len(training) // args.batch_size)
+    return Engine(
+        model,
+        loss_func,
+        optimizer,
+        Subset(dataset, training.tolist()),
+        min(args.batch_size, len(training)),
+        lr_schedulers=make_schedule(optimizer, args.epochs * steps, warm_up=steps),
+        schedule_by="step",
+        num_workers=args.workers,
+        amp=args.amp,
+        channels_last=True,  # faster convolutions, on a CPU too
+        seed=args.seed,
+        checkpoint_folder=args.output / "checkpoints",
+        checkpoint_every=100,
+    )
+    # --8<-- [end:recipe]
+
+
+# --8<-- [start:watch]
+class Watch:
+    """Logs losses and rates, and scores images that are not trained on after every epoch."""
+
+    def __init__(
+        self, model: HashingModel, images: ImageFiles, validation: Tensor, log: Path
+    ) -> None:
+        self.model, self.log = model, SummaryWriter(str(log))
+        self.images = Subset(images.with_transform(model.transform()), validation.tolist())
+        self.labels = images.labels[validation]
+
+    def step(self, engine: Engine) -> None:
+        if engine.global_step % 20 == 0:  # reading the loss makes a GPU wait
+            self.log.add_scalar("loss", engine.loss, engine.global_step)
+
+    def epoch(self, engine: Engine) -> None:
+        codes = self.model.encode(self.images, progress=False)
+        score = mean_average_precision(
+            codes, self.labels, codes, self.labels, query_in_database=True
+        )
+        self.log.add_scalar("mAP of validation images", score, engine.global_step)
+        print(
+            f"epoch {engine.round}: loss {engine.loss:.3f}, validation mAP {score:.3f}", flush=True
+        )
+        # --8<-- [end:watch]
+
+
+def parse_args() -> Namespace:
+    parser = ArgumentParser(description="Fine-tune a backbone of timm on your own images.")
+    add = parser.add_argument
+    add("data", type=Path, help="a folder of class folders, or a CSV file")
+    add("--backbone", default="resnet18", help="any name of timm.list_models() (resnet18)")
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument("--pretrained", action="store_true", help="start from timm's weights")
+    weights.add_argument("--checkpoint", type=Path, help="start from the weights of a file")
+    add("--image-size", type=int, help="the backbone's own by default")
+    add("--code-length", type=int, default=32, help="number of bits (32)")
+    add("--validation", type=float, default=0.1, help="share of images not trained on (0.1)")
+    add("--epochs", type=int, default=8)
+    add("--batch-size", type=int, default=64)
+    add("--lr", type=float, default=3e-3, help="of the hash layer (0.003)")
+    add("--trunk-rate", type=float, default=0.3, help="rate of the backbone, to --lr (0.3)")
+    add("--weight-decay", type=float, default=0.02)
+    add("--head", choices=["linear", "mlp"], default="mlp", help="the hash layer (mlp)")
+    add("--drop-rate", type=float, default=0.2, help="dropout before the hash layer (0.2)")
+    add("--amp", choices=["bf16", "fp16"], help="compute in 16 bits: bf16 on newer GPUs")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--workers", type=int, default=0, help="processes that load images")
+    add("--seed", type=int, default=0)
+    add("--output", type=Path, default=Path("outputs/fine_tune"))
+    return parser.parse_args()
+
+
+def run(args: Namespace) -> None:
+    torch.manual_seed(args.seed)
+    of = ImageFiles.from_csv if args.data.suffix == ".csv" else ImageFiles.from_folder
+    images = of(args.data).readable(lambda error: print(f"left out: {error}"))
+    num_validation = max(1, round(args.validation * len(images)))
+    split = retrieval_split(images.labels, num_queries=num_validation, seed=args.seed)
+    model = make_model(args)
+    engine = make_engine(model, images, split.train, args)
+    watch = Watch(model, images, split.query, args.output / "tensorboard")
+    engine.resume()  # the latest checkpoint, if there is one
+    engine.fit(args.epochs, on_step=watch.step, on_round=watch.epoch)
+    model.save_pretrained(args.output / "model")
+
+
+def main() -> None:
+    args = parse_args()
+    try:
+        run(args)
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        sys.exit(f"fine_tune.py: error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""examples/fine_tune.py on a small folder of generated images."""
+
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pml_hashing import HashingModel
+
+pytest.importorskip("tensorboard", reason="needs the extra examples")
+SCRIPT = Path(__file__).parents[1] / "examples" / "fine_tune.py"
+OPTIONS = ["--backbone", "test_resnet", "--image-size", "32", "--batch-size", "16"]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for color in range(3):
+        (folder / f"class {color}").mkdir()
+        for number in range(30):
+            pixels = rng.integers(0, 100, size=(40, 40, 3))
+            pixels[..., color] += 120
+            image = Image.fromarray(pixels.astype(np.uint8))
+            image.save(folder / f"class {color}" / f"{number}.png")
+    return folder
+
+
+@pytest.fixture
+def example():
+    return runpy.run_path(str(SCRIPT))
+
+
+@pytest.fixture
+def run(example, monkeypatch, capsys):
+    """Return a function that runs the script in this process, and returns what it prints."""
+
+    def run_main(data, output, *arguments):
+        given = [str(SCRIPT), str(data), "--output", str(output), *OPTIONS, *arguments]
+        monkeypatch.setattr(sys, "argv", given)
+        example["main"]()
+        return capsys.readouterr().out
+
+    return run_main
+
+
+def test_it_learns_is_watched_and_goes_on_where_it_was(run, photos, tmp_path):
+    printed = run(photos, tmp_path / "whole", "--epochs", "3")
+    scores = [float(score) for score in re.findall(r"validation mAP (\d\.\d+)", printed)]
+    assert len(scores) == 3
+    assert scores[-1] > 0.9
+    assert list((tmp_path / "whole" / "tensorboard").iterdir())
+    again = run(photos, tmp_path / "whole", "--epochs", "3")  # nothing is left to train
+    assert "epoch 1" not in again
+    model = HashingModel.from_pretrained(tmp_path / "whole" / "model")
+    assert model.code_length == 32
+
+
+def test_a_run_that_was_stopped_ends_with_the_same_model(example, run, photos, tmp_path):
+    run(photos, tmp_path / "whole", "--epochs", "2")
+
+    def stop(watch, engine):
+        raise KeyboardInterrupt
+
+    watch = example["Watch"]
+    goes_on, watch.epoch = watch.epoch, stop
+    with pytest.raises(KeyboardInterrupt):
+        run(photos, tmp_path / "stopped", "--epochs", "2")
+    watch.epoch = goes_on
+    run(photos, tmp_path / "stopped", "--epochs", "2")
+    states = [
+        HashingModel.from_pretrained(tmp_path / name / "model").state_dict()
+        for name in ("whole", "stopped")
+    ]
+    for name, tensor in states[0].items():
+        assert torch.equal(tensor, states[1][name]), name
+
+
+def test_validation_images_are_not_trained_on(example, photos, monkeypatch):
+    seen = {}
+    make = example["make_engine"]
+    space = example["run"].__globals__
+
+    def make_engine(model, images, training, args):
+        seen["training"] = training
+        return make(model, images, training, args)
+
+    def remember(self, model, images, validation, log):
+        seen["validation"] = validation
+        raise RuntimeError("enough")
+
+    monkeypatch.setitem(space, "make_engine", make_engine)
+    monkeypatch.setattr(example["Watch"], "__init__", remember)
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(photos), *OPTIONS, "--validation", "0.2"])
+    with pytest.raises(SystemExit, match=r"fine_tune.py: error: enough"):
+        example["main"]()
+    assert len(seen["validation"]) == 18
+    assert len(seen["training"]) == 72
+    assert not set(seen["validation"].tolist()) & set(seen["training"].tolist())
+
+
+def test_rates_grow_then_fall_to_0(example):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 2.0)
+    schedule = example["make_schedule"](optimizer, steps=50, warm_up=10)
+    rates = []
+    for _ in range(50):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    expected = [2 * (0.01 + 0.99 * step / 10) for step in range(10)]
+    expected += [1 + np.cos(np.pi * step / 40) for step in range(40)]
+    np.testing.assert_allclose(rates, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_training_of_a_few_steps_has_a_schedule(example, steps):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 2.0)
+    schedule = example["make_schedule"](optimizer, steps=steps, warm_up=steps)
+    for _ in range(steps):
+        optimizer.step()
+        schedule.step()
+    assert 0 <= optimizer.param_groups[0]["lr"] <= 2
+
+
+def test_wrong_arguments_end_with_one_line(run, tmp_path):
+    with pytest.raises(SystemExit, match=r"fine_tune.py: error: .*nowhere"):
+        run(tmp_path / "nowhere", tmp_path / "output")
