@@ -12,14 +12,16 @@ from torch import Tensor, nn
 from pml_hashing._checks import check_codes, check_integer
 from pml_hashing.collection.contents import Contents
 from pml_hashing.collection.duplicates import DuplicateGroups, find_duplicates
+from pml_hashing.collection.encoded import CodesInMemory
 from pml_hashing.collection.encoding import CollectionEncoder, Transform
-from pml_hashing.collection.folders import MODEL_FOLDER, check_images, check_new, writing
-from pml_hashing.collection.journal import Encoded
 from pml_hashing.collection.labels import Labels, remembered
 from pml_hashing.collection.learning import learn_itq
 from pml_hashing.collection.matches import Match
+from pml_hashing.collection.manifest import Manifest
+from pml_hashing.collection.places import storage_of
 from pml_hashing.collection.searching import Options, Request, Search, to_queries
-from pml_hashing.collection.snapshot import Manifest, Snapshot
+from pml_hashing.collection.state import State
+from pml_hashing.collection.storage import Storage, check_images
 from pml_hashing.collection.sync import Sync, SyncOptions, SyncReport
 from pml_hashing.datasets import ImageLike, list_images
 from pml_hashing.models import HashingModel, TwoNetworkHashingModel
@@ -74,36 +76,30 @@ class Collection(Contents):
     """
 
     def __init__(
-        self,
-        folder: str | os.PathLike[str],
-        model: Model,
-        *,
-        transform: Transform | None = None,
+        self, storage: Storage, model: Model, *, transform: Transform | None = None
     ) -> None:
-        self.folder, self.model = Path(folder), model
-        super().__init__(Snapshot.read(self.folder))
-        manifest = self._snapshot.manifest
-        if manifest.model != fingerprint(model):
-            raise ValueError(
-                f"Expected the model that {self.folder} was made with, got one with other weights: "
-                "make a new collection for it."
-            )
+        super().__init__(storage)
+        self.model, manifest = model, self._state.manifest
+        self._fingerprint = fingerprint(model)
+        self._check_model(manifest)
         self._encoder = CollectionEncoder(
             model,
             manifest.code_length,
             model.transform() if transform is None else transform,
             packed=not manifest.vectors,
         )
-        self._learned: Mapping[bytes, Encoded] = {}  # until the next sync
+        self._learned = CodesInMemory()  # until the next sync
 
     @classmethod
     def create(
         cls,
-        folder: str | os.PathLike[str],
+        place: str | os.PathLike[str],
         model: Model,
         *,
         vectors: bool = False,
         transform: Transform | None = None,
+        table: str | None = None,
+        model_folder: str | os.PathLike[str] | None = None,
     ) -> Self:
         """Make a new collection, without images yet.
 
@@ -126,27 +122,26 @@ class Collection(Contents):
             raise TypeError(
                 f"Expected `model` to be one of {', '.join(MODELS)}, got {type(model).__name__}."
             )
-        folder, own = Path(folder), copy.deepcopy(model).eval()
+        own = copy.deepcopy(model).eval()
         if transform is None:
             own.transform()
-        check_new(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        with writing(folder, 0):
-            check_new(folder)
-            own.save_pretrained(folder / MODEL_FOLDER)
-            kind, length = type(model).__name__, model.code_length
-            Manifest(fingerprint(own), kind, length, vectors).write(folder)
-        return cls(folder, own, transform=transform)
+        storage = storage_of(place, table, model_folder)
+        storage.create(
+            Manifest(fingerprint(own), type(model).__name__, model.code_length, vectors), own
+        )
+        return cls(storage, own, transform=transform)
 
     @classmethod
     def from_itq(
         cls,
-        folder: str | os.PathLike[str],
+        place: str | os.PathLike[str],
         images: str | os.PathLike[str],
         backbone: str | nn.Module,
         code_length: int = 64,
         *,
         vectors: bool = False,
+        table: str | None = None,
+        model_folder: str | os.PathLike[str] | None = None,
         allow_outside: bool = False,
         on_unreadable: OnUnreadable = lambda _: None,
         **options: Any,
@@ -173,22 +168,26 @@ class Collection(Contents):
             FileNotFoundError: If there is no such folder of images.
             ValueError: If there are too few images for so many bits, or as `create`.
         """
-        check_new(Path(folder))
-        listing, root = list_images(images, without=folder), Path(images).resolve()
+        storage = storage_of(place, table, model_folder)
+        storage.check_new()
+        listing, root = list_images(images, without=storage.folder), Path(images).resolve()
         if not listing.names:  # before a backbone is looked for
             others = sum(listing.ignored.values())
             raise ValueError(f"Expected images in {root}, got none and {others:,} other files.")
         options |= {"allow_outside": allow_outside, "on_unreadable": on_unreadable}
         learned = learn_itq(root, listing.names, backbone, code_length, vectors=vectors, **options)
-        photos = cls.create(folder, learned.model, vectors=vectors)
+        where: Any = {"table": table, "model_folder": model_folder}
+        photos = cls.create(place, learned.model, vectors=vectors, **where)
         photos._learned = learned.codes
         return photos
 
     @classmethod
     def open(
         cls,
-        folder: str | os.PathLike[str],
+        place: str | os.PathLike[str],
         *,
+        table: str | None = None,
+        model_folder: str | os.PathLike[str] | None = None,
         device: str | torch.device = "cpu",
         transform: Transform | None = None,
         **backbones: nn.Module,
@@ -205,16 +204,17 @@ class Collection(Contents):
             FileNotFoundError: If there is no collection.
             ValueError: If a file of it is damaged, or belongs to another.
         """
-        manifest = Manifest.read(Path(folder))
+        storage = storage_of(place, table, model_folder)
+        manifest = storage.read_manifest()
         if manifest.model_class not in MODELS:
             raise ValueError(
-                f"Expected a collection with one of {', '.join(MODELS)} at {folder}, "
+                f"Expected a collection with one of {', '.join(MODELS)} at {storage.place}, "
                 f"got {manifest.model_class!r}."
             )
         kind = MODELS[manifest.model_class]
         options: Any = {"device": device, **backbones}
-        model = kind.from_pretrained(Path(folder) / MODEL_FOLDER, **options)
-        return cls(folder, model, transform=transform)
+        model = kind.from_pretrained(storage.model_folder, **options)
+        return cls(storage, model, transform=transform)
 
     def sync(
         self,
@@ -260,15 +260,16 @@ class Collection(Contents):
         """
         check_integer(batch_size, 1, "batch_size")
         options = SyncOptions(batch_size, num_workers, allow_outside, progress)
-        with writing(self.folder, timeout):
-            snapshot = self._snapshot.latest()
-            root = snapshot.root if images is None else Path(images)
-            check_images(root, self.folder)
-            labels = snapshot.manifest.labels if labels is None else labels
+        storage = self._storage
+        with storage.writing(timeout):
+            state = self._latest()
+            root = state.root if images is None else Path(images)
+            check_images(root, storage.folder)
+            labels = state.manifest.labels if labels is None else labels
             source = remembered(labels)
-            run = Sync(snapshot, self._encoder, root.resolve(), options, self._learned)
-            self._snapshot, report = run.run(labels if source is None else source, source)
-            self._learned = {}
+            run = Sync(storage, state, self._encoder, root.resolve(), options, self._learned)
+            self._state, report = run.run(labels if source is None else source, source)
+            self._learned = CodesInMemory()
         return report
 
     def refresh(self) -> bool:
@@ -278,12 +279,25 @@ class Collection(Contents):
             FileNotFoundError: If the collection is gone.
             ValueError: If a file of it is damaged, or it was made anew with another model.
         """
-        latest = self._snapshot.latest()
-        is_new = latest is not self._snapshot
+        latest = self._latest()
+        is_new = latest is not self._state
         if is_new:
-            _ = latest.row_of, latest.columns  # so that no search waits for them
-        self._snapshot = latest
+            latest.prepare()
+        self._state = latest
         return is_new
+
+    def _latest(self) -> State:
+        """Return the present state, in which codes are still of this model."""
+        latest = self._storage.latest(self._state)
+        self._check_model(latest.manifest)
+        return latest
+
+    def _check_model(self, manifest: Manifest) -> None:
+        if manifest.model != self._fingerprint:
+            raise ValueError(
+                f"Expected the model that {self.place} was made with, got one with other weights: "
+                "make a new collection for it."
+            )
 
     @overload
     def search(
@@ -328,7 +342,7 @@ class Collection(Contents):
         """
         request = Request(k, **options)
         queries, is_one = to_queries(query)
-        matches = Search(self._snapshot, self._encoder).find(queries, request)
+        matches = self._read(lambda state: Search(state, self._encoder).find(queries, request))
         return matches[0] if is_one else matches
 
     @overload
@@ -363,7 +377,7 @@ class Collection(Contents):
         """
         request = Request(k, **options)
         names = [name] if isinstance(name, str) else name
-        matches = Search(self._snapshot, self._encoder).similar(names, request)
+        matches = self._read(lambda state: Search(state, self._encoder).similar(names, request))
         return matches[0] if isinstance(name, str) else matches
 
     def encode(self, pictures: Sequence[ImageLike]) -> Tensor:
@@ -395,7 +409,8 @@ class Collection(Contents):
             ValueError: As `search`, or if `codes` are of another shape.
         """
         check_codes(codes, "codes", self.code_length)
-        return Search(self._snapshot, self._encoder).near(codes, Request(k, **options))
+        request = Request(k, **options)
+        return self._read(lambda state: Search(state, self._encoder).near(codes, request))
 
     def duplicates(self, radius: int) -> DuplicateGroups:
         """Return groups of near-duplicates: images that are linked by distances within `radius`.
@@ -412,15 +427,9 @@ class Collection(Contents):
             ValueError: If `radius` is negative.
         """
         check_integer(radius, 0, "radius")
-        snapshot = self._snapshot
-        groups = find_duplicates(
-            snapshot.names,
-            snapshot.codes(packed=True),
-            snapshot.manifest.code_length,
-            snapshot.files.contents,
-            radius,
+        return DuplicateGroups(
+            self._read(lambda state: find_duplicates(state, self.code_length, radius))
         )
-        return DuplicateGroups(groups)
 
     def __repr__(self) -> str:
-        return f"Collection({str(self.folder)!r}, {len(self):,} images, {self.code_length} bits)"
+        return f"Collection({self.place!r}, {len(self):,} images, {self.code_length} bits)"
