@@ -2,9 +2,9 @@
 
 import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self, TypeAlias, Unpack, overload
+from typing import Any, Self, Unpack, overload
 
 import torch
 from torch import Tensor, nn
@@ -16,18 +16,16 @@ from pml_hashing.collection.encoded import CodesInMemory
 from pml_hashing.collection.encoding import CollectionEncoder, Transform
 from pml_hashing.collection.labels import Labels, remembered
 from pml_hashing.collection.learning import learn_itq
-from pml_hashing.collection.matches import Match
 from pml_hashing.collection.manifest import Manifest
+from pml_hashing.collection.matches import Match
 from pml_hashing.collection.places import storage_of
 from pml_hashing.collection.searching import Options, Request, Search, to_queries
 from pml_hashing.collection.state import State
-from pml_hashing.collection.storage import Storage, check_images
+from pml_hashing.collection.storage import Model, Storage, check_images
 from pml_hashing.collection.sync import Sync, SyncOptions, SyncReport
 from pml_hashing.datasets import ImageLike, list_images
 from pml_hashing.models import HashingModel, TwoNetworkHashingModel
 from pml_hashing.models.encoding import OnUnreadable, fingerprint
-
-Model: TypeAlias = HashingModel | TwoNetworkHashingModel
 
 MODELS: dict[str, type[HashingModel] | type[TwoNetworkHashingModel]] = {
     model.__name__: model for model in (HashingModel, TwoNetworkHashingModel)

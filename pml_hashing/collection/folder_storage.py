@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from pml_hashing._files import write_atomically
 from pml_hashing._locks import LockedError, locked_file
@@ -19,7 +18,7 @@ from pml_hashing.collection.folder_state import MANIFEST, FolderState, files_of
 from pml_hashing.collection.labels import Metadata
 from pml_hashing.collection.manifest import Manifest
 from pml_hashing.collection.state import Change, State
-from pml_hashing.collection.storage import Storage
+from pml_hashing.collection.storage import Model, Storage
 from pml_hashing.search import HammingKNN
 
 MODEL_FOLDER, LOCK, JOURNAL = "model", ".lock", "encoded.journal"
@@ -53,13 +52,12 @@ class FolderStorage(Storage):
         ):
             raise FileExistsError(f"Expected `folder` to be new or empty, got {folder}.")
 
-    def create(self, manifest: Manifest, model: nn.Module) -> None:
+    def create(self, manifest: Manifest, model: Model) -> None:
         self.check_new()
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.writing(0):
             self.check_new()
-            save: Any = model.save_pretrained
-            save(self.model_folder)
+            model.save_pretrained(self.model_folder)
             write_manifest(self.folder, manifest)
 
     def read_manifest(self) -> Manifest:

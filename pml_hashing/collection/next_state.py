@@ -13,7 +13,7 @@ from pml_hashing.collection.file_records import Files, Unreadable
 from pml_hashing.collection.files import Content, FileState
 from pml_hashing.collection.labels import Metadata, Row
 from pml_hashing.collection.manifest import Manifest
-from pml_hashing.collection.state import PAGE, Change, Images, State
+from pml_hashing.collection.state import Change, Images, State
 
 BLOCK = 2**13  # images that are written together
 
@@ -82,10 +82,11 @@ class NextState:
     @cached_property
     def _columns(self) -> dict[str, type | None]:
         """All columns: of those that come from labels alone, values are text."""
-        held = {} if self._is_anew else self.state.columns
-        kind = str if self._is_anew else None
-        given = (column for name in self._given_names for column in self.given[name])
-        return held | {column: kind for column in given if column not in held}
+        columns: dict[str, type | None] = {} if self._is_anew else self.state.columns
+        for name in self._given_names:
+            for column in self.given[name]:
+                columns.setdefault(column, str if self._is_anew else None)
+        return columns
 
     @property
     def _given_names(self) -> list[str]:

@@ -134,8 +134,8 @@ class Search:
             distances, found = knn.search(codes, wanted, where)
         else:
             distances, found = state.knn().range_search(codes, radius, where)
-        rows = zip(found, (row.tolist() for row in distances), names, strict=True)
-        return self._to_matches([_without(own, *row)[:k] for *row, own in rows])
+        rows = zip(names, found, (row.tolist() for row in distances), strict=True)
+        return self._to_matches([_without(*row)[:k] for row in rows])
 
     def _to_matches(self, found: list[list[tuple[str, float]]]) -> list[list[Match]]:
         """Return names and distances with all that is known of the images."""

@@ -4,12 +4,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection
 from contextlib import AbstractContextManager
 from pathlib import Path
-
-from torch import nn
+from typing import TypeAlias
 
 from pml_hashing.collection.encoded import Encoded
 from pml_hashing.collection.manifest import Manifest
 from pml_hashing.collection.state import Change, State
+from pml_hashing.models import HashingModel, TwoNetworkHashingModel
+
+Model: TypeAlias = HashingModel | TwoNetworkHashingModel
 
 
 class Journal(ABC):
@@ -66,7 +68,7 @@ class Storage(ABC):
         """
 
     @abstractmethod
-    def create(self, manifest: Manifest, model: nn.Module) -> None:
+    def create(self, manifest: Manifest, model: Model) -> None:
         """Make a collection without images.
 
         Raises:
@@ -101,7 +103,7 @@ class Storage(ABC):
         """
 
     @abstractmethod
-    def writing(self, timeout: float) -> AbstractContextManager[None]:
+    def writing(self, timeout: float) -> AbstractContextManager[object]:
         """Return a context in which nobody else writes.
 
         Raises:

@@ -9,8 +9,8 @@ from collection.pictures import make_model, save
 from command.conftest import MODEL
 
 from pml_hashing import Collection
-from pml_hashing.collection.folder_storage import FolderStorage
 from pml_hashing.collection.folder_state import MANIFEST
+from pml_hashing.collection.folder_storage import FolderStorage
 from pml_hashing.command import places
 
 
