@@ -36,19 +36,19 @@ class Collection(Contents):
     """Images of a folder and their codes, kept in step with it, and searched by name.
 
     A collection is a folder on disk: the model, packed codes with names and metadata, and what each
-    file was when it was encoded. Make one with `create`, `from_itq` or `open`. Images are known by
+    file was when it was encoded. Or it is a table of a database, which several machines share, and
+    a folder of the model on each. Make one with `create`, `from_itq` or `open`. Images are known by
     their paths in the folder of the images, never by their places, and always in the order of these
     names, whatever came first.
 
     Any number of threads may search while one syncs. They see what was there before it or after it.
 
     Args:
-        folder: The collection.
+        storage: Where it is.
         model: The model that is saved in it.
         transform: Preprocesses an image. The model's own if `None`.
 
     Attributes:
-        folder: The collection.
         model: Gives the codes.
 
     Examples:
@@ -104,14 +104,22 @@ class Collection(Contents):
         The model is copied: what is trained later does not change the collection.
 
         Args:
-            folder: Where to make it. It must not exist, or be empty.
+            place: Where to make it: a folder that does not exist or is empty; or a database,
+                `chdb:///folder` for an engine in this process or
+                `clickhouse://user:password@host:8123/database`.
             model: Gives the codes.
             vectors: Whether real codes are kept beside the bits, in float32 at 32 times their size,
                 for `search(..., rerank="vectors")`.
             transform: Preprocesses an image. The model's own if `None`.
+            table: The name of the collection in a database, `images` if `None`.
+            model_folder: Where on this machine the model is, if the place is a database. Needed
+                for a server; else in the folder of the engine, if `None`.
 
         Raises:
-            FileExistsError: If there is a collection, or something else, in the folder.
+            ConnectionError: If no server of the database answers. All methods raise it, and work
+                again when one does.
+            FileExistsError: If there is a collection, or something else, at the place, or another
+                model in `model_folder`.
             TypeError: If `model` is no model of this library.
             ValueError: If the model does not say how it preprocesses images, and there is no
                 `transform`.
@@ -150,11 +158,13 @@ class Collection(Contents):
         `max_samples`, are not run through the backbone a second time.
 
         Args:
-            folder: Where to make it.
+            place: As of `create`.
             images: The folder of the images to learn from: more of them than `code_length`.
             backbone: As of `HashingModel`. It should have trained weights.
             code_length: Number of bits.
             vectors: As of `create`.
+            table: As of `create`.
+            model_folder: As of `create`.
             allow_outside: As of `sync`.
             on_unreadable: Called with the error of each image that cannot be read. `sync` reports
                 them.
@@ -193,14 +203,17 @@ class Collection(Contents):
         """Return a collection that was made before.
 
         Args:
-            folder: The collection.
+            place: The collection, as of `create`.
+            table: As of `create`.
+            model_folder: As of `create`.
             device: Where to put the model.
             transform: Preprocesses an image. The model's own if `None`.
             **backbones: Modules that the model was made with, as of its `from_pretrained`.
 
         Raises:
-            FileNotFoundError: If there is no collection.
-            ValueError: If a file of it is damaged, or belongs to another.
+            ConnectionError: As `create`.
+            FileNotFoundError: If there is no collection, or no model.
+            ValueError: If a part of it is damaged, or the model is another than its codes are of.
         """
         storage = storage_of(place, table, model_folder)
         manifest = storage.read_manifest()
@@ -428,6 +441,10 @@ class Collection(Contents):
         return DuplicateGroups(
             self._read(lambda state: find_duplicates(state, self.code_length, radius))
         )
+
+    def close(self) -> None:
+        """Let go of the database: an engine in this process keeps its folder from others."""
+        self._storage.close()
 
     def __repr__(self) -> str:
         return f"Collection({self.place!r}, {len(self):,} images, {self.code_length} bits)"

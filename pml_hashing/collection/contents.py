@@ -10,7 +10,7 @@ from torch import Tensor
 from pml_hashing.collection.labels import Row
 from pml_hashing.collection.state import State
 from pml_hashing.collection.storage import Storage
-from pml_hashing.search.store import GoneError
+from pml_hashing.search.store import GoneError, Value
 
 Read = TypeVar("Read")
 
@@ -113,6 +113,19 @@ class Contents:
         def read(state: State) -> Row:
             columns = state.metadata([state.row(name)])
             return {column: value for column, (value,) in columns.items()}
+
+        return self._read(read)
+
+    def values(self, column: str) -> list[Value]:
+        """Return the value of each image in a column, in the order of names.
+
+        Raises:
+            ValueError: If there is no such column.
+        """
+
+        def read(state: State) -> list[Value]:
+            state.check_column(column)
+            return state.metadata(range(len(state)))[column]
 
         return self._read(read)
 

@@ -1,4 +1,4 @@
-"""A collection in ClickHouse: a table for each state, and one that says which is the present one."""
+"""A collection in ClickHouse: a table for each state, and one that tells the present state."""
 
 import json
 import re
@@ -141,6 +141,9 @@ class DatabaseStorage(Storage):
         Who is taken for dead may still make a table of its own the present state, until there is
         a state of a later writer.
         """
+
+    def close(self) -> None:
+        self._connection.close()
 
     def _fill(self, lease: Lease, state: DatabaseState, change: Change) -> str:
         """Return a new table of all images."""

@@ -119,6 +119,9 @@ class FolderStorage(Storage):
                 if path.name not in kept:
                     remove(path)
 
+    def close(self) -> None:
+        """Do nothing: there are none."""
+
 
 def _applied(state: FolderState, change: Change) -> tuple[np.ndarray, Files, Metadata]:
     """Return all codes, files and metadata after a change."""

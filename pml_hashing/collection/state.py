@@ -185,10 +185,14 @@ class State(ABC):
         dtype = np.float32 if vectors else np.uint8
         return np.frombuffer(bytearray(b"".join(codes)), dtype).reshape(-1, width)
 
-    def counts(self, column: str) -> dict[str | int | float | bool, int]:
-        """Return how many images have each value of a column, or each label."""
+    def check_column(self, column: str) -> None:
+        """Raise a `ValueError` unless there is such a column."""
         if column not in self.columns:
             raise ValueError(f"Expected a column of {sorted(self.columns)}, got {column!r}.")
+
+    def counts(self, column: str) -> dict[str | int | float | bool, int]:
+        """Return how many images have each value of a column, or each label."""
+        self.check_column(column)
         held = {v: count for v, count in self.value_counts(column).items() if v is not None}
         if column != LABEL:
             return held

@@ -125,6 +125,10 @@ class Storage(ABC):
     def tidy(self, state: State) -> None:
         """Remove what other states than the present one have left."""
 
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of connections."""
+
 
 def check_images(images: Path, collection: Path) -> None:
     """Raise unless a folder can hold the images of a collection.
