@@ -1,10 +1,8 @@
 """A collection in a database: what it has beyond one in a folder, and what is refused."""
 
-import contextlib
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -242,34 +240,6 @@ def test_a_state_that_is_gone_is_read_anew(database, folder, model):
         {"t": f"{database.options['table']}_state"},
     )
     assert tables.num_rows == 2
-
-
-@pytest.fixture
-def bridge(tmp_path):
-    """Starts what answers as a server does, and stops it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    running = []
-
-    def start():
-        script = Path(__file__).parent.parent / "clickhouse_bridge.py"
-        running.append(
-            subprocess.Popen([sys.executable, str(script), str(tmp_path / "bridge"), str(port)])
-        )
-        for _ in range(600):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-                return f"clickhouse://user:secret@127.0.0.1:{port}/default"
-            time.sleep(0.1)
-        raise TimeoutError
-
-    def stop():
-        running[-1].kill()
-        running.pop().wait()
-
-    yield start, stop
-    while running:
-        stop()
 
 
 def test_over_the_network(bridge, tmp_path, folder, model):
