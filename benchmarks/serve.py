@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -28,7 +29,8 @@ from PIL import Image
 from pml_hashing import Collection, HashingModel
 from pml_hashing.collection.file_records import Files
 from pml_hashing.collection.files import FileState
-from pml_hashing.collection.snapshot import Snapshot, commit
+from pml_hashing.collection.folder_storage import FolderStorage
+from pml_hashing.collection.state import Change, Images
 
 HERE = Path(__file__).parent
 DISTINCT, PER_FOLDER, PORT = 64, 1000, 8765
@@ -61,7 +63,8 @@ def make_collection(folder: Path, arguments: argparse.Namespace) -> None:
         Image.fromarray(pixels).resize((640, 480)).save(first / f"{number:07d}.jpg")
     collection = Collection.create(folder / "codes", model)
     collection.sync(photos, progress=False)
-    snapshot = Snapshot.read(folder / "codes")
+    storage = FolderStorage(folder / "codes")
+    state = storage.read()
     for number in range(DISTINCT, num_images):
         path = photos / f"{number // PER_FOLDER:04d}" / f"{number:07d}.jpg"
         path.parent.mkdir(exist_ok=True)
@@ -69,11 +72,15 @@ def make_collection(folder: Path, arguments: argparse.Namespace) -> None:
     time.sleep(3)  # so that no file is too new to be known again
     paths = sorted(photos.rglob("*.jpg"))
     names = [path.relative_to(photos).as_posix() for path in paths]
-    files, held = Files.empty(num_images), snapshot.files.contents
+    held = state.files.contents
     contents = [held[int(path.stem) % DISTINCT] for path in paths]
-    files.put(range(num_images), [FileState.of(path) for path in paths], contents)
+    files = Files.made([FileState.of(path) for path in paths], contents)
     codes = rng.integers(256, size=(num_images, 8)).astype(np.uint8)
-    commit(snapshot, names, codes, {}, files)
+    images = iter([Images(np.arange(num_images), names, files, codes, {})])
+    generation = state.manifest.generation + 1
+    manifest = replace(state.manifest, generation=generation, count=num_images)
+    none, rows = np.zeros(num_images, dtype=bool), np.empty(0, np.int64)
+    storage.commit(state, Change(names, none, rows, images, {}, [], manifest))
 
 
 def wait_until_served(address: str) -> None:

@@ -11,6 +11,7 @@ may have run, and of the CPU; of the stages only those of the last sync that add
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ import torch
 from PIL import Image
 
 from pml_hashing import Collection, HashingModel
-from pml_hashing.collection import comparison, snapshot, sync
+from pml_hashing.collection import comparison, sync
 from pml_hashing.collection.file_records import Files
 from pml_hashing.collection.files import Content, FileState
+from pml_hashing.collection.folder_storage import FolderStorage
+from pml_hashing.collection.state import Change, Images
 
 PER_FOLDER = 1000
 
@@ -37,13 +40,18 @@ def make_collection(folder: Path, num_images: int) -> None:
     time.sleep(3)  # so that no file is too new to be known again
     torch.manual_seed(0)
     made = Collection.create(folder / "codes", HashingModel("test_resnet", 64, img_size=32))
-    files = Files.empty(num_images)
     contents = [Content(rng.bytes(32), 1000 + n % 50_000, 640, 480) for n in range(num_images)]
-    files.put(range(num_images), [FileState.of(photos / name) for name in names], contents)
+    files = Files.made([FileState.of(photos / name) for name in names], contents)
     codes = rng.integers(256, size=(num_images, 8)).astype(np.uint8)
-    held = snapshot.Snapshot.read(made.folder)
+    storage = FolderStorage(made.folder)
+    state = storage.read()
     labels = {"label": [name.partition("/")[0] for name in names]}
-    snapshot.commit(held, names, codes, labels, files, images=str(photos.resolve()))
+    images = Images(np.arange(num_images), names, files, codes, labels)
+    to: Any = {"generation": 1, "count": num_images, "images": str(photos.resolve())}
+    none, columns = np.zeros(num_images, dtype=bool), {"label": str}
+    manifest = replace(state.manifest, **to)
+    rows, new = np.empty(0, np.int64), iter([images])
+    storage.commit(state, Change(names, none, rows, new, columns, [], manifest))
 
 
 class Timed:
@@ -83,7 +91,7 @@ def main() -> None:
     print(f"{arguments.images:,} images, 64 bits, a label each")
     timed(sync, "list_images", "list the folder")
     timed(comparison, "states_of", "look at all files")
-    timed(sync, "commit", "write all codes")
+    timed(FolderStorage, "commit", "write all codes")
     for number in range(3):
         pixels = np.random.default_rng(number).integers(256, size=(32, 32, 3)).astype(np.uint8)
         Image.fromarray(pixels).save(folder / "photos" / f"new{number}.png")

@@ -2,53 +2,49 @@
 
 import copy
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeAlias, Unpack, overload
+from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from pml_hashing._checks import check_codes, check_integer
-from pml_hashing.collection.contents import Contents
-from pml_hashing.collection.duplicates import DuplicateGroups, find_duplicates
-from pml_hashing.collection.encoding import CollectionEncoder, Transform
-from pml_hashing.collection.folders import MODEL_FOLDER, check_images, check_new, writing
-from pml_hashing.collection.journal import Encoded
+from pml_hashing._checks import check_integer
+from pml_hashing.collection.encoded import CodesInMemory
+from pml_hashing.collection.encoding import Transform
 from pml_hashing.collection.labels import Labels, remembered
 from pml_hashing.collection.learning import learn_itq
-from pml_hashing.collection.matches import Match
-from pml_hashing.collection.searching import Options, Request, Search, to_queries
-from pml_hashing.collection.snapshot import Manifest, Snapshot
+from pml_hashing.collection.manifest import Manifest
+from pml_hashing.collection.places import storage_of
+from pml_hashing.collection.searchable import SearchableContents
+from pml_hashing.collection.state import State
+from pml_hashing.collection.storage import Model, Storage, check_images
 from pml_hashing.collection.sync import Sync, SyncOptions, SyncReport
-from pml_hashing.datasets import ImageLike, list_images
+from pml_hashing.datasets import list_images
 from pml_hashing.models import HashingModel, TwoNetworkHashingModel
 from pml_hashing.models.encoding import OnUnreadable, fingerprint
-
-Model: TypeAlias = HashingModel | TwoNetworkHashingModel
 
 MODELS: dict[str, type[HashingModel] | type[TwoNetworkHashingModel]] = {
     model.__name__: model for model in (HashingModel, TwoNetworkHashingModel)
 }
 
 
-class Collection(Contents):
+class Collection(SearchableContents):
     """Images of a folder and their codes, kept in step with it, and searched by name.
 
     A collection is a folder on disk: the model, packed codes with names and metadata, and what each
-    file was when it was encoded. Make one with `create`, `from_itq` or `open`. Images are known by
+    file was when it was encoded. Or it is a table of a database, which several machines share, and
+    a folder of the model on each. Make one with `create`, `from_itq` or `open`. Images are known by
     their paths in the folder of the images, never by their places, and always in the order of these
     names, whatever came first.
 
     Any number of threads may search while one syncs. They see what was there before it or after it.
 
     Args:
-        folder: The collection.
+        storage: Where it is.
         model: The model that is saved in it.
         transform: Preprocesses an image. The model's own if `None`.
 
     Attributes:
-        folder: The collection.
         model: Gives the codes.
 
     Examples:
@@ -74,50 +70,43 @@ class Collection(Contents):
     """
 
     def __init__(
-        self,
-        folder: str | os.PathLike[str],
-        model: Model,
-        *,
-        transform: Transform | None = None,
+        self, storage: Storage, model: Model, *, transform: Transform | None = None
     ) -> None:
-        self.folder, self.model = Path(folder), model
-        super().__init__(Snapshot.read(self.folder))
-        manifest = self._snapshot.manifest
-        if manifest.model != fingerprint(model):
-            raise ValueError(
-                f"Expected the model that {self.folder} was made with, got one with other weights: "
-                "make a new collection for it."
-            )
-        self._encoder = CollectionEncoder(
-            model,
-            manifest.code_length,
-            model.transform() if transform is None else transform,
-            packed=not manifest.vectors,
-        )
-        self._learned: Mapping[bytes, Encoded] = {}  # until the next sync
+        super().__init__(storage, model, transform)
+        self._learned = CodesInMemory()  # until the next sync
 
     @classmethod
     def create(
         cls,
-        folder: str | os.PathLike[str],
+        place: str | os.PathLike[str],
         model: Model,
         *,
         vectors: bool = False,
         transform: Transform | None = None,
+        table: str | None = None,
+        model_folder: str | os.PathLike[str] | None = None,
     ) -> Self:
         """Make a new collection, without images yet.
 
         The model is copied: what is trained later does not change the collection.
 
         Args:
-            folder: Where to make it. It must not exist, or be empty.
+            place: Where to make it: a folder that does not exist or is empty; or a database,
+                `chdb:///folder` for an engine in this process or
+                `clickhouse://user:password@host:8123/database`.
             model: Gives the codes.
             vectors: Whether real codes are kept beside the bits, in float32 at 32 times their size,
                 for `search(..., rerank="vectors")`.
             transform: Preprocesses an image. The model's own if `None`.
+            table: The name of the collection in a database, `images` if `None`.
+            model_folder: Where on this machine the model is, if the place is a database. Needed
+                for a server; else in the folder of the engine, if `None`.
 
         Raises:
-            FileExistsError: If there is a collection, or something else, in the folder.
+            ConnectionError: If no server of the database answers. All methods raise it, and work
+                again when one does.
+            FileExistsError: If there is a collection, or something else, at the place, or another
+                model in `model_folder`.
             TypeError: If `model` is no model of this library.
             ValueError: If the model does not say how it preprocesses images, and there is no
                 `transform`.
@@ -126,27 +115,26 @@ class Collection(Contents):
             raise TypeError(
                 f"Expected `model` to be one of {', '.join(MODELS)}, got {type(model).__name__}."
             )
-        folder, own = Path(folder), copy.deepcopy(model).eval()
+        own = copy.deepcopy(model).eval()
         if transform is None:
             own.transform()
-        check_new(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        with writing(folder, 0):
-            check_new(folder)
-            own.save_pretrained(folder / MODEL_FOLDER)
-            kind, length = type(model).__name__, model.code_length
-            Manifest(fingerprint(own), kind, length, vectors).write(folder)
-        return cls(folder, own, transform=transform)
+        storage = storage_of(place, table, model_folder)
+        storage.create(
+            Manifest(fingerprint(own), type(model).__name__, model.code_length, vectors), own
+        )
+        return cls(storage, own, transform=transform)
 
     @classmethod
     def from_itq(
         cls,
-        folder: str | os.PathLike[str],
+        place: str | os.PathLike[str],
         images: str | os.PathLike[str],
         backbone: str | nn.Module,
         code_length: int = 64,
         *,
         vectors: bool = False,
+        table: str | None = None,
+        model_folder: str | os.PathLike[str] | None = None,
         allow_outside: bool = False,
         on_unreadable: OnUnreadable = lambda _: None,
         **options: Any,
@@ -157,11 +145,13 @@ class Collection(Contents):
         `max_samples`, are not run through the backbone a second time.
 
         Args:
-            folder: Where to make it.
+            place: As of `create`.
             images: The folder of the images to learn from: more of them than `code_length`.
             backbone: As of `HashingModel`. It should have trained weights.
             code_length: Number of bits.
             vectors: As of `create`.
+            table: As of `create`.
+            model_folder: As of `create`.
             allow_outside: As of `sync`.
             on_unreadable: Called with the error of each image that cannot be read. `sync` reports
                 them.
@@ -173,22 +163,26 @@ class Collection(Contents):
             FileNotFoundError: If there is no such folder of images.
             ValueError: If there are too few images for so many bits, or as `create`.
         """
-        check_new(Path(folder))
-        listing, root = list_images(images, without=folder), Path(images).resolve()
+        storage = storage_of(place, table, model_folder)
+        storage.check_new()
+        listing, root = list_images(images, without=storage.folder), Path(images).resolve()
         if not listing.names:  # before a backbone is looked for
             others = sum(listing.ignored.values())
             raise ValueError(f"Expected images in {root}, got none and {others:,} other files.")
         options |= {"allow_outside": allow_outside, "on_unreadable": on_unreadable}
         learned = learn_itq(root, listing.names, backbone, code_length, vectors=vectors, **options)
-        photos = cls.create(folder, learned.model, vectors=vectors)
+        where: Any = {"table": table, "model_folder": model_folder}
+        photos = cls.create(place, learned.model, vectors=vectors, **where)
         photos._learned = learned.codes
         return photos
 
     @classmethod
     def open(
         cls,
-        folder: str | os.PathLike[str],
+        place: str | os.PathLike[str],
         *,
+        table: str | None = None,
+        model_folder: str | os.PathLike[str] | None = None,
         device: str | torch.device = "cpu",
         transform: Transform | None = None,
         **backbones: nn.Module,
@@ -196,25 +190,29 @@ class Collection(Contents):
         """Return a collection that was made before.
 
         Args:
-            folder: The collection.
+            place: The collection, as of `create`.
+            table: As of `create`.
+            model_folder: As of `create`.
             device: Where to put the model.
             transform: Preprocesses an image. The model's own if `None`.
             **backbones: Modules that the model was made with, as of its `from_pretrained`.
 
         Raises:
-            FileNotFoundError: If there is no collection.
-            ValueError: If a file of it is damaged, or belongs to another.
+            ConnectionError: As `create`.
+            FileNotFoundError: If there is no collection, or no model.
+            ValueError: If a part of it is damaged, or the model is another than its codes are of.
         """
-        manifest = Manifest.read(Path(folder))
+        storage = storage_of(place, table, model_folder)
+        manifest = storage.read_manifest()
         if manifest.model_class not in MODELS:
             raise ValueError(
-                f"Expected a collection with one of {', '.join(MODELS)} at {folder}, "
+                f"Expected a collection with one of {', '.join(MODELS)} at {storage.place}, "
                 f"got {manifest.model_class!r}."
             )
         kind = MODELS[manifest.model_class]
         options: Any = {"device": device, **backbones}
-        model = kind.from_pretrained(Path(folder) / MODEL_FOLDER, **options)
-        return cls(folder, model, transform=transform)
+        model = kind.from_pretrained(storage.model_folder, **options)
+        return cls(storage, model, transform=transform)
 
     def sync(
         self,
@@ -260,15 +258,16 @@ class Collection(Contents):
         """
         check_integer(batch_size, 1, "batch_size")
         options = SyncOptions(batch_size, num_workers, allow_outside, progress)
-        with writing(self.folder, timeout):
-            snapshot = self._snapshot.latest()
-            root = snapshot.root if images is None else Path(images)
-            check_images(root, self.folder)
-            labels = snapshot.manifest.labels if labels is None else labels
+        storage = self._storage
+        with storage.writing(timeout):
+            state = self._latest()
+            root = state.root if images is None else Path(images)
+            check_images(root, storage.folder)
+            labels = state.manifest.labels if labels is None else labels
             source = remembered(labels)
-            run = Sync(snapshot, self._encoder, root.resolve(), options, self._learned)
-            self._snapshot, report = run.run(labels if source is None else source, source)
-            self._learned = {}
+            run = Sync(storage, state, self._encoder, root.resolve(), options, self._learned)
+            self._state, report = run.run(labels if source is None else source, source)
+            self._learned = CodesInMemory()
         return report
 
     def refresh(self) -> bool:
@@ -278,149 +277,22 @@ class Collection(Contents):
             FileNotFoundError: If the collection is gone.
             ValueError: If a file of it is damaged, or it was made anew with another model.
         """
-        latest = self._snapshot.latest()
-        is_new = latest is not self._snapshot
+        latest = self._latest()
+        is_new = latest is not self._state
         if is_new:
-            _ = latest.row_of, latest.columns  # so that no search waits for them
-        self._snapshot = latest
+            latest.prepare()
+        self._state = latest
         return is_new
 
-    @overload
-    def search(
-        self, query: list[Any] | tuple[Any, ...], k: int | None = None, **options: Unpack[Options]
-    ) -> list[list[Match]]: ...
+    def _latest(self) -> State:
+        """Return the present state, in which codes are still of this model."""
+        latest = self._storage.latest(self._state)
+        self._check_model(latest.manifest)
+        return latest
 
-    @overload
-    def search(
-        self, query: ImageLike, k: int | None = None, **options: Unpack[Options]
-    ) -> list[Match]: ...
-
-    def search(
-        self, query: Any, k: int | None = None, **options: Unpack[Options]
-    ) -> list[Match] | list[list[Match]]:
-        """Return the nearest images of a query, the nearest first, ties by name.
-
-        Args:
-            query: A picture: a path, bytes of a file, a PIL image, an array or a tensor of pixels,
-                as of `datasets.load_image`; or the name of an image of the collection, where there
-                is no file of this path, which is then not among its own neighbours. Or several, as
-                a list or as one array or tensor with a first dimension.
-            k: How many, at most: 10 if neither `k` nor `radius` is given.
-            **options: Any of these:
-
-                - `radius`: largest distance in bits, inclusive;
-                - `where`: a condition, as of `HammingKNN.search`: `{"label": "shoe"}`, or a list of
-                  values. An image with several labels matches each;
-                - `rerank`: order the `num_candidates` (100) nearest anew by the real code of the
-                  query and their bits (`"asymmetric"`) or their real codes (`"vectors"`, if they
-                  are kept).
-
-        Returns:
-            A list of `Match`; of several queries, a list of such lists. There are fewer than `k` if
-            no more match.
-
-        Raises:
-            FileNotFoundError: If a query is neither a file nor a name.
-            TypeError: If a query is no picture.
-            UnreadableImageError: If a file does not decode.
-            ValueError: If a number is out of range, there is no such column, or no vectors to
-                re-rank by, or `radius` is given with `rerank`.
-        """
-        request = Request(k, **options)
-        queries, is_one = to_queries(query)
-        matches = Search(self._snapshot, self._encoder).find(queries, request)
-        return matches[0] if is_one else matches
-
-    @overload
-    def similar(
-        self, name: str, k: int | None = None, **options: Unpack[Options]
-    ) -> list[Match]: ...
-
-    @overload
-    def similar(
-        self, name: list[str] | tuple[str, ...], k: int | None = None, **options: Unpack[Options]
-    ) -> list[list[Match]]: ...
-
-    def similar(
-        self, name: str | Sequence[str], k: int | None = None, **options: Unpack[Options]
-    ) -> list[Match] | list[list[Match]]:
-        """Return what is nearest to an image of the collection, without that image itself.
-
-        As `search`, but what is not the name of an image is never looked for on the disk: for names
-        that come from elsewhere.
-
-        Args:
-            name: The name of an image, or several.
-            k: As of `search`.
-            **options: As of `search`.
-
-        Returns:
-            A list of `Match`; of several names, a list of such lists.
-
-        Raises:
-            KeyError: If there is no such image.
-            ValueError: As `search`.
-        """
-        request = Request(k, **options)
-        names = [name] if isinstance(name, str) else name
-        matches = Search(self._snapshot, self._encoder).similar(names, request)
-        return matches[0] if isinstance(name, str) else matches
-
-    def encode(self, pictures: Sequence[ImageLike]) -> Tensor:
-        """Return the real codes of pictures, `(n, code_length)`, which `search_codes` takes.
-
-        Raises:
-            TypeError: If one is no picture.
-            UnreadableImageError: If one does not decode.
-            ValueError: If there is none.
-        """
-        if not len(pictures):
-            raise ValueError("Expected `pictures` with at least one, got none.")
-        return self._encoder.queries(pictures)
-
-    def search_codes(
-        self, codes: Tensor, k: int | None = None, **options: Unpack[Options]
-    ) -> list[list[Match]]:
-        """Return what is nearest to codes that the model gave before.
-
-        Args:
-            codes: As `encode` returns them.
-            k: As of `search`.
-            **options: As of `search`.
-
-        Returns:
-            For each of them a list of `Match`.
-
-        Raises:
-            ValueError: As `search`, or if `codes` are of another shape.
-        """
-        check_codes(codes, "codes", self.code_length)
-        return Search(self._snapshot, self._encoder).near(codes, Request(k, **options))
-
-    def duplicates(self, radius: int) -> DuplicateGroups:
-        """Return groups of near-duplicates: images that are linked by distances within `radius`.
-
-        Groups are connected components: of A, B and C, where A is near B and B near C, all three
-        are one group, however far C is from A. Each image is in one group at most, and the result
-        does not depend on any order. Of each, the file to keep comes first: of most pixels, then of
-        most bytes, then the first by name.
-
-        Args:
-            radius: In bits, inclusive. 0 for equal codes.
-
-        Raises:
-            ValueError: If `radius` is negative.
-        """
-        check_integer(radius, 0, "radius")
-        snapshot = self._snapshot
-        groups = find_duplicates(
-            snapshot.names,
-            snapshot.codes(packed=True),
-            snapshot.manifest.code_length,
-            snapshot.files.contents,
-            radius,
-        )
-        return DuplicateGroups(groups)
+    def close(self) -> None:
+        """Let go of the database: an engine in this process keeps its folder from others."""
+        self._storage.close()
 
     def __repr__(self) -> str:
-        return f"Collection({str(self.folder)!r}, {len(self):,} images, {self.code_length} bits)"
+        return f"Collection({self.place!r}, {len(self):,} images, {self.code_length} bits)"

@@ -1,48 +1,80 @@
 """What a collection holds, for reading: names, files, metadata, codes."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from pml_hashing.collection.labels import Row
-from pml_hashing.collection.snapshot import Snapshot
+from pml_hashing.collection.state import State
+from pml_hashing.collection.storage import Storage
+from pml_hashing.search.store import GoneError, Value
+
+Read = TypeVar("Read")
+
+ATTEMPTS = 10  # at reading a state that is gone before it was read
 
 
 class Contents:
     """The images of one state after another, each read at once.
 
     Args:
-        snapshot: The present state.
+        storage: Where the states are.
     """
 
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._state = storage.read()
 
     def __len__(self) -> int:
-        return self._snapshot.manifest.count
+        return len(self._state)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._snapshot.row_of
+        return self._read(lambda state: state.contains(name))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
 
     @property
+    def folder(self) -> Path:
+        """The folder of the collection; of one on a server, that of its model."""
+        return self._storage.folder
+
+    @property
+    def place(self) -> str:
+        """Where it is: a folder, or a table of a database."""
+        return self._storage.place
+
+    @property
+    def name(self) -> str:
+        """The name of its folder or table."""
+        return self._storage.name
+
+    @property
     def names(self) -> list[str]:
         """The names of all images, sorted."""
-        return list(self._snapshot.names)
+        return self.names_from(0)
+
+    def names_from(self, start: int, count: int | None = None) -> list[str]:
+        """Return so many names from a place in the order of names on; all of them if `None`."""
+
+        def read(state: State) -> list[str]:
+            stop = len(state) if count is None else min(start + count, len(state))
+            return state.names(range(min(start, stop), stop))
+
+        return self._read(read)
 
     @property
     def code_length(self) -> int:
         """Number of bits."""
-        return self._snapshot.manifest.code_length
+        return self._state.manifest.code_length
 
     @property
     def columns(self) -> dict[str, type | None]:
         """The columns of metadata and the types of their values."""
-        return self._snapshot.knn().columns
+        return self._read(lambda state: state.columns)
 
     @property
     def images(self) -> Path:
@@ -51,12 +83,12 @@ class Contents:
         Raises:
             ValueError: If there was none.
         """
-        return self._snapshot.root
+        return self._state.root
 
     @property
     def generation(self) -> int:
         """A number that grows with each change."""
-        return self._snapshot.manifest.generation
+        return self._state.manifest.generation
 
     def path(self, name: str) -> Path:
         """Return the file of an image.
@@ -64,8 +96,12 @@ class Contents:
         Raises:
             KeyError: If there is no such image.
         """
-        self._snapshot.row(name)
-        return self._snapshot.root / name
+
+        def read(state: State) -> Path:
+            state.row(name)
+            return state.root / name
+
+        return self._read(read)
 
     def metadata(self, name: str) -> Row:
         """Return the value of an image in each column.
@@ -73,9 +109,25 @@ class Contents:
         Raises:
             KeyError: If there is no such image.
         """
-        snapshot = self._snapshot
-        row = snapshot.row(name)
-        return {column: values[row] for column, values in snapshot.columns.items()}
+
+        def read(state: State) -> Row:
+            columns = state.metadata([state.row(name)])
+            return {column: value for column, (value,) in columns.items()}
+
+        return self._read(read)
+
+    def values(self, column: str) -> list[Value]:
+        """Return the value of each image in a column, in the order of names.
+
+        Raises:
+            ValueError: If there is no such column.
+        """
+
+        def read(state: State) -> list[Value]:
+            state.check_column(column)
+            return state.metadata(range(len(state)))[column]
+
+        return self._read(read)
 
     def codes(self, names: Iterable[str] | None = None) -> Tensor:
         """Return packed codes of images, uint8 `(n, ceil(code_length / 8))`. All if `None`.
@@ -83,11 +135,13 @@ class Contents:
         Raises:
             KeyError: If there is no such image.
         """
-        snapshot = self._snapshot
-        packed_codes = torch.from_numpy(snapshot.codes(packed=True))
-        if names is None:
-            return packed_codes.clone()
-        return packed_codes[[snapshot.row(name) for name in names]]
+        wanted = None if names is None else list(names)
+
+        def read(state: State) -> Tensor:
+            rows = range(len(state)) if wanted is None else state.rows_of(wanted)
+            return torch.from_numpy(state.codes(rows).copy())
+
+        return self._read(read)
 
     def count(self, where: Mapping[str, object] | None = None) -> int:
         """Return how many images match a condition, as of `search`.
@@ -96,8 +150,7 @@ class Contents:
             TypeError: If a value cannot be in its column.
             ValueError: If there is no such column.
         """
-        snapshot = self._snapshot
-        return snapshot.knn().count(snapshot.to_where(where))
+        return self._read(lambda state: state.knn().count(state.to_where(where)))
 
     def counts(self, column: str = "label") -> dict[str | int | float | bool, int]:
         """Return how many images have each value of a column, and each label.
@@ -105,4 +158,19 @@ class Contents:
         Raises:
             ValueError: If there is no such column.
         """
-        return self._snapshot.counts(column)
+        return self._read(lambda state: state.counts(column))
+
+    def _read(self, read: Callable[[State], Read]) -> Read:
+        """Return what is read of one state: the present one, or the latest if that is gone.
+
+        A database keeps a state that others have replaced for a while only.
+        """
+        for _ in range(ATTEMPTS):
+            state = self._state
+            try:
+                return read(state)
+            except GoneError:
+                self._state = self._storage.latest(state)
+                if self._state is state:
+                    raise
+        return read(self._state)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import overload
+from typing import Protocol, overload
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from pml_hashing._files import write_atomically
 from pml_hashing.codes import hamming_distance
 from pml_hashing.collection.files import Content
+from pml_hashing.collection.state import CodedImages, DistinctCodes, as_bytes
 from pml_hashing.search import HammingKNN
 
 MAX_FOUND = 2**24  # neighbours that a block of queries can find, at most
@@ -97,31 +98,41 @@ class DuplicateGroups(Sequence[DuplicateGroup]):
 COLUMNS = ("group", "path", "keep", "distance", "width", "height", "bytes")
 
 
-def find_duplicates(
-    names: list[str],
-    packed_codes: np.ndarray,
-    code_length: int,
-    contents: Sequence[Content],
-    radius: int,
-) -> list[DuplicateGroup]:
+class CodesOfImages(Protocol):
+    """Where images and their codes are, as a `State` has them."""
+
+    def distinct_codes(self) -> DistinctCodes:
+        """Return all codes, each once."""
+        ...
+
+    def with_codes(self, codes: np.ndarray) -> CodedImages:
+        """Return the images that have one of some packed codes, each given once."""
+        ...
+
+
+def find_duplicates(images: CodesOfImages, code_length: int, radius: int) -> list[DuplicateGroup]:
     """Return the groups of images that are linked by distances of at most `radius`.
 
+    All codes are in memory, each once; of the images, only those of the groups.
+
     Args:
-        names: Of the images, sorted.
-        packed_codes: Their codes, `(n, ceil(code_length / 8))`.
+        images: Where they are.
         code_length: Number of bits.
-        contents: What is in their files.
         radius: In bits, inclusive.
     """
-    if not names:
+    codes, counts = images.distinct_codes()
+    if not len(codes):
         return []
-    distinct, code_of = np.unique(packed_codes, axis=0, return_inverse=True)
-    group_of_code = _components(distinct, code_length, radius)
-    group_of = group_of_code[code_of.ravel()]
+    group_of_code = _components(codes, code_length, radius)
+    is_shared = np.bincount(group_of_code, weights=counts)[group_of_code] > 1
+    codes, group_of_code = codes[is_shared], group_of_code[is_shared]
+    if not len(codes):
+        return []
+    found = images.with_codes(codes)
+    group_of = group_of_code[np.searchsorted(as_bytes(codes), as_bytes(found.codes))]
     order = np.argsort(group_of, kind="stable")
     ends = np.flatnonzero(np.diff(group_of[order], append=-1)) + 1
-    parts = np.split(order, ends[:-1])
-    return [_to_group(rows, names, packed_codes, contents) for rows in parts if len(rows) > 1]
+    return [_to_group(rows, found) for rows in np.split(order, ends[:-1])]
 
 
 def _components(codes: np.ndarray, code_length: int, radius: int) -> np.ndarray:
@@ -165,9 +176,9 @@ def _joined(group_of: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.n
     return merged[group_of]
 
 
-def _to_group(
-    rows: np.ndarray, names: list[str], packed_codes: np.ndarray, contents: Sequence[Content]
-) -> DuplicateGroup:
+def _to_group(rows: np.ndarray, images: CodedImages) -> DuplicateGroup:
+    names, packed_codes, contents = images
+
     def rank(row: int) -> tuple[int, int, str]:
         content = contents[row]
         return -content.width * content.height, -content.size, names[row]

@@ -9,8 +9,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from pml_hashing.collection.encoded import Encoded
 from pml_hashing.collection.files import Content, FileState, digest_of, read_state_and_bytes
-from pml_hashing.collection.journal import Encoded
 from pml_hashing.datasets import ImageLike, UnreadableImageError, load_image
 from pml_hashing.datasets._readable import ReadableItems
 from pml_hashing.datasets.loading import decode_image

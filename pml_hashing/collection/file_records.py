@@ -72,17 +72,6 @@ class Files:
     def __len__(self) -> int:
         return len(self.states)
 
-    def is_same(self, other: "Files") -> bool:
-        """Return whether both are equal."""
-        return self.unreadable == other.unreadable and all(
-            np.array_equal(mine, others)
-            for mine, others in (
-                (self.states, other.states),
-                (self.digests, other.digests),
-                (self.sizes, other.sizes),
-            )
-        )
-
     @property
     def contents(self) -> "ContentRows":
         """What was in the files."""
@@ -98,20 +87,23 @@ class Files:
         }
         write_tensors(path, tensors, FILES_FORMAT | {"generation": str(generation)})
 
-    def put(
-        self, rows: Sequence[int], states: Sequence[FileState], contents: Sequence[Content]
-    ) -> None:
-        """Put files into rows."""
+    @classmethod
+    def made(cls, states: Sequence[FileState], contents: Sequence[Content]) -> Self:
+        """Return rows of files."""
         digests = b"".join(content.digest for content in contents)
-        self.states[rows] = np.array(states, np.int64).reshape(-1, STATE)
-        self.digests[rows] = np.frombuffer(digests, np.uint8).reshape(-1, DIGEST)
-        self.sizes[rows] = np.array([content[1:] for content in contents]).reshape(-1, SIZES)
+        return cls(
+            np.array(states, np.int64).reshape(-1, STATE),
+            np.frombuffer(digests, np.uint8).reshape(-1, DIGEST),
+            np.array([content[1:] for content in contents], np.int64).reshape(-1, SIZES),
+            [],
+        )
 
-    def copy_rows(self, rows: np.ndarray, other: "Files", from_rows: np.ndarray) -> None:
-        """Put rows of others into rows."""
-        self.states[rows] = other.states[from_rows]
-        self.digests[rows] = other.digests[from_rows]
-        self.sizes[rows] = other.sizes[from_rows]
+    def put(self, rows: np.ndarray, other: "Files", from_rows: np.ndarray | None = None) -> None:
+        """Put rows of others, all of them if `None`, into rows."""
+        taken = slice(None) if from_rows is None else from_rows
+        self.states[rows] = other.states[taken]
+        self.digests[rows] = other.digests[taken]
+        self.sizes[rows] = other.sizes[taken]
 
 
 class ContentRows(Sequence[Content]):

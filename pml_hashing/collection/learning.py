@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pml_hashing.codes import pack
+from pml_hashing.collection.encoded import CodesInMemory, Encoded
 from pml_hashing.collection.encoding import CollectionEncoder, FilesToEncode
-from pml_hashing.collection.journal import Encoded
 from pml_hashing.models import HashingModel
 from pml_hashing.models.encoding import OnUnreadable
 from pml_hashing.models.itq import draw_places, fit_hyperplanes
@@ -23,11 +23,11 @@ class Learned(NamedTuple):
 
     Attributes:
         model: The model.
-        codes: The codes of the images, by the digests of their files.
+        codes: The codes of the images.
     """
 
     model: HashingModel
-    codes: dict[bytes, Encoded]
+    codes: CodesInMemory
 
 
 def learn_itq(
@@ -88,13 +88,9 @@ def learn_itq(
     planes = fit_hyperplanes(features, code_length, max_iter=max_iter, seed=seed)
     model.embedder.set_hyperplanes(*planes)
     codes = _codes(model.eval(), features, packed=not vectors)
-    return Learned(
-        model,
-        {
-            content.digest: Encoded(content, code.tobytes())
-            for (content, _), code in zip(found, codes, strict=True)
-        },
-    )
+    pairs = zip(found, codes, strict=True)
+    learned = (Encoded(content, code.tobytes()) for (content, _), code in pairs)
+    return Learned(model, CodesInMemory(learned))
 
 
 def _codes(model: HashingModel, features: Tensor, *, packed: bool) -> np.ndarray:

@@ -14,7 +14,7 @@ from pml_hashing._checks import check_choice, check_integer
 from pml_hashing.codes import unpack
 from pml_hashing.collection.encoding import CollectionEncoder
 from pml_hashing.collection.matches import Match
-from pml_hashing.collection.snapshot import Rerank, Snapshot
+from pml_hashing.collection.state import Rerank, State
 from pml_hashing.datasets import ImageLike
 
 DEFAULT_K = 10
@@ -60,11 +60,11 @@ class Search:
     """A search in one state of a collection.
 
     Attributes:
-        snapshot: The state.
+        state: The state.
         encoder: Makes codes of pictures.
     """
 
-    snapshot: Snapshot
+    state: State
     encoder: CollectionEncoder
 
     def find(self, queries: Sequence[Any], request: Request) -> list[list[Match]]:
@@ -83,8 +83,7 @@ class Search:
         Raises:
             KeyError: If there is no such image.
         """
-        for name in names:
-            self.snapshot.row(name)
+        self.state.rows_of(names)
         return self._near(self._codes([], names), names, request)
 
     def near(self, codes: Tensor, request: Request) -> list[list[Match]]:
@@ -95,7 +94,7 @@ class Search:
         """Return the name of an image of the collection, `None` for a picture."""
         if not isinstance(query, str | os.PathLike) or _is_file(query):
             return None
-        if query not in self.snapshot.row_of:
+        if not self.state.contains(os.fspath(query)):
             raise FileNotFoundError(
                 "Expected `query` to be an image, a path of one or the name of one in the "
                 f"collection, got {os.fspath(query)!r}."
@@ -114,40 +113,50 @@ class Search:
         return codes
 
     def _codes_of_names(self, names: list[str]) -> Tensor:
-        distinct = list(dict.fromkeys(names))
-        rows = [distinct.index(name) for name in names]
-        records = self.snapshot.knn().get(distinct)
-        if records.vectors is not None:
-            return records.vectors[rows]
-        return unpack(records.packed_codes, self.encoder.code_length)[rows]
+        codes = torch.from_numpy(self.state.kept_codes(self.state.rows_of(names)))
+        with_vectors = self.state.manifest.vectors
+        return codes if with_vectors else unpack(codes, self.encoder.code_length)
 
     def _near(
         self, codes: Tensor, names: Sequence[str | None], request: Request
     ) -> list[list[Match]]:
-        snapshot, radius = self.snapshot, request.radius
+        state, radius = self.state, request.radius
         k = DEFAULT_K if request.k is None and radius is None else request.k
-        where = snapshot.to_where(request.where)
-        if not len(snapshot) or not names:
+        where = state.to_where(request.where)
+        if not len(state) or not names:
             return [[] for _ in names]
         if radius is None:
-            wanted = min((k or 0) + any(names), snapshot.knn().count(where))
-            knn = snapshot.knn(request.rerank, max(request.num_candidates, wanted))
+            count = state.knn().count(where) if where else len(state)
+            wanted = min((k or 0) + any(names), count)
+            knn = state.knn(request.rerank, max(request.num_candidates, wanted))
             if not wanted:
                 return [[] for _ in names]
             distances, found = knn.search(codes, wanted, where)
         else:
-            distances, found = snapshot.knn().range_search(codes, radius, where)
-        rows = zip(found, distances, names, strict=True)
-        return [self._to_matches(*row)[:k] for row in rows]
+            distances, found = state.knn().range_search(codes, radius, where)
+        rows = zip(names, found, (row.tolist() for row in distances), strict=True)
+        return self._to_matches([_without(*row)[:k] for row in rows])
 
-    def _to_matches(self, ids: list[Hashable], distances: Tensor, own: str | None) -> list[Match]:
-        columns, row_of = self.snapshot.columns, self.snapshot.row_of
-        root, matches = self.snapshot.root, []
-        for name, distance in zip(map(str, ids), distances.tolist(), strict=True):
-            if name != own:
-                metadata = {column: values[row_of[name]] for column, values in columns.items()}
-                matches.append(Match(name, root / name, distance, metadata))
-        return matches
+    def _to_matches(self, found: list[list[tuple[str, float]]]) -> list[list[Match]]:
+        """Return names and distances with all that is known of the images."""
+        root, names = self.state.root, list(dict.fromkeys(name for row in found for name, _ in row))
+        metadata = self.state.metadata_of(names)
+        rows = {
+            name: {column: values[at] for column, values in metadata.items()}
+            for at, name in enumerate(names)
+        }
+        return [
+            [Match(name, root / name, distance, dict(rows[name])) for name, distance in row]
+            for row in found
+        ]
+
+
+def _without(
+    own: str | None, ids: list[Hashable], distances: list[float]
+) -> list[tuple[str, float]]:
+    """Return names with their distances, but not an image's own."""
+    pairs = zip(map(str, ids), distances, strict=True)
+    return [pair for pair in pairs if pair[0] != own]
 
 
 def to_queries(query: Any) -> tuple[list[Any], bool]:

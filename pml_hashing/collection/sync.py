@@ -1,25 +1,25 @@
 """Bring a collection in step with a folder: by name and content, at the cost of what changed."""
 
-from bisect import bisect_left
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from itertools import chain
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from pml_hashing.collection.comparison import Comparison
+from pml_hashing.collection.encoded import CodesInMemory, KnownCodes
 from pml_hashing.collection.encoding import CollectionEncoder, FilesToEncode
-from pml_hashing.collection.file_records import Files, Unreadable
-from pml_hashing.collection.files import FileState, digest_of, read_state_and_bytes
-from pml_hashing.collection.journal import Encoded, Journal
-from pml_hashing.collection.labels import Labels, Metadata, Row, rows_of
-from pml_hashing.collection.snapshot import Snapshot, commit, remove_old
+from pml_hashing.collection.file_records import Unreadable
+from pml_hashing.collection.files import Content, FileState, digest_of, read_state_and_bytes
+from pml_hashing.collection.labels import Labels, rows_of
+from pml_hashing.collection.next_state import Entry, NextState
+from pml_hashing.collection.state import State
+from pml_hashing.collection.storage import Journal, Storage
 from pml_hashing.datasets import UnreadableImageError, list_images
 
-JOURNAL = "encoded.journal"
+BLOCK = 2**12  # files whose contents are looked up together
 
 
 @dataclass(frozen=True)
@@ -72,65 +72,74 @@ class SyncOptions:
     progress: bool
 
 
-class Entry(NamedTuple):
-    """A file that is new or changed, with its code."""
-
-    state: FileState
-    encoded: Encoded
-
-
 @dataclass
 class Sync:
     """One run: finds what changed, encodes it, and commits.
 
     Attributes:
-        snapshot: What the collection holds.
+        storage: Where the collection is.
+        state: What it holds.
         encoder: Makes codes.
         root: The folder of the images, without links.
         options: How it is run.
-        learned: Codes that were made of some files when the model was learned, by their digests.
-        entries: What is new or changed, and can be read.
+        learned: Codes that were made of some files when the model was learned.
+        entries: What is new or may have changed, and can be read.
         unreadable: What cannot be read.
         num_encoded: How many files were run through the model.
     """
 
-    snapshot: Snapshot
+    storage: Storage
+    state: State
     encoder: CollectionEncoder
     root: Path
     options: SyncOptions
-    learned: Mapping[bytes, Encoded] = field(default_factory=dict)
+    learned: CodesInMemory = field(default_factory=CodesInMemory)
     entries: dict[str, Entry] = field(default_factory=dict)
     unreadable: dict[str, Unreadable] = field(default_factory=dict)
     num_encoded: int = 0
 
-    def run(self, labels: Labels, source: str | None) -> tuple[Snapshot, SyncReport]:
+    def run(self, labels: Labels, source: str | None) -> tuple[State, SyncReport]:
         """Return the new state, and what was done.
 
         Args:
             labels: Where metadata come from. They stay as they are if `None`.
             source: The same, as it is remembered.
         """
-        snapshot = self.snapshot
-        listing = list_images(self.root, without=snapshot.folder)
-        journal = Journal(snapshot.folder / JOURNAL, snapshot.manifest.model)
-        found = Comparison.of(listing.names, self.root, snapshot)
+        state = self.state
+        listing = list_images(self.root, without=self.storage.folder)
+        journal = self.storage.journal(state.manifest)
+        found = Comparison.of(listing.names, self.root, state)
         rest = self._take_known(self._without_bad(found.suspects()), journal)
         if rest:
             with journal:
                 self._encode(rest, journal)
         found = found.with_codes(self.entries)
         given, unmatched = rows_of(labels, self.root, found.names)
-        report = self._report(found, listing.ignored, unmatched)
-        metadata = {} if source is not None else self._held_metadata(found, report.renamed)
-        _fill(metadata, given, found.names)
+        report, sources = self._report(found, listing.ignored, unmatched)
         to = {"images": str(self.root), "labels": source, "ignored": listing.ignored}
-        state = self._commit(found, metadata, to)
+        made = NextState(
+            state,
+            found,
+            self.entries,
+            [each for _, each in sorted(self.unreadable.items())],
+            self._known_codes(journal),
+            given,
+            sources,
+            replace(state.manifest, **to),
+        )
+        if made.is_same:
+            self.storage.tidy(state)
+        else:
+            state = self.storage.commit(state, made.change())
         journal.remove()
         return state, report
 
+    def _known_codes(self, journal: Journal) -> tuple[KnownCodes, ...]:
+        return self.learned, journal, self.state
+
     def _without_bad(self, suspects: dict[str, FileState]) -> dict[str, FileState]:
         """Take over what could not be read and is as it was, and return all else."""
-        bad = {each.name: each for each in self.snapshot.files.unreadable}
+        bad = {each.name: each for each in self.state.unreadable}
         self.unreadable = {
             name: bad[name]
             for name, state in suspects.items()
@@ -139,38 +148,40 @@ class Sync:
         return {name: state for name, state in suspects.items() if name not in self.unreadable}
 
     def _take_known(self, suspects: dict[str, FileState], journal: Journal) -> dict[str, FileState]:
-        """Take codes of contents that are known, and return the other files.
+        """Take over files whose contents are known, and return the others.
 
         Only a file of the size of a known content can be known, and is read.
         """
-        known = self._known({state.size for state in suspects.values()}, journal)
-        sizes, rest = {encoded.content.size for encoded in known.values()}, {}
-        for name, state in self._bar(suspects, "compare"):
-            if state.size not in sizes:
-                rest[name] = state
-                continue
-            try:
-                read, content = read_state_and_bytes(self.root / name, self._within)
-            except UnreadableImageError as error:
-                self.unreadable[name] = Unreadable(name, state, str(error))
-                continue
-            digest = digest_of(content)
-            if digest in known:
-                self.entries[name] = Entry(read, known[digest])
-                self.num_encoded += digest in self.learned
-            else:
-                rest[name] = state
+        known, rest = self._known_codes(journal), dict[str, FileState]()
+        files = self._bar(suspects, "compare")
+        while block := list(islice(files, BLOCK)):
+            wanted = {state.size for _, state in block}
+            sizes = set[int]().union(*(codes.sizes_among(wanted) for codes in known))
+            read = self._read([pair for pair in block if pair[1].size in sizes])
+            digests = {digest for _, digest in read.values()}
+            contents = _contents(known, digests)
+            for name, state in block:
+                if name in self.unreadable:
+                    continue
+                own, digest = read.get(name, (state, b""))
+                if digest in contents:
+                    self.entries[name] = Entry(own, contents[digest])
+                    self.num_encoded += digest in self.learned
+                else:
+                    rest[name] = state
         return rest
 
-    def _known(self, sizes: set[int], journal: Journal) -> dict[bytes, Encoded]:
-        """Return the codes of all contents of some sizes, by their digests."""
-        if not sizes:
-            return {}
-        files, codes = self.snapshot.files, self.snapshot.codes()
-        rows = np.flatnonzero(np.isin(files.sizes[:, 0], list(sizes))).tolist()
-        held = (Encoded(files.contents[row], codes[row].tobytes()) for row in rows)
-        found = chain(held, journal.read(), self.learned.values())
-        return {each.content.digest: each for each in found}
+    def _read(self, files: Sequence[tuple[str, FileState]]) -> dict[str, tuple[FileState, bytes]]:
+        """Return states and digests of the files that can be read."""
+        read = {}
+        for name, state in files:
+            try:
+                own, content = read_state_and_bytes(self.root / name, self._within)
+            except UnreadableImageError as error:
+                self.unreadable[name] = Unreadable(name, state, str(error))
+            else:
+                read[name] = own, digest_of(content)
+        return read
 
     def _encode(self, suspects: dict[str, FileState], journal: Journal) -> None:
         names, options = list(suspects), self.options
@@ -184,7 +195,7 @@ class Sync:
         for files, errors in batches:
             journal.append([file.encoded for file in files])
             for file in files:
-                self.entries[names[file.place]] = Entry(file.state, file.encoded)
+                self.entries[names[file.place]] = Entry(file.state, file.encoded.content)
             self.num_encoded += len(files)
             for error in errors:
                 name = names[error.index]
@@ -192,78 +203,54 @@ class Sync:
 
     def _report(
         self, found: Comparison, ignored: dict[str, int], unmatched: list[str]
-    ) -> SyncReport:
-        held, names = self.snapshot.row_of, self.snapshot.names
-        is_gone = np.ones(len(names), dtype=bool)
-        is_gone[found.rows[found.rows >= 0]] = False
-        gone = [names[row] for row in np.flatnonzero(is_gone).tolist()]
-        new = sorted(name for name in self.entries if name not in held)
-        changed = sorted(name for name in self.entries if name in held and self._is_other(name))
-        renamed = list(self._renames(gone, new))
-        sources, targets = ({pair[side] for pair in renamed} for side in (0, 1))
+    ) -> tuple[SyncReport, dict[str, int]]:
+        """Return what was done, and for images that were renamed the rows of their old names."""
+        gone = found.gone(len(self.state))
+        gone_names = self.state.names(gone)
+        rows = {name: found.row(name) for name in sorted(self.entries)}
+        new = [name for name, row in rows.items() if row < 0]
+        changed = self._changed({name: row for name, row in rows.items() if row >= 0})
+        old_name = dict(zip(gone, gone_names, strict=True))
+        sources = dict(self._renames(gone, new))
+        moved = {old_name[row] for row in sources.values()}
         errors = [
             UnreadableImageError(each.message, path=str(self.root / each.name))
             for _, each in sorted(self.unreadable.items())
         ]
-        return SyncReport(
-            added=[name for name in new if name not in targets],
+        report = SyncReport(
+            added=[name for name in new if name not in sources],
             changed=changed,
-            renamed=renamed,
-            removed=[name for name in gone if name not in sources],
+            renamed=[(old_name[row], name) for name, row in sources.items()],
+            removed=[name for name in gone_names if name not in moved],
             unchanged=len(found.names) - len(new) - len(changed),
             encoded=self.num_encoded,
             unreadable=errors,
             ignored=ignored,
             unmatched=unmatched,
         )
+        return report, sources
 
-    def _is_other(self, name: str) -> bool:
-        """Return whether the content of an image is another than is held."""
-        return self.entries[name].encoded.content.digest != self._held_digest(name)
+    def _changed(self, rows: Mapping[str, int]) -> list[str]:
+        """Return the names of images whose content is another than is held."""
+        held = self.state.contents(list(rows.values()))
+        pairs = zip(rows, held, strict=True)
+        return [name for name, content in pairs if self._digest(name) != content.digest]
 
-    def _held_digest(self, name: str) -> bytes:
-        return self.snapshot.files.contents[self.snapshot.row(name)].digest
-
-    def _renames(self, gone: list[str], new: list[str]) -> Iterator[tuple[str, str]]:
-        """Yield names that are gone and names that are new of the same content, in order."""
-        by_digest: dict[bytes, list[str]] = {}
-        for name in reversed(gone):
-            by_digest.setdefault(self._held_digest(name), []).append(name)
+    def _renames(self, gone: list[int], new: list[str]) -> Iterator[tuple[str, int]]:
+        """Yield names that are new, and rows that are gone, of the same content, in order."""
+        if not new:
+            return
+        by_digest: dict[bytes, list[int]] = {}
+        contents = self.state.contents(gone)
+        for row, content in zip(reversed(gone), reversed(contents), strict=True):
+            by_digest.setdefault(content.digest, []).append(row)
         for name in new:
-            found = by_digest.get(self.entries[name].encoded.content.digest)
+            found = by_digest.get(self._digest(name))
             if found:
-                yield found.pop(), name
+                yield name, found.pop()
 
-    def _held_metadata(self, found: Comparison, renamed: list[tuple[str, str]]) -> Metadata:
-        """Return what there was of all images, also of those that have another name now."""
-        rows = found.rows.copy()
-        for old, new in renamed:
-            rows[bisect_left(found.names, new)] = self.snapshot.row(old)
-        # The last one is that of -1.
-        held = {column: [*values, None] for column, values in self.snapshot.columns.items()}
-        places = rows.tolist()
-        return {column: [values[row] for row in places] for column, values in held.items()}
-
-    def _commit(self, found: Comparison, metadata: Metadata, to: dict[str, Any]) -> Snapshot:
-        snapshot, manifest = self.snapshot, self.snapshot.manifest
-        files = Files.empty(len(found.names), [each for _, each in sorted(self.unreadable.items())])
-        kept, rows = np.flatnonzero(found.is_kept), found.rows[found.is_kept]
-        entries = [self.entries[found.names[place]] for place in found.others]
-        states, encoded = [each.state for each in entries], [each.encoded for each in entries]
-        files.copy_rows(kept, snapshot.files, rows)
-        files.put(found.others, states, [each.content for each in encoded])
-        is_same = found.names == snapshot.names and metadata == snapshot.columns
-        if (
-            is_same
-            and files.is_same(snapshot.files)
-            and all(getattr(manifest, key) == value for key, value in to.items())
-        ):
-            remove_old(snapshot.folder, manifest)
-            return snapshot
-        new_codes, held_codes = snapshot.to_rows([each.code for each in encoded]), snapshot.codes()
-        codes = np.empty((len(found.names), new_codes.shape[1]), new_codes.dtype)
-        codes[kept], codes[found.others] = held_codes[rows], new_codes
-        return commit(snapshot, found.names, codes, metadata, files, **to)
+    def _digest(self, name: str) -> bytes:
+        return self.entries[name].content.digest
 
     @property
     def _within(self) -> Path | None:
@@ -274,8 +261,12 @@ class Sync:
         return iter(tqdm(suspects.items(), desc=what, unit="file", **hidden))
 
 
-def _fill(metadata: Metadata, given: Mapping[str, Row], names: list[str]) -> None:
-    """Put the values that are given for some images into the columns of all of them."""
-    for place, name in enumerate(names if given else ()):
-        for column, value in given.get(name, {}).items():
-            metadata.setdefault(column, [None] * len(names))[place] = value
+def _contents(known: Sequence[KnownCodes], digests: Collection[bytes]) -> dict[bytes, Content]:
+    """Return the known ones of some contents, by their digests."""
+    if not digests:
+        return {}
+    return {
+        digest: encoded.content
+        for codes in known
+        for digest, encoded in codes.known(digests).items()
+    }

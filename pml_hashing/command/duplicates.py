@@ -1,6 +1,7 @@
 """`pml-hashing duplicates`: groups of images that look alike."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -18,12 +19,12 @@ from pml_hashing.command.places import open_collection
     help="Bits in which duplicates may differ. 0 for equal codes.",
 )
 @click.option(
-    "--csv", "table", type=options.FILE, metavar="FILE", help="Write a table: one row per image."
+    "--csv", "csv_file", type=options.FILE, metavar="FILE", help="Write a table: one row per image."
 )
-@options.collection_option
+@options.collection_options
 @options.json_option
 @options.traceback_option
-def duplicates(*, radius: int, table: Path | None, collection: Path | None, as_json: bool) -> None:
+def duplicates(*, radius: int, csv_file: Path | None, as_json: bool, **place: Any) -> None:
     """Find groups of images that look alike.
 
     Images are in one group if they are linked by distances of at most --radius. The one to keep is
@@ -34,9 +35,9 @@ def duplicates(*, radius: int, table: Path | None, collection: Path | None, as_j
         pml-hashing duplicates
         pml-hashing duplicates --radius 2 --csv duplicates.csv
     """
-    groups = open_collection(collection).duplicates(radius)
-    if table is not None:
-        groups.to_csv(table)
+    groups = open_collection(**place).duplicates(radius)
+    if csv_file is not None:
+        groups.to_csv(csv_file)
     if as_json:
         rows = [{"names": group.names, "distances": group.distances} for group in groups]
         print_json([{"keep": row["names"][0], **row} for row in rows])

@@ -20,6 +20,7 @@ OPTION_OF = {
     "checkpoint_path": "checkpoint",
     "code_length": "bits",
     "max_samples": "bits",
+    "model_folder": "model",
     "num_rounds": "epochs",
     "num_workers": "workers",
     "on_unreadable": "collection",

@@ -69,7 +69,7 @@ class Labelled:
 @click.option(
     "--radius", type=click.IntRange(0), default=2, show_default=True, help="A radius to score."
 )
-@options.collection_option
+@options.collection_options
 @options.device_option
 @options.json_option
 @options.progress_option
@@ -82,10 +82,10 @@ def evaluate(
     seed: int,
     top_k: tuple[int, ...],
     radius: int,
-    collection: Path | None,
     device: str | None,
     as_json: bool,
     progress: bool,
+    **place: Any,
 ) -> None:
     """Score a collection by its labels: mAP, precision, recall.
 
@@ -100,12 +100,12 @@ def evaluate(
     """
     from pml_hashing.evaluation import HammingAccuracyCalculator
 
-    photos = open_collection(collection, options.to_device(device))
+    photos = open_collection(device=options.to_device(device), **place)
     held = _held(photos)
     database = held.with_labels()
     if not database.labels:
         raise ValueError(
-            f"Expected images with labels in {photos.folder}, got none: "
+            f"Expected images with labels in {photos.place}, got none: "
             '"pml-hashing index --labels folders", or a table, gives them labels.'
         )
     asked = None if queries is None else _read(photos, queries, query_labels, progress)
@@ -132,8 +132,8 @@ def evaluate(
 def _held(photos: "Collection") -> Labelled:
     from pml_hashing.collection.labels import LABEL, labels_of
 
-    rows = (photos.metadata(name) for name in photos.names)
-    return Labelled(photos.codes(), [labels_of(row.get(LABEL)) for row in rows])
+    values = photos.values(LABEL) if LABEL in photos.columns else [None] * len(photos)
+    return Labelled(photos.codes(), list(map(labels_of, values)))
 
 
 def _read(photos: "Collection", folder: Path, source: str, progress: bool) -> Labelled:

@@ -9,7 +9,7 @@ import click
 from pml_hashing.command import options
 from pml_hashing.command.errors import warn_left_out
 from pml_hashing.command.output import counted, print_json, say, shown, warn
-from pml_hashing.command.places import is_collection, place_for
+from pml_hashing.command.places import is_made, place_for
 
 if TYPE_CHECKING:
     from pml_hashing import Collection
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 class ModelOptions:
     """Which model a new collection has."""
 
+    table: str | None
     model: str | None
     backbone: str
     checkpoint: Path | None
@@ -28,13 +29,20 @@ class ModelOptions:
     vectors: bool
     device: str | None
 
-    def make(self, place: Path, images: Path, **reading: Any) -> "Collection":
+    def database(self, place: Path | str) -> dict[str, Any]:
+        """Return what tells which collection in a database is meant, and where its model is."""
+        if isinstance(place, Path) or self.model is None:
+            return {"table": self.table, "model_folder": None}
+        return {"table": self.table, "model_folder": Path(self.model)}
+
+    def make(self, place: Path | str, images: Path, **reading: Any) -> "Collection":
         """Return a new collection."""
         from pml_hashing import Collection, HashingModel
 
-        if self.model is not None:
+        database = self.database(place)
+        if self.model is not None and (isinstance(place, Path) or Path(self.model).is_dir()):
             model = HashingModel.from_pretrained(self.model, device=options.to_device(self.device))
-            return Collection.create(place, model, vectors=self.vectors)
+            return Collection.create(place, model, vectors=self.vectors, **database)
         return Collection.from_itq(
             place,
             images,
@@ -45,10 +53,11 @@ class ModelOptions:
             checkpoint_path=self.checkpoint,
             img_size=self.img_size,
             device=options.to_device(self.device),
+            **database,
             **reading,
         )
 
-    def open(self, place: Path, images: Path | None, asked: set[str]) -> "Collection":
+    def open(self, place: Path | str, images: Path | None, asked: set[str]) -> "Collection":
         """Return a collection that was made before.
 
         Args:
@@ -61,7 +70,8 @@ class ModelOptions:
         """
         from pml_hashing import Collection
 
-        photos = Collection.open(place, device=options.to_device(self.device))
+        device = options.to_device(self.device)
+        photos = Collection.open(place, device=device, **self.database(place))
         if images is not None and photos.generation and not _is_same(images, photos.images):
             raise ValueError(
                 f"Expected {photos.images}, whose images {place} has, got {images.resolve()}: "
@@ -69,8 +79,8 @@ class ModelOptions:
             )
         for option, held in self._differing(photos, asked):
             raise ValueError(
-                f"Expected {option} as {place} was made with, which is {held}: leave it out, or "
-                "name another place for a new collection by --collection."
+                f"Expected {option} as {photos.place} was made with, which is {held}: leave it "
+                "out, or name another place for a new collection by --collection."
             )
         return photos
 
@@ -103,6 +113,7 @@ def _is_same(images: Path, held: Path) -> bool:
 @click.command(short_help="Make a collection of a folder, or bring it in step.")
 @click.argument("folder", required=False, type=options.FILE)
 @options.new_collection_option
+@options.table_option
 @click.option(
     "--labels",
     metavar="folders|FILE.csv",
@@ -112,7 +123,8 @@ def _is_same(images: Path, held: Path) -> bool:
 @click.option(
     "--model",
     metavar="FOLDER|USER/NAME",
-    help='A model, as "train" writes it, or one on the hub, instead of learning one.',
+    help='A model, as "train" writes it, or one on the hub, instead of learning one. With a '
+    "database: the folder where its model is, or will be.",
 )
 @options.backbone_option
 @options.checkpoint_option
@@ -138,7 +150,7 @@ def index(
     ctx: click.Context,
     *,
     folder: Path | None,
-    collection: Path | None,
+    collection: Path | str | None,
     labels: str | None,
     batch_size: int,
     workers: int,
@@ -160,12 +172,13 @@ def index(
         pml-hashing index photos/ --labels folders
         pml-hashing index photos/ --checkpoint tf_efficientnet_lite0.safetensors
         pml-hashing index photos/ --model photos.model
+        pml-hashing index photos/ --collection clickhouse://db:8123/shop --model photos.model
         pml-hashing index
     """
     place, making = place_for(folder, collection), ModelOptions(**model_options)
     reading: Any = {"batch_size": batch_size, "num_workers": workers, "progress": progress}
     reading["allow_outside"] = allow_outside
-    if is_collection(place):
+    if is_made(place, **making.database(place)):
         given = click.core.ParameterSource.COMMANDLINE
         asked = {name for name in ctx.params if ctx.get_parameter_source(name) == given}
         photos = making.open(place, folder, asked)
@@ -183,7 +196,7 @@ def index(
 def _to_json(photos: "Collection", report: "SyncReport") -> dict[str, Any]:
     unreadable = [{"path": error.path, "error": str(error)} for error in report.unreadable]
     about = {
-        "collection": str(photos.folder),
+        "collection": photos.place,
         "images": str(photos.images),
         "size": len(photos),
         "code_length": photos.code_length,
@@ -199,4 +212,4 @@ def _print(photos: "Collection", report: "SyncReport") -> None:
     say(str(report))
     if report.ignored:
         say(f"no images, by their endings: {counted(report.ignored)}")
-    say(f"{shown(photos.folder)}: {len(photos):,} images, {photos.code_length} bits each")
+    say(f"{shown(photos.place)}: {len(photos):,} images, {photos.code_length} bits each")

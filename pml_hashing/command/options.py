@@ -34,14 +34,46 @@ def to_device(asked: str | None) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+class Place(click.ParamType):
+    """Where a collection is: a folder, or the address of a database, which stays text."""
+
+    name = "place"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path of a folder, or the address."""
+        return value if isinstance(value, Path) or "://" in value else Path(value)
+
+
 def _collection_option(text: str) -> Any:
     return click.option(
-        "--collection", type=FILE, envvar=VARIABLE, show_envvar=True, metavar="FOLDER", help=text
+        "--collection",
+        type=Place(),
+        envvar=VARIABLE,
+        show_envvar=True,
+        metavar="FOLDER|DATABASE",
+        help=f"{text} A database is chdb:///FOLDER or clickhouse://HOST:PORT/NAME.",
     )
 
 
-collection_option = _collection_option(
+def collection_options(command: Any) -> Any:
+    """Add the options that tell where a collection is."""
+    for option in (_model_option, table_option, _place_option):
+        command = option(command)
+    return command
+
+
+_place_option = _collection_option(
     "The collection. By default the only *.codes in the current folder."
+)
+_model_option = click.option(
+    "--model",
+    "model_folder",
+    type=FILE,
+    metavar="FOLDER",
+    help="Where the model of a collection in a database is.",
+)
+table_option = click.option(
+    "--table", help="The name of a collection in a database. By default images."
 )
 new_collection_option = _collection_option(
     "Where the collection is or will be. By default FOLDER.codes in the current folder."

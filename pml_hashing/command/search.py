@@ -1,7 +1,6 @@
 """`pml-hashing search`: what is nearest to pictures."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -31,7 +30,7 @@ WORDS = {"true": True, "false": False}
     type=click.Choice(["asymmetric", "vectors"]),
     help="Order the 100 nearest anew by real codes: the query's, or both.",
 )
-@options.collection_option
+@options.collection_options
 @options.json_option
 @options.traceback_option
 def search(
@@ -41,8 +40,8 @@ def search(
     radius: int | None,
     where: tuple[str, ...],
     rerank: Any,
-    collection: Path | None,
     as_json: bool,
+    **place: Any,
 ) -> None:
     """Find the nearest images of each QUERY.
 
@@ -55,7 +54,7 @@ def search(
         pml-hashing search holiday/17.jpg --k 5 --where label=beach
         pml-hashing search a.jpg b.jpg --radius 8 --json
     """
-    photos = open_collection(collection)
+    photos = open_collection(**place)
     condition = to_condition(where, photos.columns)
     found: list[list[Match]] = photos.search(
         list(query), k, radius=radius, where=condition, rerank=rerank

@@ -4,8 +4,8 @@ import os
 import socket
 import webbrowser
 from ipaddress import ip_address
-from pathlib import Path
 from threading import Timer
+from typing import Any
 
 import click
 
@@ -28,7 +28,7 @@ SECONDS_TO_START = 1.0
 )
 @click.option("--writable", is_flag=True, help="Let visitors add and remove images.")
 @click.option("--open", "in_browser", is_flag=True, help="Open the page in a browser.")
-@options.collection_option
+@options.collection_options
 @options.device_option
 @options.traceback_option
 def serve(
@@ -37,8 +37,8 @@ def serve(
     port: int,
     writable: bool,
     in_browser: bool,
-    collection: Path | None,
     device: str | None,
+    **place: Any,
 ) -> None:
     """Serve a search page of a collection, and a JSON API.
 
@@ -49,9 +49,10 @@ def serve(
     Examples:
         pml-hashing serve --open
         pml-hashing serve --collection photos.codes --port 8080
+        pml-hashing serve --collection clickhouse://db:8123/shop --model photos.model
     """
     set_threads()
-    photos = open_collection(collection, options.to_device(device))
+    photos = open_collection(device=options.to_device(device), **place)
     try:
         import uvicorn
 

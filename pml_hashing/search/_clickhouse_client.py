@@ -3,7 +3,7 @@
 import contextlib
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
@@ -14,14 +14,19 @@ from weakref import WeakValueDictionary
 import clickhouse_connect
 import pyarrow as pa
 import urllib3
-from clickhouse_connect.driver.exceptions import OperationalError, ProgrammingError
+from clickhouse_connect.driver.exceptions import (
+    DatabaseError,
+    OperationalError,
+)
 from clickhouse_connect.driver.external import ExternalData
 
 from pml_hashing.search._clickhouse_sql import SCHEMA, Schema
 from pml_hashing.search._read_write_lock import ReadWriteLock
+from pml_hashing.search.store import GoneError
 
 EMBEDDED = "chdb://"
 SERVERS = ("clickhouse", "http", "https")
+GONE = ("UNKNOWN_TABLE", "TABLE_IS_DROPPED")  # errors of a table that is not there any more
 MAX_BOUND = 100  # ids that are bound in a statement; more of them go beside it as a table
 
 # An insert is one block, and so one part of a table: there wholly or not at all. It is answered
@@ -79,10 +84,10 @@ _STATES_MUTEX = Lock()
 
 
 class Wanted(NamedTuple):
-    """A list of ids in a statement.
+    """A list or table in a statement.
 
     Attributes:
-        sql: What `id in` is to be followed by.
+        sql: What stands for it.
         options: What goes with the statement.
     """
 
@@ -99,6 +104,7 @@ class Connection:
 
     Attributes:
         embedded: Whether the engine is in this process.
+        place: Its folder, or host and port of a server, without what is secret.
 
     Raises:
         ConnectionError: If there is no server.
@@ -109,10 +115,10 @@ class Connection:
     def __init__(self, dsn: str, **options: Any) -> None:
         self.embedded = dsn.startswith(EMBEDDED)
         if self.embedded:
-            self._place = _to_folder(dsn)
-            options |= {"interface": "chdb", "path": self._place}
+            self.place = _to_folder(dsn)
+            options |= {"interface": "chdb", "path": self.place}
         else:
-            self._place = _to_address(dsn)
+            self.place = _to_address(dsn)
             options |= {"dsn": dsn, "autogenerate_session_id": False}  # one is for one thread
         with self._errors():
             self._client = clickhouse_connect.get_client(**options)
@@ -127,14 +133,14 @@ class Connection:
         if not self.embedded:
             return TableState(table, is_kept=False)
         with _STATES_MUTEX:
-            state = _STATES.get((self._place, table)) or TableState(table, is_kept=True)
-            return _STATES.setdefault((self._place, table), state)
+            state = _STATES.get((self.place, table)) or TableState(table, is_kept=True)
+            return _STATES.setdefault((self.place, table), state)
 
-    def run(self, statements: Sequence[str]) -> None:
+    def run(self, statements: Sequence[str], **options: Any) -> None:
         """Run statements that return nothing, one after the other."""
         for statement in statements:
             with self._errors():
-                self._client.command(statement)
+                self._client.command(statement, **options)
 
     def rows(
         self, sql: str, parameters: Mapping[str, Any] | None = None, **options: Any
@@ -164,7 +170,17 @@ class Connection:
             texts = [id_.decode("ascii") for id_ in ids]
             yield Wanted("{wanted:Array(String)}", {"parameters": {"wanted": texts}})
             return
-        rows = pa.table({"id": pa.array(ids, pa.binary())})
+        with self.beside(pa.table({"id": pa.array(ids, pa.binary())}), ["id String"]) as table:
+            yield Wanted(f"(select id from {table.sql})", table.options)
+
+    @contextmanager
+    def beside(self, rows: pa.Table, structure: Sequence[str]) -> Iterator[Wanted]:
+        """Put a table where statements of this context find it, under a name that is given.
+
+        Args:
+            rows: The table.
+            structure: Names and types of its columns.
+        """
         if not self.embedded:
             sink = pa.BufferOutputStream()
             with pa.ipc.new_file(sink, rows.schema) as writer:
@@ -173,17 +189,24 @@ class Connection:
                 file_name="wanted",
                 data=sink.getvalue().to_pybytes(),
                 fmt="Arrow",
-                structure=["id String"],
+                structure=list(structure),
             )
-            yield Wanted("(select id from wanted)", {"external_data": data})
+            yield Wanted("wanted", {"external_data": data})
             return
         name = f"wanted_{secrets.token_hex(8)}"
-        self.run([f"create temporary table {name} (id String)"])
+        self.run([f"create temporary table {name} ({', '.join(structure)})"])
         try:
             self.insert(name, rows)
-            yield Wanted(f"(select id from {name})", {})
+            yield Wanted(name, {})
         finally:
             self.run([f"drop temporary table {name}"])
+
+    @contextmanager
+    def beside_bytes(self, column: str, values: Collection[bytes], width: int) -> Iterator[Wanted]:
+        """Put a column of bytes, as many in each value, where statements find it, as `beside`."""
+        rows = pa.table({column: pa.array(list(values), pa.binary(width))})
+        with self.beside(rows, [f"{column} FixedString({width})"]) as table:
+            yield table
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -198,13 +221,15 @@ class Connection:
             if self.embedded:
                 raise
             raise ConnectionError(
-                f"Expected a ClickHouse server that answers at {self._place}, got: {_cause(error)}"
+                f"Expected a ClickHouse server that answers at {self.place}, got: {_cause(error)}"
             ) from error
-        except ProgrammingError as error:
+        except DatabaseError as error:
+            if any(name in str(error) for name in GONE):
+                raise GoneError(f"Expected a table at {self.place}, got none: {error}") from error
             if not self.embedded or "Unable to open" not in str(error):
                 raise
             raise OSError(
-                f"Expected a folder of ClickHouse at {self._place} that no other process has open, "
+                f"Expected a folder of ClickHouse at {self.place} that no other process has open, "
                 "and no other folder open in this process: the engine serves one folder and one "
                 f"process. Got: {error}"
             ) from error

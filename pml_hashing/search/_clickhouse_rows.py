@@ -79,17 +79,22 @@ def _to_kept(value: Value, kind: type) -> Any:
 
 def to_records(rows: pa.Table, schema: Schema) -> Records:
     """Return what rows hold of `columns_of` a schema."""
-    metadata = {name: rows[METADATA + name].to_pylist() for name, _ in schema.columns}
-    for name, kind in schema.columns:
-        if kind is str:
-            texts = (value and str(value, *ENCODING) for value in metadata[name])
-            metadata[name] = ["" if text == b"" else text for text in texts]
     return Records(
         to_ids(rows["id"].to_pylist()),
         to_codes(rows["code"]),
         to_vectors(rows["vector"]) if schema.with_vectors else None,
-        metadata,
+        to_metadata(rows, dict(schema.columns)),
     )
+
+
+def to_metadata(rows: pa.Table, kinds: Mapping[str, type | None]) -> dict[str, list[Value]]:
+    """Return the values of columns of these types."""
+    metadata = {name: rows[METADATA + name].to_pylist() for name in kinds}
+    for name, kind in kinds.items():
+        if kind is str:
+            texts = (value and str(value, *ENCODING) for value in metadata[name])
+            metadata[name] = ["" if text == b"" else text for text in texts]
+    return metadata
 
 
 def to_codes(column: pa.ChunkedArray) -> Tensor:

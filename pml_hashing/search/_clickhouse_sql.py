@@ -121,7 +121,12 @@ def check_name(name: str, argument: str) -> None:
 
 
 def create(
-    table: str, schema: Schema, *, database: str = "default", replace: bool = False
+    table: str,
+    schema: Schema,
+    *,
+    database: str = "default",
+    replace: bool = False,
+    more: str = "",
 ) -> list[str]:
     """Return the statements that make a table, spread over a cluster if the schema names one.
 
@@ -133,9 +138,10 @@ def create(
         schema: What it is to hold.
         database: Where a cluster keeps it.
         replace: Whether to put it in the place of an empty one.
+        more: Columns and indices beside those of a store.
     """
     head = "create or replace table" if replace else "create table if not exists"
-    columns = COLUMNS.format(width=packed_length(schema.code_length), comment=schema.comment)
+    columns = COLUMNS.format(width=packed_length(schema.code_length), comment=schema.comment) + more
     if schema.cluster is None:
         return [f"{head} {table} {_kept(columns, ENGINE)}"]
     spread = f"Distributed('{schema.cluster}', '{database}', '{table}_shard', cityHash64(id))"

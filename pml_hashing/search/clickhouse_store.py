@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pml_hashing.codes import packed_length
 from pml_hashing.search import _clickhouse_sql as sql
-from pml_hashing.search._clickhouse_client import Connection
+from pml_hashing.search._clickhouse_client import Connection, TableState
 from pml_hashing.search._clickhouse_rows import (
     columns_of,
     new_rows,
@@ -60,9 +60,11 @@ class ClickHouseStore(CodeStore):
     Needs the extra `pml-hashing[clickhouse]`.
 
     Args:
-        dsn: `chdb:///folder`, or `clickhouse://user:password@host:8123/database`.
+        dsn: `chdb:///folder`, or `clickhouse://user:password@host:8123/database`; or a connection
+            that is there already.
         table: The table, which the first codes make. Nothing but `clear` drops it.
         cluster: The name of a cluster. A new table is spread over its shards.
+        unchanging: Whether nobody changes the table any more: what it is is read once.
         options: Other arguments of `clickhouse_connect.get_client`.
 
     Raises:
@@ -83,14 +85,21 @@ class ClickHouseStore(CodeStore):
     """
 
     def __init__(
-        self, dsn: str, table: str = "codes", *, cluster: str | None = None, **options: Any
+        self,
+        dsn: str | Connection,
+        table: str = "codes",
+        *,
+        cluster: str | None = None,
+        unchanging: bool = False,
+        **options: Any,
     ) -> None:
         sql.check_name(table, "table")
         if cluster is not None:
             sql.check_name(cluster, "cluster")
         self.table, self._cluster = table, cluster
-        self._connection = Connection(dsn, **options)
-        self._state = self._connection.state(table)
+        self._connection = dsn if isinstance(dsn, Connection) else Connection(dsn, **options)
+        kept = TableState(table, is_kept=True) if unchanging else None
+        self._state = kept or self._connection.state(table)
         self._schema()
 
     @property

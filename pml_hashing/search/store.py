@@ -20,6 +20,10 @@ Where: TypeAlias = Mapping[str, Sequence[Value]]
 Fetched: TypeAlias = Literal["packed_codes", "vectors"]
 
 
+class GoneError(RuntimeError):
+    """What was to be read was there, and is not any more."""
+
+
 class Records(NamedTuple):
     """Codes with all that is kept of them.
 

@@ -31,7 +31,7 @@ from pml_hashing.serve.answers import (
     MatchAnswer,
     SearchAnswer,
 )
-from pml_hashing.serve.catalog import Catalog, id_of, readable
+from pml_hashing.serve.catalog import Catalog, id_of, readable, to_answer
 from pml_hashing.serve.limits import AddSafeHeaders, CountRequests, LimitBody, RefuseOtherSites
 from pml_hashing.serve.writing import Additions
 
@@ -105,7 +105,7 @@ def create_app(
 
 
 def _answer_errors(app: FastAPI) -> None:
-    """Answer what a request has wrong by a status of 4xx, and what the disk has by 503."""
+    """Answer what a request has wrong by a status of 4xx, and what a database has by 503."""
     statuses: dict[type[Exception], int] = {
         KeyError: 404,
         FileExistsError: 409,
@@ -114,6 +114,7 @@ def _answer_errors(app: FastAPI) -> None:
         ValueError: 422,
         OverflowError: 422,
         TimeoutError: 503,
+        ConnectionError: 503,
     }
     for error, status in statuses.items():
         app.add_exception_handler(error, _answer(status))
@@ -156,7 +157,7 @@ def _add_state(app: FastAPI, catalog: Catalog, registry: CollectorRegistry, writ
         most = sorted(labels.items(), key=lambda pair: (-pair[1], str(pair[0])))[:MOST_LABELS]
         shown = [LabelAnswer(value=readable(str(value)), count=count) for value, count in most]
         return CollectionAnswer(
-            name=readable(collection.folder.resolve().name),
+            name=readable(collection.name),
             size=len(collection),
             code_length=collection.code_length,
             columns=[readable(column) for column in collection.columns],
@@ -179,10 +180,9 @@ def _add_search(app: FastAPI, catalog: Catalog, registry: CollectorRegistry) -> 
         seconds.observe(elapsed)
         collection, radius = catalog.collection, asked.radius
         near = [
-            MatchAnswer(image=catalog.image(match.name), distance=match.distance)
+            MatchAnswer(image=to_answer(match.name, match.metadata), distance=match.distance)
             for match in matches
-            if (radius is None or match.distance <= radius)
-            and match.name in collection  # not removed meanwhile
+            if radius is None or match.distance <= radius
         ]
         times = {"search_ms": elapsed * 1000, "encode_ms": encode_ms}
         return SearchAnswer(matches=near, size=len(collection), **times)
@@ -226,9 +226,9 @@ def _add_images(app: FastAPI, catalog: Catalog) -> None:
     @app.get("/api/images", tags=["images"])
     def images(offset: Offset = 0, limit: Limit = 24) -> ImagesAnswer:
         """Return images of the collection, in the order of their names."""
-        names = catalog.latest().names
-        shown = [catalog.image(name) for name in names[offset : offset + limit]]
-        return ImagesAnswer(images=shown, size=len(names))
+        collection = catalog.latest()
+        shown = [catalog.image(name) for name in collection.names_from(offset, limit)]
+        return ImagesAnswer(images=shown, size=len(collection))
 
     @app.get("/api/images/{image_id}", tags=["images"])
     def image(image_id: str) -> ImageAnswer:

@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from pml_hashing.collection import Collection, DuplicateGroups
-from pml_hashing.collection.labels import LABEL, labels_of
+from pml_hashing.collection.labels import LABEL, Row, labels_of
 from pml_hashing.datasets.loading import read_image
 from pml_hashing.search.store import Value
 from pml_hashing.serve.answers import ImageAnswer
@@ -71,14 +71,7 @@ class Catalog:
         Raises:
             KeyError: If it has been removed.
         """
-        metadata = self.collection.metadata(name)
-        labels = ", ".join(labels_of(metadata.get(LABEL)))
-        return ImageAnswer(
-            id=id_of(name),
-            name=readable(name),
-            label=readable(labels) or None,
-            metadata={readable(key): _to_value(value) for key, value in metadata.items()},
-        )
+        return to_answer(name, self.collection.metadata(name))
 
     def picture(self, name: str, size: int) -> tuple[bytes, str]:
         """Return a JPEG of an image that fits into a square, and a tag of its version.
@@ -104,6 +97,17 @@ class Catalog:
             if self._groups is None or self._groups[0] != key:
                 self._groups = key, collection.duplicates(radius)
             return self._groups[1]
+
+
+def to_answer(name: str, metadata: Row) -> ImageAnswer:
+    """Return what is told of an image and its metadata."""
+    labels = ", ".join(labels_of(metadata.get(LABEL)))
+    return ImageAnswer(
+        id=id_of(name),
+        name=readable(name),
+        label=readable(labels) or None,
+        metadata={readable(key): _to_value(value) for key, value in metadata.items()},
+    )
 
 
 def id_of(name: str) -> str:

@@ -1,9 +1,81 @@
 """What all tests of collections share."""
 
+import os
+from importlib.util import find_spec
+from itertools import count
+from pathlib import Path
+
 import pytest
 from pictures import make_model
+
+from pml_hashing import Collection
+
+SERVER = os.environ.get("PML_HASHING_CLICKHOUSE")
+EXTRA = find_spec("clickhouse_connect") and find_spec("chdb")
+NO_EXTRA = pytest.mark.skipif(not EXTRA, reason="the extra [clickhouse] is not installed")
+NO_SERVER = pytest.mark.skipif(not (SERVER and EXTRA), reason="no PML_HASHING_CLICKHOUSE")
+NUMBERS = count()
 
 
 @pytest.fixture(scope="module")
 def model():
     return make_model()
+
+
+class Home:
+    """A place for a collection: a folder, or a new table of a database."""
+
+    def __init__(self, place, **options):
+        self.place, self.options = place, options
+
+    def create(self, model, **options):
+        return Collection.create(self.place, model, **self.options, **options)
+
+    def open(self, **options):
+        return Collection.open(self.place, **self.options, **options)
+
+
+def new_home(place, folder):
+    table = f"collection_{os.getpid()}_{next(NUMBERS)}"
+    return Home(place, table=table, model_folder=Path(folder) / "photos.model")
+
+
+@pytest.fixture(scope="session")
+def kept(engine):
+    """A connection to the engine: else it would start anew for each test."""
+    if not EXTRA:
+        return None
+    from pml_hashing.search import ClickHouseStore  # noqa: PLC0415 - an extra
+
+    return ClickHouseStore(engine, "kept_for_collections")
+
+
+@pytest.fixture
+def database(engine, kept, tmp_path):
+    """A new table of the engine in this process."""
+    return new_home(engine, tmp_path)
+
+
+@pytest.fixture(
+    params=[
+        "folder",
+        pytest.param("chdb", marks=NO_EXTRA),
+        pytest.param("server", marks=NO_SERVER),
+    ]
+)
+def home(request, tmp_path):
+    """A place of each kind."""
+    if request.param == "folder":
+        return Home(tmp_path / "codes")
+    if request.param == "chdb":
+        return request.getfixturevalue("database")
+    return new_home(SERVER, tmp_path)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark as slow most random histories on a database."""
+    for item in items:
+        values = item.callspec.params if hasattr(item, "callspec") else {}
+        if "seed" in values and values["seed"] > 1 and values.get("home", "folder") != "folder":
+            item.add_marker(pytest.mark.slow)

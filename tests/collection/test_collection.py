@@ -17,6 +17,7 @@ from pml_hashing.codes import hamming_distance, pack
 from pml_hashing.datasets import UnreadableImageError, load_image
 
 QUIET = {"progress": False}
+IN_A_FOLDER = pytest.mark.parametrize("home", ["folder"], indirect=True)
 LINKS = pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
 
 
@@ -29,8 +30,8 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def photos(tmp_path, folder, model):
-    photos = Collection.create(tmp_path / "codes", model)
+def photos(home, folder, model):
+    photos = home.create(model)
     photos.sync(folder, labels="folders", **QUIET)
     return photos
 
@@ -204,7 +205,7 @@ def test_wrong_tables(photos, folder, text, message):
         photos.sync(labels={"02.png": 3}, **QUIET)
 
 
-def test_files_that_are_not_read(photos, folder):
+def test_files_that_are_not_read(home, photos, folder):
     (folder / "text.png").write_text("no image")
     (folder / "shoe" / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0")
     (folder / "notes.txt").write_text("")
@@ -218,7 +219,7 @@ def test_files_that_are_not_read(photos, folder):
     assert report.ignored == {".mov": 1, ".txt": 1}
     assert report.removed == ["02.png"]
     assert len(photos) == 11
-    again = Collection.open(photos.folder).sync(**QUIET)
+    again = home.open().sync(**QUIET)
     assert list(map(str, again.unreadable)) == list(map(str, report.unreadable))
     save(folder / "text.png", 77)
     report = photos.sync(**QUIET)
@@ -244,21 +245,21 @@ def test_links(photos, folder, tmp_path):
 
 
 @LINKS
-def test_names_of_any_bytes(photos, folder):
+def test_names_of_any_bytes(home, photos, folder):
     names = ["n\ndq.png", 'q"u,o.png', "ü.png", os.fsdecode(b"\xff.png")]
     for seed, name in enumerate(names):
         save(folder / "tmp.png", 40 + seed)
         (folder / "tmp.png").rename(folder / name)
     assert photos.sync(**QUIET).added == sorted(names)
-    opened = Collection.open(photos.folder)
+    opened = home.open()
     assert set(names) <= set(opened.names)
     assert held_codes(opened) == held_codes(photos)
 
 
-def test_real_codes_are_kept_and_ranked_by(tmp_path, folder, model):
-    photos = Collection.create(tmp_path / "vectors", model, vectors=True)
+def test_real_codes_are_kept_and_ranked_by(home, folder, model):
+    photos = home.create(model, vectors=True)
     photos.sync(folder, **QUIET)
-    photos = Collection.open(photos.folder)
+    photos = home.open()
     paths = {name: folder / name for name in photos.names}
     real = {name: model.encode([path], packed=False, **QUIET)[0] for name, path in paths.items()}
     for name, code in real.items():
@@ -279,43 +280,44 @@ def test_real_codes_are_kept_and_ranked_by(tmp_path, folder, model):
     assert len(photos.similar(query, rerank="asymmetric")) == 10
 
 
-def test_the_model_is_a_copy(tmp_path, folder):
+def test_the_model_is_a_copy(home, folder):
     model = make_model().train()
-    photos = Collection.create(tmp_path / "codes", model)
+    photos = home.create(model)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
     photos.sync(folder, **QUIET)
     assert model.training
-    assert held_codes(photos) == held_codes(Collection.open(photos.folder))
+    assert held_codes(photos) == held_codes(home.open())
     assert len(photos.codes().unique(dim=0)) > 6
 
 
-def test_two_networks(tmp_path, folder):
+def test_two_networks(home, folder):
     networks = [HashingModel("test_resnet", 12, img_size=32) for _ in range(2)]
-    photos = Collection.create(tmp_path / "codes", TwoNetworkHashingModel(*networks))
+    photos = home.create(TwoNetworkHashingModel(*networks))
     photos.sync(folder, **QUIET)
-    opened = Collection.open(photos.folder)
+    opened = home.open()
     expected = photos.model.encode([folder / "02.png"], **QUIET)
     assert torch.equal(opened.codes(["02.png"]), expected)
     assert type(opened.model) is TwoNetworkHashingModel
 
 
-def test_a_backbone_and_transform_of_ones_own(tmp_path, folder):
+def test_a_backbone_and_transform_of_ones_own(home, folder):
     def transform(image):
         return torch.from_numpy(np.asarray(image.resize((4, 4)), np.float32)).flatten() / 128 - 1
 
     model = HashingModel(nn.Identity(), 8, num_features=48)
     with pytest.raises(ValueError, match="set `data_config`"):
-        Collection.create(tmp_path / "codes", model)
-    photos = Collection.create(tmp_path / "codes", model, transform=transform)
+        home.create(model)
+    photos = home.create(model, transform=transform)
     photos.sync(folder, **QUIET)
-    opened = Collection.open(photos.folder, backbone=nn.Identity(), transform=transform)
+    opened = home.open(backbone=nn.Identity(), transform=transform)
     assert opened.search(folder / "02.png", k=1)[0].distance == 0
     expected = model.encode(transform(load_image(folder / "02.png"))[None], **QUIET)
     assert torch.equal(opened.codes(["02.png"]), expected)
 
 
+@IN_A_FOLDER
 def test_where_none_can_be_made(photos, tmp_path, model):
     with pytest.raises(FileExistsError, match="Expected no collection at"):
         Collection.create(photos.folder, model)
@@ -347,6 +349,7 @@ def test_what_a_killed_create_left_is_overwritten(tmp_path, model):
     assert len(Collection.create(tmp_path / "codes", model)) == 0
 
 
+@IN_A_FOLDER
 @pytest.mark.parametrize("kind", ["cut", "changed", "gone", "other"])
 def test_damaged_files_are_named(photos, kind):
     for path in [*photos.folder.glob("*.*"), photos.folder / "model" / "model.safetensors"]:
@@ -368,6 +371,7 @@ def test_damaged_files_are_named(photos, kind):
     assert len(Collection.open(photos.folder)) == 12
 
 
+@IN_A_FOLDER
 @pytest.mark.parametrize(
     "changes",
     [

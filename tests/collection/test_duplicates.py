@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pml_hashing.codes import hamming_distance, pack
 from pml_hashing.collection import duplicates
 from pml_hashing.collection.files import Content
+from pml_hashing.collection.state import CodedImages, DistinctCodes
 
 
 def reference(names, codes, contents, radius):
@@ -30,8 +31,25 @@ def reference(names, codes, contents, radius):
     return sorted(groups)
 
 
+class Held:
+    """Images with their codes, as a state has them."""
+
+    def __init__(self, names, codes, contents):
+        self.names, self.codes, self.contents = names, codes, contents
+
+    def distinct_codes(self):
+        return DistinctCodes(*np.unique(self.codes, axis=0, return_counts=True))
+
+    def with_codes(self, codes):
+        rows = np.flatnonzero((self.codes[:, None] == codes).all(axis=2).any(axis=1))
+        parts = ([part[row] for row in rows] for part in (self.names, self.contents))
+        names, contents = parts
+        return CodedImages(names, self.codes[rows], contents)
+
+
 def found(names, codes, contents, radius, code_length):
-    groups = duplicates.find_duplicates(names, codes.numpy(), code_length, contents, radius)
+    held = Held(names, codes.numpy(), contents)
+    groups = duplicates.find_duplicates(held, code_length, radius)
     return sorted(list(zip(group.names, group.distances, strict=True)) for group in groups)
 
 
@@ -59,7 +77,7 @@ def test_very_many_equal_codes_make_no_pairs():
     codes[::2] = 255
     names = [str(place) for place in range(len(codes))]
     contents = [Content(b"", 1, 1, 1)] * len(codes)
-    groups = duplicates.find_duplicates(names, codes, 64, contents, 3)
+    groups = duplicates.find_duplicates(Held(names, codes, contents), 64, 3)
     assert sorted(map(len, groups)) == [100_000, 100_000]
 
 

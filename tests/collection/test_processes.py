@@ -13,7 +13,8 @@ from pictures import fresh_codes, held_codes, save
 from processes import run_script
 
 from pml_hashing import Collection
-from pml_hashing.collection.journal import Journal
+from pml_hashing.collection import folder_storage
+from pml_hashing.collection.folder_journal import FolderJournal as Journal
 
 FORKS = pytest.mark.skipif(sys.platform == "win32", reason="no fork there")
 QUIET = {"progress": False}
@@ -46,7 +47,7 @@ def test_many_killed_syncs_lose_nothing(tmp_path):
     assert resumed > 0  # of few kills, none may come between two batches
 
 
-STEPS = ["commit", "Files.write", "HammingKNN.save", "Manifest.write", "Journal.remove"]
+STEPS = ["commit", "Files.write", "HammingKNN.save", "write_manifest", "Journal.remove"]
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -66,14 +67,12 @@ def test_stopped_at_every_step_of_a_commit(tmp_path, folder, model, step, is_don
             original(*arguments, **options)
         raise KeyboardInterrupt
 
-    from pml_hashing.collection import journal, snapshot, sync  # noqa: PLC0415
-
     owners = {
-        "commit": (sync, "commit"),
-        "Files.write": (snapshot.Files, "write"),
-        "HammingKNN.save": (snapshot.HammingKNN, "save"),
-        "Manifest.write": (snapshot.Manifest, "write"),
-        "Journal.remove": (journal.Journal, "remove"),
+        "commit": (folder_storage.FolderStorage, "commit"),
+        "Files.write": (folder_storage.Files, "write"),
+        "HammingKNN.save": (folder_storage.HammingKNN, "save"),
+        "write_manifest": (folder_storage, "write_manifest"),
+        "Journal.remove": (Journal, "remove"),
     }
     owner, name = owners[step]
     original = getattr(owner, name)
@@ -81,7 +80,7 @@ def test_stopped_at_every_step_of_a_commit(tmp_path, folder, model, step, is_don
         patched.setattr(owner, name, stop)
         with pytest.raises(KeyboardInterrupt):
             photos.sync(**QUIET)
-    is_committed = step == "Journal.remove" or (is_done and step in {"commit", "Manifest.write"})
+    is_committed = step == "Journal.remove" or (is_done and step in {"commit", "write_manifest"})
     opened = Collection.open(photos.folder)
     assert held_codes(opened) == (after if is_committed else before)
     for each in (opened, photos):
@@ -130,6 +129,7 @@ def test_a_journal_of_another_model_is_left_aside(tmp_path, folder, model):
 SYNC = """
 import sys
 from pml_hashing import Collection
+from pml_hashing.collection import folder_storage
 photos = Collection.open(sys.argv[1])
 print("open", flush=True)
 sys.stdin.readline()

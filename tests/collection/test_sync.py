@@ -21,8 +21,8 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def photos(tmp_path, folder, model):
-    photos = Collection.create(tmp_path / "codes", model)
+def photos(home, folder, model):
+    photos = home.create(model)
     photos.sync(folder, **QUIET)
     return photos
 
@@ -33,13 +33,13 @@ def settle(folder):
         os.utime(path, (1, 1))
 
 
-def check(photos, folder, model):
+def check(home, photos, folder, model):
     """Check all that is held, here and on disk, against codes made afresh."""
     names = sorted(
         path.relative_to(folder).as_posix() for path in folder.rglob("*.*") if path.is_file()
     )
     expected = fresh_codes(model, folder, names)
-    for each in (photos, Collection.open(photos.folder)):
+    for each in (photos, home.open()):
         assert each.names == names
         assert held_codes(each) == expected
         for name in names[:3]:
@@ -47,8 +47,8 @@ def check(photos, folder, model):
             assert found.distance == 0
 
 
-def test_a_new_folder(photos, folder, model):
-    check(photos, folder, model)
+def test_a_new_folder(home, photos, folder, model):
+    check(home, photos, folder, model)
     assert len(photos) == 5
     assert "deep/er/c.jpg" in photos
     assert photos.path("a.png") == folder / "a.png"
@@ -70,14 +70,14 @@ def test_settled_files_are_not_read(photos, folder, monkeypatch):
     assert (report.unchanged, report.encoded) == (5, 0)
 
 
-def test_every_change_at_its_own_cost(photos, folder, model):
+def test_every_change_at_its_own_cost(home, photos, folder, model):
     (folder / "a.png").rename(folder / "deep" / "moved.png")
     save(folder / "b.png", 100)
     (folder / "d.webp").unlink()
     save(folder / "new.png", 101)
     shutil.copy(folder / "e.gif", folder / "copy.gif")
     report = photos.sync(**QUIET)
-    check(photos, folder, model)
+    check(home, photos, folder, model)
     assert report.renamed == [("a.png", "deep/moved.png")]
     assert report.changed == ["b.png"]
     assert report.removed == ["d.webp"]
@@ -86,7 +86,7 @@ def test_every_change_at_its_own_cost(photos, folder, model):
 
 
 @pytest.mark.parametrize("same_times", [False, True])
-def test_two_files_are_swapped(photos, folder, model, same_times, monkeypatch):
+def test_two_files_are_swapped(home, photos, folder, model, same_times, monkeypatch):
     monkeypatch.setattr("pml_hashing.collection.files.UNSETTLED_NS", 0)
     for name in ("a.png", "b.png"):  # of one size, too
         Image.new("RGB", (8, 8), (len(name), ord(name[0]), 9)).save(folder / name, format="BMP")
@@ -98,37 +98,37 @@ def test_two_files_are_swapped(photos, folder, model, same_times, monkeypatch):
     (folder / "x").rename(folder / "b.png")
     report = photos.sync(**QUIET)
     assert (report.changed, report.encoded) == (["a.png", "b.png"], 0)
-    check(photos, folder, model)
+    check(home, photos, folder, model)
 
 
-def test_other_content_of_equal_size_and_time(photos, folder, model):
+def test_other_content_of_equal_size_and_time(home, photos, folder, model):
     settle(folder)
     Image.new("RGB", (8, 8), (1, 2, 3)).save(folder / "a.png", format="BMP")
     photos.sync(**QUIET)
     Image.new("RGB", (8, 8), (200, 1, 90)).save(folder / "a.png", format="BMP")
     os.utime(folder / "a.png", (1, 1))
     assert photos.sync(**QUIET).changed == ["a.png"]
-    check(photos, folder, model)
+    check(home, photos, folder, model)
 
 
-def test_a_file_that_is_changed_within_a_tick_is_read_again(photos, folder, model):
+def test_a_file_that_is_changed_within_a_tick_is_read_again(home, photos, folder, model):
     for color in range(5):
         Image.new("RGB", (8, 8), (color * 50, 9, 9)).save(folder / "a.png", format="BMP")
         photos.sync(**QUIET)
-    check(photos, folder, model)
+    check(home, photos, folder, model)
 
 
-def test_all_images_go_and_come(photos, folder, model, tmp_path):
+def test_all_images_go_and_come(home, photos, folder, model, tmp_path):
     folder.rename(tmp_path / "away")
     folder.mkdir()
     assert len(photos.sync(**QUIET).removed) == 5
     assert (len(photos), photos.names, photos.search(tmp_path / "away" / "a.png")) == (0, [], [])
-    assert Collection.open(photos.folder).names == []
+    assert home.open().names == []
     assert list(photos.duplicates(3)) == []
     (tmp_path / "away").rename(tmp_path / "back")
     report = photos.sync(tmp_path / "back", **QUIET)
     assert (len(report.added), report.encoded) == (5, 5)
-    check(photos, tmp_path / "back", model)
+    check(home, photos, tmp_path / "back", model)
 
 
 def test_the_folder_itself_is_moved(photos, folder, tmp_path):
@@ -153,6 +153,7 @@ def test_a_collection_in_the_folder_of_its_images(folder, model, place):
     assert "preview.png" not in " ".join(photos.names)
 
 
+@pytest.mark.parametrize("home", ["folder"], indirect=True)
 @pytest.mark.parametrize("name", ["", "model"])
 def test_images_in_a_collection_are_refused(photos, name):
     with pytest.raises(ValueError, match="`images` outside of the collection, got "):
@@ -188,9 +189,9 @@ def change(folder, rng, number):
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("vectors", [False, True])
-def test_random_histories(tmp_path, folder, model, seed, vectors):
+def test_random_histories(home, folder, model, seed, vectors):
     rng = random.Random(seed)
-    photos = Collection.create(tmp_path / "codes", model, vectors=vectors)
+    photos = home.create(model, vectors=vectors)
     for step in range(6):
         for number in range(rng.randrange(5)):
             change(folder, rng, 1000 * step + number + 50)
@@ -198,6 +199,6 @@ def test_random_histories(tmp_path, folder, model, seed, vectors):
         report = photos.sync(folder, batch_size=rng.randint(1, 4), **QUIET)
         assert before + len(report.added) - len(report.removed) == len(photos)
         if rng.random() < 0.5:
-            photos = Collection.open(photos.folder)
-    check(photos, folder, model)
+            photos = home.open()
+    check(home, photos, folder, model)
     assert photos.sync(**QUIET).encoded == 0

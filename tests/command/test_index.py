@@ -12,8 +12,8 @@ from models.stub_hub import Hub
 from torch.testing import assert_close
 
 from pml_hashing import Collection
-from pml_hashing.collection.folders import writing
-from pml_hashing.collection.snapshot import MANIFEST
+from pml_hashing.collection.folder_state import MANIFEST
+from pml_hashing.collection.folder_storage import FolderStorage
 from pml_hashing.command import places
 
 
@@ -112,7 +112,7 @@ def test_wrong_places_and_usage(run, here, weights):
 
 
 def test_another_process_that_writes(run, indexed):
-    with writing(places.Path("photos.codes"), 0):
+    with FolderStorage("photos.codes").writing(0):
         assert "--timeout waits for it" in run("index", "--timeout", 0.1, code=1).stderr
     run("index")
 

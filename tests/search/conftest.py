@@ -68,11 +68,11 @@ class Tables:
 
 
 @pytest.fixture(scope="session")
-def tables(tmp_path_factory):
+def tables(engine):
     """A maker of tables for each engine."""
     made = {"server": Tables(SERVER)}
     if EXTRA:
-        made["chdb"] = Tables(f"chdb://{tmp_path_factory.mktemp('engine')}")
+        made["chdb"] = Tables(engine)
         made["chdb"]("kept")  # else the engine would start anew for each test
     return made
 

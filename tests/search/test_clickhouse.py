@@ -1,13 +1,11 @@
 """What a store in ClickHouse does beyond what all stores do."""
 
-import contextlib
 import os
 import random
 import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from signal import SIGKILL
 
@@ -295,33 +293,6 @@ def test_tables_over_a_cluster(tables):
     parse = tables["chdb"]("kept")._connection
     for sql in (shard, spread, *added, *dropped, optimized, *noted):  # the engine understands each
         assert parse.one("select formatQuery({sql:String})", {"sql": sql})
-
-
-@pytest.fixture
-def bridge(tmp_path):
-    """Starts what answers as a server does, and stops it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    running = []
-
-    def start():
-        script = Path(__file__).parent.parent / "clickhouse_bridge.py"
-        command = [sys.executable, str(script), str(tmp_path / "bridge"), str(port)]
-        running.append(subprocess.Popen(command))
-        for _ in range(600):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-                return f"clickhouse://user:secret@127.0.0.1:{port}/default"
-            time.sleep(0.1)
-        raise TimeoutError
-
-    def stop():
-        running[-1].kill()
-        running.pop().wait()
-
-    yield start, stop
-    while running:
-        stop()
 
 
 def test_over_the_network(bridge, monkeypatch):

@@ -1,27 +1,19 @@
-"""Codes of a sync that is under way, by the content of their files: a killed one loses none."""
+"""Codes of a sync that is under way, in a file beside the collection."""
 
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, NamedTuple, Self
+from typing import BinaryIO, Self
 
+from pml_hashing.collection.encoded import CodesInMemory, Encoded
 from pml_hashing.collection.files import Content
+from pml_hashing.collection.storage import Journal
 
 
-class Encoded(NamedTuple):
-    """The code of a content."""
-
-    content: Content
-    code: bytes  # of a row: bits, or float32
-
-
-class Journal:
+class FolderJournal(Journal):
     """A file of codes that are appended as they come, each with a checksum.
-
-    It speaks of contents and not of names, so that whatever happens to the files between two runs,
-    a code is never another image's.
 
     Args:
         path: The file. What it holds is kept if it was begun by the same model.
@@ -32,12 +24,19 @@ class Journal:
         self.path, self._first = path, _to_line({"model": model})
         self._file: BinaryIO | None = None
 
-    def read(self) -> list[Encoded]:
-        """Return what it holds, up to the first line that is cut or changed."""
+    @cached_property
+    def _codes(self) -> CodesInMemory:
+        """What it holds, up to the first line that is cut or changed."""
         if not self.path.is_file():
-            return []
+            return CodesInMemory()
         with self.path.open("rb") as file:
-            return list(self._valid(file))
+            return CodesInMemory(self._valid(file))
+
+    def sizes_among(self, sizes: Collection[int]) -> set[int]:
+        return self._codes.sizes_among(sizes)
+
+    def known(self, digests: Collection[bytes]) -> dict[bytes, Encoded]:
+        return self._codes.known(digests)
 
     def __enter__(self) -> Self:
         """Open it for writing, and cut off what is not valid."""
@@ -49,9 +48,7 @@ class Journal:
             self._file.write(self._first)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._file is not None:
             self._file.close()
 
@@ -67,9 +64,9 @@ class Journal:
             record = content._asdict() | {"digest": content.digest.hex(), "code": code.hex()}
             self._file.write(_to_line(record))
         self._file.flush()
+        self._codes.add(encoded)
 
     def remove(self) -> None:
-        """Delete it: its codes are in the collection."""
         self.path.unlink(missing_ok=True)
 
     def _valid(self, file: BinaryIO) -> Iterator[Encoded]:

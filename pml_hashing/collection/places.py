@@ -1,0 +1,45 @@
+"""Where a collection is: a folder, or a table of a database."""
+
+import os
+from pathlib import Path
+
+from pml_hashing.collection.folder_storage import FolderStorage
+from pml_hashing.collection.storage import Storage
+
+DEFAULT_TABLE = "images"
+
+
+def is_dsn(place: object) -> bool:
+    """Return whether a place is a database, as in `chdb:///folder` or `clickhouse://host/db`."""
+    return isinstance(place, str) and "://" in place
+
+
+def storage_of(
+    place: str | os.PathLike[str],
+    table: str | None = None,
+    model_folder: str | os.PathLike[str] | None = None,
+) -> Storage:
+    """Return where a collection is. Nothing is read.
+
+    Args:
+        place: A folder, or a database.
+        table: The name of the collection in a database.
+        model_folder: Where its model is, if the place is a database.
+
+    Raises:
+        ConnectionError: If no server answers.
+        ImportError: If what a database needs is not installed.
+        ValueError: If the place is a folder, and there is a table or folder of the model.
+    """
+    if not is_dsn(place):
+        for name, given in (("table", table), ("model_folder", model_folder)):
+            if given is not None:
+                raise ValueError(
+                    f"Expected `{name}` with a database, as in 'chdb:///folder', got {given!r} "
+                    f"with the folder {os.fspath(place)!r}."
+                )
+        return FolderStorage(place)
+    from pml_hashing.collection.database_storage import DatabaseStorage  # noqa: PLC0415 - an extra
+
+    folder = None if model_folder is None else Path(model_folder)
+    return DatabaseStorage(str(place), table or DEFAULT_TABLE, folder)
