@@ -12,6 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, ndcg_score
+from waits import no_waits
 
 from pml_hashing.codes import binarize, pack
 from pml_hashing.evaluation import HammingRanking, _cpu, _gpu, _rankings
@@ -506,6 +507,35 @@ def test_no_more_pairs_than_asked_for_are_held(device_type, block_size, num_quer
         sizes.clear()
         HammingRanking(*data, block_size=block_size, ties="stable").reciprocal_rank()
         assert max(sizes) <= max(block_size, 40)
+
+
+@pytest.mark.parametrize("kind", ["class_ids", "multi_hot"])
+@pytest.mark.parametrize("block_size", [None, 100])
+def test_counting_makes_no_gpu_wait(kind, block_size, device, monkeypatch):
+    data = [x.to(device) for x in make_data(30, 50, 8, kind)]
+    ranking = HammingRanking(*data, block_size=block_size)
+    with no_waits(device, monkeypatch):
+        counts = ranking.counts
+    assert counts.sum() == 30 * 50
+
+
+def test_many_grades_need_large_keys(monkeypatch):
+    monkeypatch.setattr(_gpu, "LARGEST_INT32", 100)
+    monkeypatch.setattr(HammingRanking, "_kernel", _gpu)
+    data = make_data(3, 40, 4)
+    counts = HammingRanking(*data).counts
+    stable = HammingRanking(*data, ties="stable").average_precision()
+    monkeypatch.undo()
+    assert counts.equal(HammingRanking(*data).counts)
+    assert stable.equal(HammingRanking(*data, ties="stable").average_precision())
+
+
+@pytest.mark.usefixtures("kernel")
+def test_few_items_at_a_time(monkeypatch):
+    data = make_data(3, 40, 4)
+    expected = HammingRanking(*data).counts
+    monkeypatch.setattr(_gpu, "SIGNS_AT_A_TIME", 20)
+    assert HammingRanking(*data).counts.equal(expected)
 
 
 def test_scores_in_blocks_of_queries(monkeypatch):
