@@ -234,9 +234,9 @@ SCRIPTS: dict[str, Callable[[], Any]] = {
 }
 SCRIPTS_OF_SIGNS = [name for name in SCRIPTS if name.endswith("'s function")]
 CUT = 5000
-METHODS |= {name: (make, 5) for name, make in SCRIPTS.items()}
+METHODS |= {name: (make, 3) for name, make in SCRIPTS.items()}
 METHODS |= {
-    f"{name}, mAP@{CUT}": (lambda make=make: partial(make(), top_k=CUT), 5)
+    f"{name}, mAP@{CUT}": (lambda make=make: partial(make(), top_k=CUT), 3)
     for name, make in SCRIPTS.items()
 }
 
