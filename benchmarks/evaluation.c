@@ -1,4 +1,5 @@
-/* What a plain loop costs: XOR, popcount and one counter per distance, and a counting sort. */
+/* What a plain loop costs: XOR, popcount and one counter per distance, and a counting sort; and a
+   tuned one, that counts in eight tables, so that no step waits for the one before. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,33 @@ void count(const uint64_t *queries, const int32_t *query_labels, int64_t num_que
       counters[2 * d + (labels[i] == query_labels[q])]++;
     }
   }
+}
+
+/* counts: of all items by query and distance, codes of one word, zeroed by the caller. */
+void count_tuned(const uint64_t *queries, int64_t num_queries, const uint64_t *items,
+                 int64_t num_items, uint32_t *counts) {
+  enum { TILE = 2048, TABLES = 8 };
+  uint8_t distances[TILE];
+  for (int64_t q = 0; q < num_queries; q++) {
+    uint32_t tables[TABLES][65] = {{0}};
+    for (int64_t start = 0; start < num_items; start += TILE) {
+      int64_t size = num_items - start < TILE ? num_items - start : TILE;
+      for (int64_t i = 0; i < size; i++)
+        distances[i] = __builtin_popcountll(queries[q] ^ items[start + i]);
+      for (int64_t i = 0; i < size; i++) tables[i % TABLES][distances[i]]++;
+    }
+    for (int t = 0; t < TABLES; t++)
+      for (int d = 0; d <= 64; d++) counts[65 * q + d] += tables[t][d];
+  }
+}
+
+/* The same distances, summed and not counted: what XOR and popcount alone cost. */
+uint64_t sum_distances(const uint64_t *queries, int64_t num_queries, const uint64_t *items,
+                       int64_t num_items) {
+  uint64_t sum = 0;
+  for (int64_t q = 0; q < num_queries; q++)
+    for (int64_t i = 0; i < num_items; i++) sum += __builtin_popcountll(queries[q] ^ items[i]);
+  return sum;
 }
 
 /* scores: the average precision of each query, items at equal distance in their order. */

@@ -1,12 +1,16 @@
-"""Time and memory of mAP over a Hamming ranking: ours, PML's, torchmetrics' and a plain C loop.
+"""Time and memory of mAP over a Hamming ranking: ours, other libraries', scripts' and C loops.
 
     OMP_NUM_THREADS=1 python benchmarks/evaluation.py > benchmarks/results/evaluation_cpu.txt
+    OMP_NUM_THREADS=1 python benchmarks/evaluation.py scripts  # one of the tables
 
 Every line is measured in a process of its own, on one thread, on the same codes: random codes of 10
 classes, packed, each with a quarter of the bits of its class flipped. CPU seconds are the least of
 several repetitions; peak memory is what is used beyond the codes, in MB. PML's calculator is given
 the same codes as floats, torchmetrics the distances, computed beforehand and not counted. Both hold
 all pairs: where these are too many, a share of the queries is measured and the time is scaled up.
+The scripts are the functions of published repositories, written anew from what they compute
+(`map_definitions.py`), and numpy as one would write it today. They get codes of -1 and 1, or whole
+words, made beforehand, and class ids to compare, which is faster than their one-hot rows.
 """
 
 import argparse
@@ -104,10 +108,21 @@ class PlainLoop:
         self.library.count(*self.arguments(data), ctypes.c_void_p(counts.ctypes.data))
         return float("nan")  # counts only
 
+    def count_tuned(self, data: list[torch.Tensor]) -> float:
+        counts = np.zeros((len(data[0]), 65), dtype=np.uint32)
+        pointer, sizes = ctypes.c_void_p(counts.ctypes.data), self.arguments(data)
+        self.library.count_tuned(sizes[0], sizes[2], sizes[3], sizes[5], pointer)
+        return float("nan")
+
+    def sum_distances(self, data: list[torch.Tensor]) -> float:
+        sizes = self.arguments(data)
+        self.library.sum_distances(sizes[0], sizes[2], sizes[3], sizes[5])
+        return float("nan")
+
     def rank(self, data: list[torch.Tensor], top_k: int | None = None) -> float:
         scores = np.zeros(len(data[0]))
         pointer = ctypes.c_void_p(scores.ctypes.data)
-        cut = ctypes.c_int64(top_k or len(data[2]))
+        cut = ctypes.c_int64(min(top_k or len(data[2]), len(data[2])))
         self.library.rank(*self.arguments(data), cut, pointer)
         return float(scores.mean())
 
@@ -156,30 +171,33 @@ def torch_distances(queries: np.ndarray, items: np.ndarray) -> Any:
         yield from (signs.shape[1] - block @ signs.T).mul_(0.5).to(torch.uint8)
 
 
-def numba_loop() -> Callable[[list[torch.Tensor]], float]:
-    import numba  # noqa: PLC0415  # pyright: ignore[reportMissingImports]
-    from numba.extending import intrinsic  # noqa: PLC0415  # pyright: ignore[reportMissingImports]
+def ours_with_numba() -> Callable[..., float]:
+    import numba  # noqa: PLC0415, F401  # pyright: ignore[reportMissingImports]
 
-    @intrinsic
-    def popcount(context: Any, x: Any) -> Any:
-        return numba.uint64(numba.uint64), lambda _, builder, __, args: builder.ctpop(args[0])
+    return ours  # which takes numba where it has been imported
 
-    @numba.njit
-    def count(queries: Any, query_labels: Any, items: Any, labels: Any, counts: Any) -> None:
-        for q in range(len(queries)):
-            for i in range(len(items)):
-                distance = np.uint64(0)
-                for word in range(items.shape[1]):
-                    distance += popcount(queries[q, word] ^ items[i, word])
-                counts[q, distance, np.uint64(labels[i] == query_labels[q])] += np.uint32(1)
 
-    def score(data: list[torch.Tensor]) -> float:
-        queries, query_labels, items, labels = (x.numpy() for x in data)
-        counts = np.zeros((len(queries), queries.shape[1] * 8 + 1, 2), dtype=np.uint32)
-        words = queries.view(np.uint64), items.view(np.uint64)
-        narrow = query_labels.astype(np.int32), labels.astype(np.int32)
-        count(words[0], narrow[0], words[1], narrow[1], counts)
-        return float("nan")
+def numpy_today(data: list[torch.Tensor], top_k: int | None = None) -> float:
+    """Count bits of words, sort stably, and average the precision at every hit."""
+    queries, query_labels, items, labels = (x.numpy() for x in data)
+    queries, items = queries.view(np.uint64), items.view(np.uint64)
+    scores = []
+    for query, label in zip(queries, query_labels, strict=True):
+        distances = np.bitwise_count(items ^ query).sum(axis=1, dtype=np.uint8)
+        ranking = labels[np.argsort(distances, kind="stable")[:top_k]]
+        ranks = np.flatnonzero(ranking == label) + 1
+        scores.append(np.mean(np.arange(1, len(ranks) + 1) / ranks) if len(ranks) else 0.0)
+    return float(np.mean(scores))
+
+
+def script(name: str) -> Callable[..., float]:
+    """A function of a repository, by its name in `map_definitions.py`."""
+    import map_definitions  # noqa: PLC0415
+
+    function = getattr(map_definitions, name)
+
+    def score(data: list[torch.Tensor], top_k: int | None = None) -> float:
+        return function(data, min(top_k or len(data[2]), len(data[2])))
 
     return score
 
@@ -202,15 +220,31 @@ METHODS: dict[str, tuple[Callable[[], Any], int]] = {
     "blocks of 2^16 pairs": (lambda: ours_by_blocks_of(2**16), 3),
     "blocks of 2^20 pairs": (lambda: ours_by_blocks_of(2**20), 3),
     **{f"{name} (distances, counters)": (lambda n=name: kernel(n), 3) for name in DISTANCES},
-    "numba, one loop": (numba_loop, 3),
+    "C loop, eight tables": (lambda: PlainLoop().count_tuned, 5),
+    "C loop, distances alone": (lambda: PlainLoop().sum_distances, 5),
 }
 RIVALS = ("PML AccuracyCalculator", "torchmetrics RetrievalMAP")
+SCRIPTS: dict[str, Callable[[], Any]] = {
+    "ours": lambda: ours,
+    "ours, with numba": ours_with_numba,
+    "ten lines of numpy": lambda: numpy_today,
+    "DeepHash-pytorch's function": lambda: script("deephash_pytorch"),
+    "HashNet's function": lambda: script("hashnet"),
+    "OrthoHash's function": lambda: script("orthohash"),
+}
+SCRIPTS_OF_SIGNS = [name for name in SCRIPTS if name.endswith("'s function")]
+CUT = 5000
+METHODS |= {name: (make, 3) for name, make in SCRIPTS.items()}
+METHODS |= {
+    f"{name}, mAP@{CUT}": (lambda make=make: partial(make(), top_k=CUT), 3)
+    for name, make in SCRIPTS.items()
+}
 
 
 def inputs(name: str, data: list[torch.Tensor]) -> list[torch.Tensor]:
     """Return the data in the form that a method wants."""
     queries, query_labels, items, labels = data
-    if name == RIVALS[0]:
+    if name == RIVALS[0] or name.split(", mAP", maxsplit=1)[0] in SCRIPTS_OF_SIGNS:
         return [unpack(queries), query_labels, unpack(items), labels]
     if name == RIVALS[1]:
         scores = queries.shape[1] * 8 + 1 - hamming_distance(queries, items)
@@ -271,12 +305,47 @@ def table(title: str, names: list[str], size: tuple[int, int, int], base: str | 
             print(f"{name:34}  cannot run here")
             continue
         costs[name] = result["cpu"]
-        reference = next((x for x in reversed(costs) if x.startswith("C loop")), base)
+        plain = (x for x in reversed(costs) if x.startswith("C loop"))
+        reference = base or next(plain, "")
         ratio = f"{result['cpu'] / costs[reference]:10.2f}" if reference in costs else " " * 10
         score = "" if np.isnan(result["score"]) else f"{result['score']:8.4f}"
         note = "" if result["scale"] == 1 else f"  1/{result['scale']:.0f} of the queries, scaled"
         figures = f"{result['cpu']:10.3f}{result['wall']:10.3f}{result['peak']:10.0f}"
         print(f"{name:34}{figures}{ratio}{score:>8}{note}", flush=True)
+
+
+def scripts() -> None:
+    size = SIZES[0]
+    print("\nBeside scripts, {:,} queries x {:,} items x {} bits".format(*size))
+    print(f"{'':34}{'mAP, CPU s':>12}{'of ours':>9}{f'@{CUT}, CPU s':>13}{'of ours':>9}")
+    base: list[float] = []
+    for name in SCRIPTS:
+        results = [run(name + cut, *size) for cut in ("", f", mAP@{CUT}")]
+        if None in results:
+            print(f"{name:34}  cannot run here")
+            continue
+        seconds = [result["cpu"] for result in results if result]
+        base = base or seconds
+        first, second = (
+            f"{s:{width}.3f}{s / b:9.2f}"
+            for s, b, width in zip(seconds, base, (12, 13), strict=True)
+        )
+        print(f"{name:34}{first}{second}", flush=True)
+
+
+def sizes() -> None:
+    names = list(METHODS)
+    for size in SIZES:
+        title = "{:,} queries x {:,} items x {} bits".format(*size)
+        table(title, names[: names.index(RIVALS[1]) + 1], size, None)
+
+
+def kernels() -> None:
+    names = list(METHODS)
+    ways = names[names.index(RIVALS[1]) + 1 : names.index("ours")]
+    ways = [names[0], *ways, "ours", "ours, with numba"]
+    title = "Ways to count, 1,000 queries x 59,000 items x 64 bits"
+    table(title, ways, SIZES[0], names[0])
 
 
 def growth() -> None:
@@ -290,8 +359,11 @@ def growth() -> None:
             )
 
 
+TABLES = {"sizes": sizes, "scripts": scripts, "kernels": kernels, "growth": growth}
+
+
 def describe_machine() -> None:
-    print("OMP_NUM_THREADS=1 python benchmarks/evaluation.py")
+    print(" ".join(["OMP_NUM_THREADS=1 python benchmarks/evaluation.py", *sys.argv[1:]]))
     cpu = platform.processor()
     if (info := Path("/proc/cpuinfo")).exists():
         cpu = info.read_text().split("model name")[1].split(":")[1].splitlines()[0].strip()
@@ -307,6 +379,7 @@ def describe_machine() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("tables", nargs="*", choices=[[], *TABLES], help="all by default")
     parser.add_argument("--measure", nargs=4, metavar=("METHOD", "QUERIES", "ITEMS", "BITS"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -315,13 +388,8 @@ def main() -> None:
         print(json.dumps(measure(name, *map(int, size))))
         return
     describe_machine()
-    names = list(METHODS)
-    scored = names[: names.index(RIVALS[1]) + 1]
-    for size in SIZES:
-        table("{:,} queries x {:,} items x {} bits".format(*size), scored, size, None)
-    kernels = [scored[0], *names[len(scored) :]]
-    table("Ways to count, 1,000 queries x 59,000 items x 64 bits", kernels, SIZES[0], scored[0])
-    growth()
+    for name in arguments.tables or TABLES:
+        TABLES[name]()
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """How time and memory grow with samples, distinct labels, classes and batch, beside a plain way.
 
     OMP_NUM_THREADS=1 python benchmarks/growth.py > benchmarks/results/growth_cpu.txt
+    OMP_NUM_THREADS=1 python benchmarks/growth.py "step of DPSH"  # some of the rows
 
 One thread. Times are CPU seconds, the least of several runs. Memory is the most that a call takes
 beyond what was there before it, of the process, in MB; each line has a process of its own. Plain
-ways are formulas as one would write them first: all pairs of rows, labels as a dense matrix, an
-index that is built again.
+ways are formulas as one would write them first: all pairs of rows, a matrix of all queries and
+items, of all samples of a batch, or a list of all its triplets; labels as a dense matrix; an index
+that is built again.
 """
 
 import json
@@ -24,10 +26,10 @@ from search import processor
 from torch import Tensor
 
 import pml_hashing
-from pml_hashing import CodeBank, DSAHLoss
+from pml_hashing import CodeBank, DSAHLoss, losses
+from pml_hashing.codes import hamming_distance
 from pml_hashing.evaluation import HammingRanking
-from pml_hashing.losses import HashNetLoss
-from pml_hashing.pairs import LabelGroups, similar_sums
+from pml_hashing.pairs import LabelGroups, similar_sums, to_pairs
 from pml_hashing.search import HNSW, HammingKNN
 
 CODE_LENGTH, LABELS_OF_A_SAMPLE = 64, 3
@@ -76,22 +78,45 @@ def evaluation(count: int, num_classes: int, plain: bool) -> Work:
     labels = make_labels(count, num_classes)
     codes = torch.randint(256, (count, CODE_LENGTH // 8), dtype=torch.uint8)
     data = codes[:100].clone(), labels[:100].clone(), codes, labels
-    return lambda: HammingRanking(*data).average_precision()
+
+    def all_at_once() -> Tensor:
+        relevant = data[1].float() @ labels.float().T > 0
+        order = hamming_distance(data[0], codes).argsort(dim=1, stable=True)
+        ranking = relevant.gather(1, order)
+        precisions = ranking.cumsum(dim=1) / torch.arange(1, count + 1)
+        return (precisions * ranking).sum(dim=1) / ranking.sum(dim=1).clamp(min=1)
+
+    return all_at_once if plain else lambda: HammingRanking(*data).average_precision()
 
 
-def step(count: int, num_classes: int, plain: bool) -> Work:
-    codes = torch.randn(count, CODE_LENGTH).tanh().requires_grad_()
-    labels, loss_func = make_labels(count, num_classes), HashNetLoss()
+def dense_pairs(codes: Tensor, labels: Tensor) -> Tensor:
+    """The likelihood of all pairs of a batch, similar and dissimilar ones alike in sum."""
+    similar = (labels.float() @ labels.float().T > 0).float()
+    theta = codes @ codes.T / 2
+    others = 1 - torch.eye(len(codes))
+    similar_pairs, dissimilar_pairs = similar * others, (1 - similar) * others
+    weights = similar_pairs / similar_pairs.sum() + dissimilar_pairs / dissimilar_pairs.sum()
+    losses = theta.clamp(min=0) + torch.log1p(torch.exp(-theta.abs())) - similar * theta
+    return (weights * losses).sum() + 0.1 * (codes - codes.sign()).square().mean()
 
-    def listed() -> None:
-        similar = labels.float() @ labels.float().T > 0
-        apart = ~similar
-        similar.fill_diagonal_(False)
-        apart.fill_diagonal_(False)
-        pairs = (*torch.where(similar), *torch.where(apart))
-        loss_func(codes, labels, pairs).backward()
 
-    return listed if plain else lambda: loss_func(codes, labels).backward()
+def step(make_loss: Callable[[int], Any], kind: str) -> Callable[[int, int, bool], Work]:
+    """Return what makes a step of a loss of pairs or triplets, of all of a batch."""
+
+    def make(count: int, num_classes: int, plain: bool) -> Work:
+        codes = torch.randn(count, CODE_LENGTH).tanh().requires_grad_()
+        labels, loss_func = make_labels(count, num_classes), make_loss(num_classes)
+
+        def of_a_list() -> None:
+            loss_func(codes, labels, to_pairs(None, labels, labels)).backward()
+
+        if plain and kind == "triplets":
+            return of_a_list
+        if plain:
+            return lambda: dense_pairs(codes, labels).backward()
+        return lambda: loss_func(codes, labels).backward()
+
+    return make
 
 
 def index_after_load(count: int, num_classes: int, plain: bool) -> Work:
@@ -124,11 +149,25 @@ ROWS: dict[str, tuple[Callable[..., Work], list[tuple[int, int]], bool]] = {
         [(20_000, 21), (20_000, 80), (20_000, 1000), (100_000, 80)],
         False,
     ),
-    "mAP of 100 queries": (evaluation, [(100_000, 80), (1_000_000, 80)], False),
-    "step of HashNet": (step, [(128, 80), (512, 80), (2048, 80)], True),
+    "mAP of 100 queries": (evaluation, [(100_000, 80), (1_000_000, 80)], True),
+    "step of HashNet": (
+        step(lambda _: losses.HashNetLoss(), "pairs"),
+        [(128, 21), (1024, 21), (4096, 21)],
+        True,
+    ),
+    "step of DPSH": (step(lambda _: losses.DPSHLoss(), "pairs"), [(4096, 21)], True),
+    "step of DHN": (step(lambda _: losses.DHNLoss(), "pairs"), [(4096, 21)], True),
+    "step of DFH": (
+        step(lambda classes: losses.DFHLoss(classes, CODE_LENGTH), "pairs"),
+        [(4096, 21)],
+        True,
+    ),
+    "step of DTSH": (step(lambda _: losses.DTSHLoss(), "triplets"), [(128, 21), (1024, 21)], True),
+    "step of DNNH": (step(lambda _: losses.DNNHLoss(), "triplets"), [(128, 21), (1024, 21)], True),
     "load an HNSW index": (index_after_load, [(10_000, 2), (50_000, 2)], True),
 }
-LARGEST_PLAIN = 30_000 * 1000  # in entries of labels
+LARGEST_PLAIN = 80 * 10**6  # in entries of labels
+MANY_ROWS = 50_000  # of labels or of an index: too many for what is quadratic, or slow, in them
 REPEATS = 3
 
 
@@ -156,12 +195,14 @@ def run(name: str, count: int, num_classes: int, plain: bool) -> str:
 def main() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    if sys.argv[1:]:
-        name, *numbers = sys.argv[1:]
+    arguments = sys.argv[1:]
+    if len(arguments) == 4 and arguments[1].isdigit():
+        name, *numbers = arguments
         count, num_classes, plain = map(int, numbers)
         print(json.dumps(measure(name, count, num_classes, bool(plain))))
         return
-    print("OMP_NUM_THREADS=1 python benchmarks/growth.py")
+    quoted = [f'"{name}"' for name in arguments]
+    print(" ".join(["OMP_NUM_THREADS=1 python benchmarks/growth.py", *quoted]))
     print(
         f"{processor()}, one thread; pml_hashing {pml_hashing.__version__}, torch "
         f"{torch.__version__}; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, shared"
@@ -171,10 +212,12 @@ def main() -> None:
         f"{'':26}{'samples':>10}{'classes':>9}{'CPU s':>10}{'MB':>11}"
         f"{'plain, s':>10}{'plain, MB':>11}"
     )
-    for name, (_, sizes, has_plain) in ROWS.items():
+    for name in arguments or ROWS:
+        _, sizes, has_plain = ROWS[name]
         for count, num_classes in sizes:
             cells = run(name, count, num_classes, False)
-            if has_plain and count * num_classes <= LARGEST_PLAIN and count <= 50_000:
+            few = count <= MANY_ROWS or name == "mAP of 100 queries"
+            if has_plain and few and count * num_classes <= LARGEST_PLAIN:
                 cells += run(name, count, num_classes, True)
             print(f"{name:26}{count:10,}{num_classes:9,}{cells}", flush=True)
 

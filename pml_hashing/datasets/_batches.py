@@ -2,13 +2,30 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import Sampler, default_collate
 
 from pml_hashing._checks import check_at_least
+
+
+class WholeBatch(NamedTuple):
+    """Items of a data set of tensors, taken at once.
+
+    Attributes:
+        tensors: Rows of each tensor of the data set.
+        sample_indices: Their places in the data set.
+    """
+
+    tensors: list[Tensor]
+    sample_indices: Tensor
+
+    def items(self) -> list[tuple[tuple[Tensor, ...], int]]:
+        """Return the items one by one, as an `IndexedDataset` has them."""
+        rows = zip(*(tensor.unbind() for tensor in self.tensors), strict=True)
+        return list(zip(rows, self.sample_indices.tolist(), strict=True))
 
 
 class IndexedCollate:
@@ -21,7 +38,11 @@ class IndexedCollate:
     def __init__(self, collate_fn: Callable[[list[Any]], Any] | None = None) -> None:
         self.collate_fn = default_collate if collate_fn is None else collate_fn
 
-    def __call__(self, items: Sequence[tuple[Any, int]]) -> tuple[Any, Tensor]:
+    def __call__(self, items: Sequence[tuple[Any, int]] | WholeBatch) -> tuple[Any, Tensor]:
+        if isinstance(items, WholeBatch):
+            if self.collate_fn is default_collate:
+                return items.tensors, items.sample_indices
+            items = items.items()
         return self.collate_fn([item for item, _ in items]), torch.tensor([i for _, i in items])
 
 

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, TensorDataset
 
+from pml_hashing.datasets._batches import WholeBatch
+
 
 class IndexedDataset(Dataset[tuple[Any, int]]):
     """A data set whose items come with their place in it: `(item, index)`.
@@ -30,13 +32,15 @@ class IndexedDataset(Dataset[tuple[Any, int]]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Any, int]]:
         """Return many items, fetched at once where the data set can (`__getitems__`)."""
-        return list(zip(self._fetch(indices), indices, strict=True))
-
-    def _fetch(self, indices: Sequence[int]) -> Sequence[Any]:
+        if (whole := self.whole_batch(indices)) is not None:
+            return whole.items()
         fetch: Any = getattr(self.dataset, "__getitems__", None)
-        if fetch is not None:
-            return fetch(indices)
-        if type(self.dataset) is TensorDataset:  # a subclass may change what an item is
-            places = torch.as_tensor(indices)
-            return list(zip(*(t[places].unbind() for t in self.dataset.tensors), strict=True))
-        return [self.dataset[index] for index in indices]
+        items = [self.dataset[index] for index in indices] if fetch is None else fetch(indices)
+        return list(zip(items, indices, strict=True))
+
+    def whole_batch(self, indices: Sequence[int]) -> WholeBatch | None:
+        """Return many items as rows of tensors, if the data set is one of torch's of tensors."""
+        if type(self.dataset) is not TensorDataset:  # a subclass may change what an item is
+            return None
+        places = torch.as_tensor(indices)
+        return WholeBatch([tensor[places] for tensor in self.dataset.tensors], places)

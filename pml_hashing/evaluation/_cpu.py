@@ -1,11 +1,14 @@
 """Counts and orders on the CPU: distances by faiss, counters by torch, sorting by numpy.
 
-Chosen by measurement, see `benchmarks/evaluation.py`: together they take half the time of a plain C
-loop over XOR, popcount and a counter, as fast as the same loop compiled by numba.
+Chosen by measurement, see `benchmarks/evaluation.py`. Where numba is installed, and there is enough
+to count, a loop that it compiles takes half the time; it counts the same.
 """
 
+import sys
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from functools import partial
+from importlib.util import find_spec
+from typing import Any, NamedTuple, TypeAlias
 
 import faiss
 import numpy as np
@@ -19,7 +22,13 @@ from pml_hashing.evaluation._retrieval import Retrieval, slices
 ROWS_AT_A_TIME = 2**14  # of codes that are packed
 ITEMS_TO_SORT = 2**16  # at a time: in this many, a radix sort stays in the cache
 WORD = 8  # bytes
+PAIRS_THAT_PAY = 2**30  # save as much time as it takes to import numba and load what it compiled
 MOST_FAST_WORDS = 8  # faiss compares codes of 1, 2, 4 and 8 words five times as fast as others
+
+Count: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]
+"""Adds to counters, `(num_queries, num_distances, 2)`, how many items are at each distance of each
+query, and how many of the relevant ones. Takes packed queries and items, and where the relevant
+items of each query begin and end."""
 
 
 def count_by_distance(retrieval: Retrieval) -> Tensor:
@@ -53,26 +62,49 @@ def _count_classes(retrieval: Retrieval, relevance: SameClass) -> Tensor:
     """Count with the items sorted by class, so that no label is looked up for a distance."""
     queries = _packed(retrieval.query_codes)
     query_labels = relevance.query_labels.cpu().contiguous()  # PML's testers give a column
-    size = retrieval.code_length + 1
-    counts = retrieval.zero_counts(size, 2)
+    counts = retrieval.zero_counts(retrieval.code_length + 1, 2)
     item_slices, row_slices = _blocks(retrieval)
+    count = _compiled_count(retrieval) or partial(_count_by_faiss, row_slices)
     for items in item_slices:
         labels, order = relevance.database_labels[items].cpu().sort()
         database = _packed(retrieval.database_codes[items])[order.numpy()]
-        first = torch.searchsorted(labels, query_labels).tolist()
-        last = torch.searchsorted(labels, query_labels, right=True).tolist()
-        for rows in row_slices:
-            distances = hamming_distances(queries[rows], database)
-            counters = [torch.bincount(row, minlength=size) for row in distances]
-            counts[rows, :, 0] += torch.stack(counters)
-            for query, row in enumerate(distances, start=rows.start):
-                relevant = row[first[query] : last[query]]
-                if len(relevant):
-                    counts[query, :, 1] += torch.bincount(relevant, minlength=size)
+        first = torch.searchsorted(labels, query_labels)
+        last = torch.searchsorted(labels, query_labels, right=True)
+        count(queries, database, first.numpy(), last.numpy(), counts.numpy())
     if retrieval.query_in_database:  # each is at distance 0 of itself, and of its own class
         counts[:, 0] -= 1
     counts[:, :, 0] -= counts[:, :, 1]
     return counts
+
+
+def _compiled_count(retrieval: Retrieval) -> Count | None:
+    """Return the loop that numba compiles, `None` where it cannot be had, or would not pay."""
+    pairs = len(retrieval.query_codes) * len(retrieval.database_codes)
+    if find_spec("numba") is None or ("numba" not in sys.modules and pairs < PAIRS_THAT_PAY):
+        return None
+    from pml_hashing.evaluation import _numba  # noqa: PLC0415 (takes a second)
+
+    return _numba.count if retrieval.code_length <= _numba.LONGEST_CODE else None
+
+
+def _count_by_faiss(
+    row_slices: list[slice],
+    queries: np.ndarray,
+    database: np.ndarray,
+    first: np.ndarray,
+    last: np.ndarray,
+    counts: np.ndarray,
+) -> None:
+    """Add to `counts` all items, and the relevant ones from `first` to `last`, by distance."""
+    size = counts.shape[1]
+    held = np.empty((row_slices[0].stop, len(database)), dtype=np.int32)  # written again and again
+    for rows in row_slices:
+        distances = hamming_distances(queries[rows], database, held[: rows.stop - rows.start])
+        for query, row in enumerate(distances, start=rows.start):
+            counts[query, :, 0] += torch.bincount(row, minlength=size).numpy()
+            relevant = row[first[query] : last[query]].numpy()
+            if len(relevant):  # numpy counts many more slowly than torch, but starts faster
+                counts[query, :, 1] += np.bincount(relevant, minlength=size)
 
 
 def orders(retrieval: Retrieval) -> Iterator[list[tuple[np.ndarray, np.ndarray]]]:
@@ -143,9 +175,12 @@ def _merge(parts: list[_Part]) -> tuple[np.ndarray, np.ndarray]:
     return merged[order], grades[order]
 
 
-def hamming_distances(queries: np.ndarray, database: np.ndarray) -> Tensor:
-    """Return the distances between packed rows of whole words, int32."""
-    distances = np.empty((len(queries), len(database)), dtype=np.int32)
+def hamming_distances(
+    queries: np.ndarray, database: np.ndarray, distances: np.ndarray | None = None
+) -> Tensor:
+    """Return the distances between packed rows of whole words, int32, where they are to stand."""
+    if distances is None:
+        distances = np.empty((len(queries), len(database)), dtype=np.int32)
     pointers: list[Any] = [faiss.swig_ptr(x) for x in (queries, database, distances)]
     sizes = len(queries), len(database), queries.shape[1]
     faiss.hammings(*pointers[:2], *sizes, pointers[2])  # pyright: ignore[reportAttributeAccessIssue]

@@ -11,6 +11,9 @@ from pml_hashing._checks import check_integer
 TopK: TypeAlias = int | Literal["relevant"] | None
 """A number of items, for each query as many items as are relevant to it, or all."""
 
+VALUES_AT_A_TIME = {"cpu": 2**15, "cuda": 2**20}
+"""Float64 values that are computed with together: in the cache of a core, or to fill a GPU."""
+
 
 class Rankings(ABC):
     """The rankings of a block of queries.
@@ -78,10 +81,20 @@ class TieGroups(Rankings):
         """Return how many places of each group lie before the cut."""
         return (cuts[:, None] - self.ends + self.items).clamp(min=0).minimum(self.items)
 
+    def harmonic(self, cuts: Tensor) -> Tensor:
+        r"""Return the sum of $1 / r$ over the ranks $r$ of each group that lie before the cut."""
+        ends = torch.nn.functional.pad(self.ends.minimum(cuts[:, None]), (1, 0)).double()
+        return torch.digamma(ends + 1).diff(dim=1)
+
     def grade_sums(self) -> Tensor:
         """Return the sum of the grades of each group."""
         grades = torch.arange(self.counts.shape[2], device=self.counts.device)
         return (self.counts * grades).sum(dim=2)
+
+
+def values_at_a_time(device: torch.device) -> int:
+    """Return how many values a metric computes with together."""
+    return VALUES_AT_A_TIME.get(device.type, VALUES_AT_A_TIME["cuda"])
 
 
 def check_top_k(top_k: object) -> None:

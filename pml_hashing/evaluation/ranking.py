@@ -10,7 +10,7 @@ from torch import Tensor
 from pml_hashing._checks import check_choice, check_integer
 from pml_hashing.evaluation import _asymmetric, _cpu, _gpu
 from pml_hashing.evaluation._orders import Order, Orders, extreme_orders
-from pml_hashing.evaluation._rankings import Rankings, TieGroups
+from pml_hashing.evaluation._rankings import Rankings, TieGroups, values_at_a_time
 from pml_hashing.evaluation._relevance import RelevanceLike
 from pml_hashing.evaluation._retrieval import Retrieval
 from pml_hashing.evaluation._scores import QueryScores, ScoresOfBlock
@@ -28,7 +28,7 @@ Scorer: TypeAlias = Metric | Callable[[QueryScores], Tensor]
 
 Key = TypeVar("Key")
 
-COUNTERS_AT_A_TIME = 2**18  # that are scored together: a few megabytes in float64
+RANKED_AT_A_TIME = 2**18  # items of rankings in one order that are scored together
 
 
 class LookupOptions(TypedDict, total=False):
@@ -221,7 +221,7 @@ class HammingRanking(QueryScores):
     def _blocks_of_counts(self) -> Iterator[Tensor]:
         if self.retrieval.asymmetric:
             return _asymmetric.group_counts(self.retrieval)
-        counters = self.counts[0].numel()
-        if self.ties != "expected":  # of which every relevant item is listed
-            counters = max(counters, self.retrieval.total)
-        return iter(self.counts.split(max(1, COUNTERS_AT_A_TIME // counters)))
+        most, of_query = values_at_a_time(self.retrieval.device), self.counts[0].numel()
+        if self.ties != "expected":  # every relevant item is listed
+            most, of_query = RANKED_AT_A_TIME, max(of_query, self.retrieval.total)
+        return iter(self.counts.split(max(1, most // of_query)))

@@ -141,11 +141,15 @@ class _PairSums(torch.autograd.Function):
         margin: float,
         pair_weights: PairWeights | None,
     ) -> tuple[Tensor, ...]:
-        parts = [
-            _sums_of_block(codes[block] @ ref_codes.T, labels, block, margin, pair_weights)
-            for block in labels.blocks()
-        ]
-        return tuple(torch.cat(part) for part in zip(*parts, strict=True))
+        # Into place: small results kept between the blocks' large ones would break the heap up.
+        sums = codes.new_empty(len(RowSums._fields), len(codes))
+        for block in labels.blocks():
+            logits = codes[block] @ ref_codes.T
+            for row, part in zip(
+                sums, _sums_of_block(logits, labels, block, margin, pair_weights), strict=True
+            ):
+                row[block] = part
+        return sums.unbind()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -156,7 +160,7 @@ class _PairSums(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
         (codes, ref_codes), labels = ctx.saved_tensors, ctx.labels
-        rows, columns = [], torch.zeros_like(ref_codes)
+        rows, columns = torch.zeros_like(codes), torch.zeros_like(ref_codes)
         for block in labels.blocks():
             similar, dissimilar = labels.kinds(block, codes.dtype)
             signs = dissimilar - similar
@@ -166,9 +170,9 @@ class _PairSums(torch.autograd.Function):
                 similar = similar * ctx.pair_weights(labels.rows[block], labels.columns)
             weights = weights - similar * slopes[0][block, None]
             slope = logits.sigmoid() * weights
-            rows.append(slope @ ref_codes)
-            columns = columns.addmm(slope.T, codes[block])
-        return torch.cat(rows), columns, None, None, None
+            rows[block] = slope @ ref_codes
+            columns.addmm_(slope.T, codes[block])
+        return rows, columns, None, None, None
 
 
 def _sums_of_block(

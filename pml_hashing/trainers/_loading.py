@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Subset, get_worker_info
 
 from pml_hashing._checks import check, check_at_least
 from pml_hashing.datasets import IndexedDataset
-from pml_hashing.datasets._batches import EvenBatches
+from pml_hashing.datasets._batches import EvenBatches, WholeBatch
 from pml_hashing.distributed import broadcast, parts, rank, world_size
 from pml_hashing.trainers._random import RandomState, kept_random_state, seed_cpu, seed_of
 
@@ -107,7 +107,9 @@ class SeededDataset(Dataset[tuple[Any, int]]):
         self.at = torch.full((num_workers,), -1).share_memory_()
         self._draws: bool | None = None  # not known yet
 
-    def __getitems__(self, keys: Sequence[Key]) -> list[tuple[Any, int]]:
+    def __getitems__(self, keys: Sequence[Key]) -> list[tuple[Any, int]] | WholeBatch:
+        if (whole := self.dataset.whole_batch([index for index, _ in keys])) is not None:
+            return whole  # rows of tensors, which draw nothing
         before = RandomState()
         if self._draws is False:
             items = self._load_at_once([index for index, _ in keys])

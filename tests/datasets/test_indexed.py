@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.testing import assert_close
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Subset, TensorDataset
 
 from pml_hashing.datasets import IndexedDataset
@@ -90,3 +91,17 @@ def test_many_items_are_fetched_at_once():
     assert [(x.tolist(), int(y), i) for (x, y), i in at_once] == [
         (tensors[i][0].tolist(), i, i) for i in (4, 0)
     ]
+
+
+@pytest.mark.parametrize("tensors", [[torch.randn(9, 3)], [torch.randn(9, 3, 2), torch.arange(9)]])
+@pytest.mark.parametrize("collate_fn", [None, lambda items: [[*item] for item in items]])
+def test_rows_of_tensors_are_taken_at_once_and_are_what_single_items_make(tensors, collate_fn):
+    class OneByOne(TensorDataset):
+        """A subclass, of which nothing is known."""
+
+    collate = IndexedCollate(collate_fn)
+    whole, single = (IndexedDataset(kind(*tensors)) for kind in (TensorDataset, OneByOne))
+    assert single.whole_batch([3, 1]) is None
+    batches = [collate(items) for items in (whole.whole_batch([3, 1]), single.__getitems__([3, 1]))]
+    assert_close(batches[0], batches[1], rtol=0, atol=0)
+    assert type(batches[0][0]) is type(batches[1][0]) is list

@@ -1,5 +1,6 @@
 """Scores against loops, against every order inside ties, and against other libraries."""
 
+import decimal
 import itertools
 import math
 
@@ -17,9 +18,9 @@ from pml_hashing.evaluation import (
     precision_at_k,
     precision_within_radius,
 )
+from pml_hashing.evaluation._hypergeometric import half_width, hypergeometric
 from pml_hashing.evaluation._rankings import TieGroups
 from pml_hashing.evaluation._scores import ScoresOfBlock
-from pml_hashing.evaluation.metrics.average_precision import Groups, _hypergeometric
 from pml_hashing.evaluation.ranking import TIES
 
 
@@ -296,46 +297,71 @@ def make_scores(items, relevant):
     ],
 )
 def test_cut_of_large_groups(items, relevant, top_k):
-    """Against a sum over every number of relevant items, with exact binomials."""
+    """Against a sum over every number of relevant items, in 40 digits."""
     scores = make_scores(items, relevant)
-    total, hits, sums, score = 0, 0, 0.0, 0.0
-    group = 0
+    with decimal.localcontext(prec=40):
+        score = average_precision_of_cut(items, relevant, top_k)
+    assert scores.average_precision(top_k).item() == pytest.approx(float(score), abs=1e-12)
+    _, hits, n, r, m = before_cut(items, relevant, top_k)
+    assert scores.precision(top_k).item() == pytest.approx((hits + m * r / n) / top_k)
+
+
+def before_cut(items, relevant, top_k):
+    """Items and hits before the group that is cut; its items, hits, and places before the cut."""
+    group, total, hits = 0, 0, 0
     while total + items[group] <= top_k:
-        n, r = items[group], relevant[group]
+        total, hits, group = total + items[group], hits + relevant[group], group + 1
+    return total, hits, items[group], relevant[group], top_k - total
+
+
+def average_precision_of_cut(items, relevant, top_k):
+    """The mean AP@k over all orders inside ties, as it is defined, in decimals."""
+    one, total, hits, sums = decimal.Decimal(1), 0, 0, decimal.Decimal(0)
+    for n, r in zip(items, relevant, strict=True):
+        if total + n > top_k:
+            break
         for i in range(n):
-            others = i * (r - 1) / (n - 1)
-            sums += r / n * (hits + 1 + others) / (total + i + 1)
-        total, hits, group = total + n, hits + r, group + 1
-    n, r, m = items[group], relevant[group], top_k - total
-    first = math.fsum(1 / (total + i) for i in range(1, m + 1))
-    second = math.fsum((i - 1) / (total + i) for i in range(1, m + 1))
+            sums += one * r / n * (hits + 1 + one * i * (r - 1) / (n - 1)) / (total + i + 1)
+        total, hits = total + n, hits + r
+    total, hits, n, r, m = before_cut(items, relevant, top_k)
+    first = sum(one / (total + i) for i in range(1, m + 1))
+    second = sum(one * (i - 1) / (total + i) for i in range(1, m + 1))
     low, high = max(0, m + r - n), min(m, r)
-    weights = {low: 1.0}
-    log_weight, logs = 0.0, {low: 0.0}
+    weights = {low: one}
     for h in range(low, high):
-        log_weight += math.log((r - h) * (m - h) / ((h + 1) * (n - r - m + h + 1)))
-        logs[h + 1] = log_weight
-    peak = max(logs.values())
-    weights = {h: math.exp(w - peak) for h, w in logs.items()}
-    norm = math.fsum(weights.values())
+        weights[h + 1] = weights[h] * (r - h) * (m - h) / ((h + 1) * (n - r - m + h + 1))
+    norm, score = sum(weights.values()), decimal.Decimal(0)
     for h, weight in weights.items():
-        inside = h / m * ((hits + 1) * first + (h - 1) / max(m - 1, 1) * second)
-        score += weight / norm * (sums + inside) / (hits + h) if hits + h else 0.0
-    assert scores.average_precision(top_k).item() == pytest.approx(score, rel=1e-9)
-    precision = (hits + m * r / n) / top_k
-    assert scores.precision(top_k).item() == pytest.approx(precision)
+        inside = one * h / m * ((hits + 1) * first + one * (h - 1) / max(m - 1, 1) * second)
+        score += weight / norm * (sums + inside) / (hits + h) if hits + h else 0
+    return score
 
 
 @given(items=st.integers(1, 60), data=st.data())
 def test_hypergeometric(items, data):
     relevant, places = data.draw(st.integers(0, items)), data.draw(st.integers(0, items - 1))
-    low, high = max(0, places + relevant - items), min(places, relevant)
-    hits = torch.arange(low, low + 40, dtype=torch.float64)[None]
-    numbers = [torch.tensor([[float(x)]]).double() for x in (items, relevant, 1, 0, 0, 0, places)]
-    probabilities = _hypergeometric(Groups(*numbers[:-1]), numbers[-1], hits)[0].tolist()
-    for h, probability in zip(range(low, low + 40), probabilities, strict=True):
-        ways = math.comb(relevant, h) * math.comb(items - relevant, places - h) if h <= high else 0
-        assert probability == pytest.approx(ways / math.comb(items, places), rel=1e-9, abs=1e-15)
+    numbers = [torch.tensor([[float(x)]]).double() for x in (items, relevant, places)]
+    width = int(half_width(*numbers))
+    found = [x[0].tolist() for x in hypergeometric(*numbers, width + 1)]
+    probabilities = dict(zip(*found, strict=True))
+    assert math.fsum(probabilities.values()) == pytest.approx(1, abs=1e-15)
+    for h in range(items + 1):
+        ways = math.comb(relevant, h)
+        ways *= math.comb(items - relevant, places - h) if h <= places else 0
+        exact = ways / math.comb(items, places)
+        assert probabilities.get(h, 0) == pytest.approx(exact, rel=1e-12, abs=1e-21)
+
+
+@given(data=st.data())
+def test_all_likely_numbers_are_within_the_half_width(data):
+    items = data.draw(st.integers(1, 3000))
+    relevant, places = data.draw(st.integers(0, items)), data.draw(st.integers(0, items - 1))
+    numbers = [torch.tensor([[float(x)]]).double() for x in (items, relevant, places)]
+    hits, _ = hypergeometric(*numbers, int(half_width(*numbers)))
+    possible = range(max(0, places + relevant - items), min(places, relevant) + 1)
+    left_out = [h for h in possible if not hits[0, 0] <= h <= hits[0, -1]]
+    ways = sum(math.comb(relevant, h) * math.comb(items - relevant, places - h) for h in left_out)
+    assert ways * 10**21 < math.comb(items, places)
 
 
 CODES, LABELS = torch.ones(4, 8), torch.zeros(4, dtype=torch.long)

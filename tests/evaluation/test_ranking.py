@@ -2,7 +2,9 @@
 
 import itertools
 import math
+import sys
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,9 +12,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, ndcg_score
+from waits import no_waits
 
 from pml_hashing.codes import binarize, pack
-from pml_hashing.evaluation import HammingRanking, _cpu, _gpu
+from pml_hashing.evaluation import HammingRanking, _cpu, _gpu, _rankings
 from pml_hashing.evaluation._asymmetric import whole_numbers
 from pml_hashing.evaluation.metrics import Metric, PrecisionWithinRadius, RecallWithinRadius
 from pml_hashing.evaluation.ranking import TIES
@@ -138,11 +141,50 @@ def assert_same(scores, expected):
         assert values == pytest.approx(expected[name], abs=1e-12), name
 
 
-@pytest.fixture(params=["cpu", "torch"])
+def use_numba(monkeypatch, is_used):
+    """Let the kernel for the CPU count by numba or not, whatever other tests have imported."""
+    if is_used:
+        pytest.importorskip("numba")
+    monkeypatch.setattr(_cpu, "PAIRS_THAT_PAY", 0 if is_used else 2**63)
+    modules = {name: x for name, x in sys.modules.items() if is_used or name != "numba"}
+    monkeypatch.setattr(_cpu, "sys", SimpleNamespace(modules=modules))
+
+
+@pytest.fixture(params=["cpu", "numba", "torch"])
 def kernel(request, monkeypatch):
-    """The kernel for the CPU, and the one for GPUs on the CPU."""
+    """The kernel for the CPU, with and without numba, and the one for GPUs on the CPU."""
+    use_numba(monkeypatch, request.param == "numba")
     if request.param == "torch":
         monkeypatch.setattr(HammingRanking, "_kernel", _gpu)
+
+
+@pytest.mark.parametrize("num_queries", [1, 4, 7])
+@pytest.mark.parametrize("code_length", [1, 12, 64, 100, 192, 255, 256, 300])
+@pytest.mark.parametrize("convert", [pack, binarize])
+@pytest.mark.parametrize("options", [{}, {"query_in_database": True}, {"block_size": 700}])
+def test_numba_counts_the_same(num_queries, code_length, convert, options, monkeypatch):
+    _, _, codes, labels = make_data(1, 3000, code_length)
+    codes[1500:] = codes[num_queries - 1]  # all at one distance
+    codes = convert(codes)
+    counts = []
+    for is_used in (False, True):
+        use_numba(monkeypatch, is_used)
+        data = codes[:num_queries], labels[:num_queries], codes, labels
+        counts.append(HammingRanking(*data, **options).counts)
+    assert counts[0].dtype == counts[1].dtype
+    assert counts[0].equal(counts[1])
+
+
+def test_numba_is_imported_where_that_pays(monkeypatch):
+    pytest.importorskip("numba")
+    retrieval = HammingRanking(*make_data(2, 50, 8)).retrieval
+    monkeypatch.setattr(_cpu, "sys", SimpleNamespace(modules={}))
+    monkeypatch.setattr(_cpu, "PAIRS_THAT_PAY", 101)
+    assert _cpu._compiled_count(retrieval) is None
+    monkeypatch.setattr(_cpu, "PAIRS_THAT_PAY", 100)
+    assert _cpu._compiled_count(retrieval) is not None
+    monkeypatch.setattr(_cpu, "find_spec", lambda name: None)
+    assert _cpu._compiled_count(retrieval) is None
 
 
 few = settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -441,11 +483,12 @@ def test_no_more_pairs_than_asked_for_are_held(device_type, block_size, num_quer
         if device_type == "cpu":
             original = _cpu.hamming_distances
 
-            def spy(queries, database):
-                distances = original(queries, database)
+            def spy(*arrays):
+                distances = original(*arrays)
                 sizes.append(distances.numel())
                 return distances
 
+            use_numba(patch, False)
             patch.setattr(_cpu, "hamming_distances", spy)
         else:
             blocks = _gpu._blocks
@@ -466,14 +509,42 @@ def test_no_more_pairs_than_asked_for_are_held(device_type, block_size, num_quer
         assert max(sizes) <= max(block_size, 40)
 
 
+@pytest.mark.parametrize("kind", ["class_ids", "multi_hot"])
+@pytest.mark.parametrize("block_size", [None, 100])
+def test_counting_makes_no_gpu_wait(kind, block_size, device, monkeypatch):
+    data = [x.to(device) for x in make_data(30, 50, 8, kind)]
+    ranking = HammingRanking(*data, block_size=block_size)
+    with no_waits(device, monkeypatch):
+        counts = ranking.counts
+    assert counts.sum() == 30 * 50
+
+
+def test_many_grades_need_large_keys(monkeypatch):
+    monkeypatch.setattr(_gpu, "LARGEST_INT32", 100)
+    monkeypatch.setattr(HammingRanking, "_kernel", _gpu)
+    data = make_data(3, 40, 4)
+    counts = HammingRanking(*data).counts
+    stable = HammingRanking(*data, ties="stable").average_precision()
+    monkeypatch.undo()
+    assert counts.equal(HammingRanking(*data).counts)
+    assert stable.equal(HammingRanking(*data, ties="stable").average_precision())
+
+
+@pytest.mark.usefixtures("kernel")
+def test_few_items_at_a_time(monkeypatch):
+    data = make_data(3, 40, 4)
+    expected = HammingRanking(*data).counts
+    monkeypatch.setattr(_gpu, "SIGNS_AT_A_TIME", 20)
+    assert HammingRanking(*data).counts.equal(expected)
+
+
 def test_scores_in_blocks_of_queries(monkeypatch):
     data = make_data(7, 50, 4, "multi_hot")
     for ties in TIES:
         expected = ours(HammingRanking(*data, ties=ties), 9)
         with monkeypatch.context() as patch:
-            patch.setattr("pml_hashing.evaluation.ranking.COUNTERS_AT_A_TIME", 20)
-            for metric in ("average_precision", "reciprocal_rank"):
-                patch.setattr(f"pml_hashing.evaluation.metrics.{metric}.WEIGHTS_AT_A_TIME", 20)
+            patch.setattr("pml_hashing.evaluation.ranking.RANKED_AT_A_TIME", 20)
+            patch.setattr(_rankings, "VALUES_AT_A_TIME", {"cpu": 20, "cuda": 20})
             assert_same(ours(HammingRanking(*data, ties=ties), 9), expected)
 
 

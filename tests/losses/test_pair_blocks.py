@@ -5,6 +5,7 @@ import torch
 from pytorch_metric_learning.distances import CosineSimilarity, SNRDistance
 from pytorch_metric_learning.reducers import DoNothingReducer, MeanReducer, MultipleReducers
 from torch.testing import assert_close
+from waits import no_waits
 
 from pml_hashing import CodeBank, losses
 from pml_hashing.losses import _pair_blocks
@@ -130,25 +131,9 @@ def test_nothing_of_the_size_of_all_pairs_is_kept(name, monkeypatch):
     assert max(kept) <= (256 * 256 if name in {"dtsh", "dnnh"} else 256 * 9)
 
 
-def wait_is_an_error(device, monkeypatch):
-    """Have the device raise where it would make a GPU wait. Return how to end it."""
-    if device.type == "cuda":
-        torch.cuda.set_sync_debug_mode("error")
-        return lambda: torch.cuda.set_sync_debug_mode("default")
-    module = pytest.importorskip(device.type)
-    if not hasattr(module, "set_sync_error"):
-        pytest.skip("counts no waits")
-    kind = device.type
-    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda x: x.device.type == kind))
-    module.set_sync_error(True)
-    return lambda: module.set_sync_error(False)
-
-
 @pytest.mark.parametrize("kind", ["class_ids", "multi_hot"])
 @pytest.mark.parametrize("name", [*MAKERS, "dfh"])
 def test_no_step_makes_a_gpu_wait(name, kind, device, monkeypatch):
-    if device.type == "cpu":
-        pytest.skip("no GPU")
     labels = LABELS[kind].to(device)
     maker = {**MAKERS, "dfh": lambda: losses.DFHLoss(4, 8)}[name]
     if name == "dfh" and kind == "multi_hot":
@@ -156,12 +141,9 @@ def test_no_step_makes_a_gpu_wait(name, kind, device, monkeypatch):
     loss_func = maker().to(device)
     codes = [torch.randn(len(labels), 8, device=device, requires_grad=True) for _ in range(2)]
     loss_func(codes[0], labels).backward()  # what is built once may wait
-    end = wait_is_an_error(device, monkeypatch)
-    try:
+    with no_waits(device, monkeypatch):
         for u in codes:
             loss_func(u, labels).backward()
-    finally:
-        end()
 
 
 def test_weights_are_those_of_the_data_set():

@@ -7,8 +7,6 @@ from torch import Tensor
 from pml_hashing.evaluation._orders import Orders
 from pml_hashing.evaluation._rankings import TieGroups
 
-WEIGHTS_AT_A_TIME = 2**20  # that a metric may hold: 8 MB in float64
-
 
 class Metric(ABC):
     """A score of the ranking of every query.

@@ -1,6 +1,5 @@
 """Average precision, over the relevant items found or over all relevant items."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
@@ -10,9 +9,10 @@ import torch
 from torch import Tensor
 
 from pml_hashing._checks import check_choice
+from pml_hashing.evaluation._hypergeometric import half_width, hypergeometric
 from pml_hashing.evaluation._orders import Order, Orders
-from pml_hashing.evaluation._rankings import TieGroups, TopK, check_top_k
-from pml_hashing.evaluation.metrics._base import WEIGHTS_AT_A_TIME, Metric
+from pml_hashing.evaluation._rankings import TieGroups, TopK, check_top_k, values_at_a_time
+from pml_hashing.evaluation.metrics._base import Metric
 
 Divisor: TypeAlias = Literal["retrieved", "relevant"]
 """Of average precision: the relevant items found among the first $k$, or all there are."""
@@ -40,14 +40,16 @@ class AveragePrecision(Metric):
 
     def expected(self, groups: TieGroups) -> Tensor:
         cuts, parts = groups.cuts(self.top_k), Groups.of(groups, self.weighted)
-        sums = precision_sum(parts, groups.places(cuts).double())
+        harmonic = groups.harmonic(cuts)
+        sums = precision_sum(parts, groups.places(cuts).double(), harmonic)
         if self.divisor == "relevant" or int(cuts.min()) == groups.total:
             return sums.sum(dim=1) / groups.num_relevant.clamp(min=1)
         whole = groups.ends <= cuts[:, None]
         at = whole.sum(dim=1, keepdim=True).clamp(max=groups.ends.shape[1] - 1)
         cut = Groups(*(x.gather(1, at) for x in parts))
         sum_before = (sums * whole).sum(dim=1, keepdim=True)
-        return expected_over_found(sum_before, cut, cuts[:, None].double() - cut.before)
+        places = cuts[:, None].double() - cut.before
+        return expected_over_found(sum_before, cut, places, harmonic.gather(1, at))
 
     def ordered(self, orders: Orders) -> Tensor:
         def score(order: Order, k: int) -> float:
@@ -95,7 +97,7 @@ class Groups(NamedTuple):
         )
 
 
-def precision_sum(groups: Groups, places: Tensor) -> Tensor:
+def precision_sum(groups: Groups, places: Tensor, harmonic: Tensor) -> Tensor:
     r"""Return the expected sum of $P(r)$ over the relevant items on the first places of a group.
 
     The group holds $n$ items in random order, $\rho$ of them relevant with mean grade $\mu$, behind
@@ -104,63 +106,74 @@ def precision_sum(groups: Groups, places: Tensor) -> Tensor:
 
     $$\frac{\rho}{n} \sum_{i=1}^{m} \frac{1}{N + i}
       \left[ T + \mu + (i - 1) \frac{\rho - 1}{n - 1} \mu \right]$$
+
+    Args:
+        groups: The groups.
+        places: $m$.
+        harmonic: $H = \sum_{i=1}^{m} 1 / (N + i)$.
     """
     items, relevant, mean_grade, before, _, grades_before = groups
-    # With H the sum of 1 / (N + i), the sum of (i - 1) / (N + i) is m - (N + 1) H. A single item
-    # has no others: any share will do, and 1 makes perfect rankings score 1 to the last digit.
-    harmonic = torch.digamma(before + places + 1) - torch.digamma(before.double() + 1)
+    # The sum of (i - 1) / (N + i) is m - (N + 1) H. A single item has no others: any share will
+    # do, and 1 makes perfect rankings score 1 to the last digit.
     share = torch.where(items > 1, (relevant - 1) / (items - 1).clamp(min=1), 1) * mean_grade
     sums = (grades_before + mean_grade - share * (before + 1)) * harmonic + share * places
     return relevant / items.clamp(min=1) * sums
 
 
-def expected_over_found(sum_before: Tensor, cut: Groups, places: Tensor) -> Tensor:
+def expected_over_found(
+    sum_before: Tensor, cut: Groups, places: Tensor, harmonic: Tensor
+) -> Tensor:
     r"""Return the mean AP of rankings that are cut inside a group, over the relevant items found.
 
     Of the group, $m$ places lie before the cut, and the number $h$ of relevant items on these
     places is hypergeometric; given $h$, all ways to place them are equally likely. With $S$ the sum
-    and $R$ the number of relevant items of the groups before, and $G(h)$ the sum over the $m$
-    places,
+    and $R$ the number of relevant items of the groups before, and $G(h) = a h + b h (h - 1)$ the
+    sum over the $m$ places, the mean is that of $f(h) = (S + G(h)) / (R + h)$, where that is not
+    0 / 0. By division, $f(h)$ is linear but for its last part:
 
-    $$\mathrm{E}[\mathrm{AP}] = \sum_h \Pr(h)\, \frac{S + G(h)}{R + h}$$
+    $$f(h) = b (R + h) + c + \frac{d}{R + h}, \qquad
+      c = a - b (2 R + 1), \qquad d = S - a R + b R (R + 1)$$
+
+    So its mean is its value at the mean $\bar h$, and a small sum in which nothing cancels:
+
+    $$\mathrm{E}[f(h)] = f(\bar h) + \frac{d}{(R + \bar h)^2}\,
+      \mathrm{E} \left[ \frac{(h - \bar h)^2}{R + h} \right]$$
+
+    With $R = 0$, and so $d = 0$, it is $f(\bar h) - c \Pr(h = 0)$.
 
     Args:
         sum_before: $S$, `(num_queries, 1)`.
         cut: The group that each ranking is cut in, of tensors of this shape.
         places: $m$, less than the group has items.
+        harmonic: $H$ of `precision_sum`.
     """
-    most = int(places.max())  # numbers of relevant items before the cut, of which few are likely
-    num_weights = min(most, math.ceil(10 * math.sqrt(most)) + 1) + 1
-    size = max(1, WEIGHTS_AT_A_TIME // num_weights)
-    columns = zip(*(x.split(size) for x in (sum_before, places, *cut)), strict=True)
-    return torch.cat([_over_found(s, Groups(*g), m, num_weights) for s, m, *g in columns])
-
-
-def _over_found(sum_before: Tensor, cut: Groups, places: Tensor, num_weights: int) -> Tensor:
-    # Hoeffding: less than 1e-21 of the probability is more than 5 sqrt(m) away from the mean.
     mean = places * cut.relevant / cut.items
-    likely = (mean - 5 * places.sqrt()).floor()
-    least = torch.maximum(places + cut.relevant - cut.items, likely).clamp(min=0)
-    hits = least + torch.arange(num_weights, device=least.device)
-    sums = sum_before + precision_sum(cut._replace(items=places, relevant=hits), places)
-    scores = sums / (cut.hits_before + hits).clamp(min=1)
-    return (_hypergeometric(cut, places, hits) * scores).sum(dim=1)
+    hits_before, found = cut.hits_before, cut.hits_before + mean
+    divisor = torch.where(found > 0, found, 1)
+    a = (cut.grades_before + cut.mean_grade) * harmonic / places.clamp(min=1)
+    b = cut.mean_grade * (places - (cut.before + 1) * harmonic)
+    b /= places.clamp(min=1) * (places - 1).clamp(min=1)
+    d = sum_before - a * hits_before + b * hits_before * (hits_before + 1)
+    inside = precision_sum(cut._replace(items=places, relevant=mean), places, harmonic)
+    none, curvature = _moments(cut, places, mean)
+    mean_score = (sum_before + inside) / divisor + d * curvature / divisor.square()
+    mean_score -= torch.where(hits_before == 0, (a - b) * none, 0)
+    return torch.where(found > 0, mean_score, 0).flatten()
 
 
-def _hypergeometric(cut: Groups, places: Tensor, hits: Tensor) -> Tensor:
-    """Return the probability of each number of relevant items before the cut.
-
-    Args:
-        cut: The groups of ties.
-        places: Number of their places before the cut.
-        hits: Consecutive numbers, from a possible one on, `(num_queries, num_weights)`.
-    """
-    # From the ratios of neighbours, which keep the digits that differences of lgamma lose.
-    left = cut.items - cut.relevant - places
-    ratio = (cut.relevant - hits).clamp(min=0) * (places - hits).clamp(min=0)
-    ratio = ratio / ((hits + 1) * (left + hits + 1))
-    log_weights = ratio[:, :-1].log().cumsum(dim=1)  # minus infinity beyond the largest number
-    return torch.nn.functional.pad(log_weights, (1, 0)).softmax(dim=1)
+def _moments(cut: Groups, places: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Return $\Pr(h = 0)$ and $\mathrm{E}[(h - \bar h)^2 / (R + h)]$ of `expected_over_found`."""
+    width = int(half_width(cut.items, cut.relevant, places).max())
+    size = max(1, values_at_a_time(mean.device) // (2 * width + 1))
+    found: list[Tensor] = []
+    columns = (cut.items, cut.relevant, places, cut.hits_before, mean)
+    for n, rho, m, before, middle in zip(*(x.split(size) for x in columns), strict=True):
+        hits, weights = hypergeometric(n, rho, m, width)
+        none = (weights * (hits == 0)).sum(dim=1, keepdim=True)
+        weights *= (hits - middle).square_() / (before + hits).clamp_(min=1)
+        found.append(torch.cat([none, weights.sum(dim=1, keepdim=True)], dim=1))
+    none, curvature = torch.cat(found).split(1, dim=1)
+    return none, curvature
 
 
 def _precisions(order: Order, grades: np.ndarray | None, found: int) -> np.ndarray:

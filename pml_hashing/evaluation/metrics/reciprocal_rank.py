@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from pml_hashing.evaluation._orders import Orders
-from pml_hashing.evaluation._rankings import TieGroups
-from pml_hashing.evaluation.metrics._base import WEIGHTS_AT_A_TIME, Metric
+from pml_hashing.evaluation._rankings import TieGroups, values_at_a_time
+from pml_hashing.evaluation.metrics._base import Metric
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class ReciprocalRank(Metric):
         # p_j < exp(-j rho / n): beyond 50 n / rho places less than 1e-21 is left
         most = ((50 * items / relevant.clamp(min=1)).ceil()).minimum(items - relevant + 1)
         length = max(1, int(most.max()))
-        size = max(1, WEIGHTS_AT_A_TIME // length)
+        size = max(1, values_at_a_time(ends.device) // length)
         columns = zip(items.split(size), relevant.split(size), ends.split(size), strict=True)
         return torch.cat([_reciprocal_of_first(n, r, e - n, length) for n, r, e in columns])
 
