@@ -2,11 +2,17 @@
 
     OMP_NUM_THREADS=1 python benchmarks/training.py > benchmarks/results/training_cpu.txt
     python benchmarks/training.py --device cuda > benchmarks/results/training_cuda.txt
+    OMP_NUM_THREADS=1 python benchmarks/training.py --features  # > .../training_features_cpu.txt
 
 The bare loop classifies by cross-entropy, with the same backbone, images, batches, precision and
 optimizer. Images are random and in memory, for both. All ways train some steps in turn, so that
 they meet the same machine; medians of the repetitions are shown, and of the ratios to the bare loop
 in the same repetition. On a CPU times are CPU time, and images are loaded in the process.
+
+On features (`--features`) the networks are small, and what is around them shows: a perceptron of
+one hidden layer learns by HashNet's loss in a loop over torch's DataLoader, and in the trainer by
+HashNet's and by DSAH's. The data set is one of torch's of tensors, or hands out one sample at a
+time.
 """
 
 import os
@@ -24,7 +30,7 @@ import torch
 from comparison.options import add_backbone
 from pytorch_metric_learning.utils import common_functions
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import pml_hashing
 from pml_hashing import AsymmetricTrainer, CodeBank, DSAHLoss, HashingModel
@@ -35,6 +41,8 @@ LOSSES = {"DSAH": DSAHLoss, "ADSH": ADSHLoss, "HashNet": HashNetLoss, "OrthoHash
 WITH_BANK = ("DSAH", "ADSH")
 CPU = {"backbone": "mobilenetv3_small_050", "image_size": 64, "batch_size": 64, "steps": 20}
 CUDA = {"backbone": "resnet50", "image_size": 224, "batch_size": 128, "steps": 20}
+FEATURES = {"backbone": "perceptron", "image_size": 0, "batch_size": 128, "steps": 100}
+NUM_FEATURES = 512
 AMP = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -109,20 +117,63 @@ class BareLoop:
         return (self.clock() - start) / self.args.steps
 
 
+class OneByOne(Dataset[tuple[Tensor, Tensor]]):
+    """Features, one sample at a time, as a data set that one writes has them."""
+
+    def __init__(self, *tensors: Tensor) -> None:
+        self.tensors = tensors
+
+    def __len__(self) -> int:
+        return len(self.tensors[0])
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.tensors[0][index], self.tensors[1][index]
+
+
+class BareLoopOnFeatures:
+    """HashNet's loss in a loop over torch's DataLoader."""
+
+    def __init__(self, features: Dataset[Any], batch_size: int, steps: int, clock: Clock) -> None:
+        self.model, self.loss_func, self.clock = perceptron(), HashNetLoss(), clock
+        self.optimizer = torch.optim.SGD(self.model.parameters(), 0.01)
+        self.loader, self.steps = DataLoader(features, batch_size, shuffle=True), steps
+
+    def __call__(self) -> float:
+        """Return the seconds of a step."""
+        start = 0.0
+        for step, (data, labels) in enumerate(self.loader):
+            self.optimizer.zero_grad()
+            self.loss_func(self.model(data), labels).backward()
+            self.optimizer.step()
+            if step == 0:
+                start = self.clock()
+            if step == self.steps:
+                break
+        return (self.clock() - start) / self.steps
+
+
+def perceptron() -> nn.Module:
+    layers = nn.Linear(NUM_FEATURES, 256), nn.ReLU(), nn.Linear(256, CODE_LENGTH), nn.Tanh()
+    return nn.Sequential(*layers)
+
+
 class Ours:
     """Rounds of an AsymmetricTrainer."""
 
     def __init__(self, loss_name: str, args: Namespace, images: Dataset[Any], clock: Clock) -> None:
         self.args, self.clock, self.round = args, clock, 0
         self.start = self.seconds = 0.0
-        model = HashingModel(args.backbone, CODE_LENGTH, checkpoint_path=args.checkpoint)
-        model.to(args.device)
-        models: dict[str, nn.Module] = {"trunk": model.trunk, "embedder": model.embedder}
+        if args.features:
+            models: dict[str, nn.Module] = {"trunk": perceptron()}
+        else:
+            model = HashingModel(args.backbone, CODE_LENGTH, checkpoint_path=args.checkpoint)
+            model.to(args.device)
+            models = {"trunk": model.trunk, "embedder": model.embedder}
         optimizers = {
             f"{name}_optimizer": torch.optim.SGD(part.parameters(), 0.01)
             for name, part in models.items()
         }
-        self.loss_func = make_loss(loss_name, args.device)
+        self.loss_func = make_loss(loss_name, args.device, len(images))  # pyright: ignore[reportArgumentType]
         if loss_name in WITH_BANK:
             models["code_bank"] = self.loss_func.code_bank
         self.trainer = AsymmetricTrainer(
@@ -153,8 +204,8 @@ class Ours:
         return self.seconds
 
 
-def make_loss(name: str, device: torch.device) -> Any:
-    labels = torch.arange(NUM_SAMPLES) % NUM_CLASSES
+def make_loss(name: str, device: torch.device, size: int = NUM_SAMPLES) -> Any:
+    labels = torch.arange(size) % NUM_CLASSES
     if name in WITH_BANK:
         bank = CodeBank(labels, CODE_LENGTH).to(device)
         return LOSSES[name](NUM_CLASSES, CODE_LENGTH, code_bank=bank).to(device)
@@ -222,6 +273,28 @@ def time_steps(args: Namespace, clock: Clock) -> None:
         )
 
 
+def time_steps_on_features(args: Namespace, clock: Clock) -> None:
+    print(f"Steps on {NUM_FEATURES} features, batches of {args.batch_size}, {args.steps} steps")
+    print(f"{'':32}{'ms a step':>10}{'of bare':>9}{'spread':>14}")
+    tensors = torch.randn(20_000, NUM_FEATURES), torch.arange(20_000) % NUM_CLASSES
+    for kind in (TensorDataset, OneByOne):
+        features = kind(*tensors)
+        bare = BareLoopOnFeatures(features, args.batch_size, args.steps, clock)
+        ways: dict[str, Any] = {"bare loop": bare}
+        ways |= {name: Ours(name, args, features, clock) for name in ("HashNet", "DSAH")}
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        for repeat in range(1 + args.repeats):
+            for name, way in ways.items():
+                seconds[name] += [way()][:repeat]  # the first one warms up
+        for name, times in seconds.items():
+            pairs = zip(times, seconds["bare loop"], strict=True)
+            ratios = sorted(ours / of_bare for ours, of_bare in pairs)
+            spread = f"{ratios[0]:.2f}-{ratios[-1]:.2f}"
+            label = f"{kind.__name__}, {name}"
+            figures = f"{1000 * median(times):10.2f}{median(ratios):9.2f}{spread:>14}"
+            print(f"{label:32}{figures}", flush=True)
+
+
 def time_discrete_steps(args: Namespace, clock: Clock) -> None:
     print(f"\nupdate_codes: seconds, {CODE_LENGTH} bits, {NUM_CLASSES} classes")
     print(f"{'samples':>12}" + "".join(f"{name:>9}{'us/sample':>11}" for name in WITH_BANK))
@@ -261,6 +334,7 @@ def parse_args() -> Namespace:
     add = parser.add_argument
     add("--device", type=torch.device, default=torch.device("cpu"))
     add_backbone(parser, None, "random ones")
+    add("--features", action="store_true", help="steps on features in place of images")
     add("--image-size", type=int)
     add("--batch-size", type=int)
     add("--steps", type=int, help="steps of a repetition")
@@ -274,6 +348,8 @@ def parse_args() -> Namespace:
     args = parser.parse_args()
     on_gpu = args.device.type == "cuda"
     defaults = CUDA if on_gpu else CPU
+    if args.features:
+        defaults |= FEATURES
     defaults |= {"amp": "bf16" if on_gpu else "none", "channels_last": on_gpu}
     defaults |= {"workers": 8 if on_gpu else 0}
     for name, value in defaults.items():
@@ -288,6 +364,9 @@ def main() -> None:
     common_functions.NUMPY_RANDOM.seed(0)
     clock = Clock(args.device)
     describe(args)
+    if args.features:
+        time_steps_on_features(args, clock)
+        return
     time_steps(args, clock)
     time_discrete_steps(args, clock)
 
