@@ -6,6 +6,7 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, NamedTuple
 
 from comparison.results import Record
+from comparison.task import Budget
 from pml_hashing.visualize import plot_by_code_length
 
 if TYPE_CHECKING:
@@ -33,15 +34,14 @@ class Setting(NamedTuple):
     backbone: str
     img_size: int | None
     end_to_end: bool
-    epochs: int
-    budget: str
+    budget: Budget
 
     @classmethod
     def of(cls, record: Record) -> "Setting":
         """Return the setting of a record."""
-        budget = record["budget"]
-        shared = {name: record[name] for name in cls._fields[:-2]}
-        return cls(**shared, epochs=budget["epochs"], budget=str(sorted(budget.items())))
+        budget = Budget(**record["budget"])  # what an older record lacks, it had by default
+        shared = {name: record[name] for name in cls._fields[:-1]}
+        return cls(**shared, budget=budget)
 
     @property
     def title(self) -> str:
@@ -57,9 +57,8 @@ class Setting(NamedTuple):
     def _description(self) -> str:
         size = "" if self.img_size is None else f" at {self.img_size} px"
         how = "trained end to end" if self.end_to_end else "frozen"
-        return (
-            f"{self.dataset}, {self.protocol}: {self.backbone}{size}, {how}, {self.epochs} epochs"
-        )
+        trained = f"{how}, {self.budget.epochs} epochs"
+        return f"{self.dataset}, {self.protocol}: {self.backbone}{size}, {trained}"
 
 
 class Cells:

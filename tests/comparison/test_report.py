@@ -147,3 +147,11 @@ def test_the_tables_of_the_docs_are_those_of_the_committed_records(name, images)
     assert written == to_markdown(records, images), "run benchmarks/tables.py"
     for setting in by_setting(records) if images else ():
         assert (ROOT / "docs" / "images" / "results" / f"{setting.file_name}.png").exists()
+
+
+def test_a_record_from_before_a_field_of_the_budget_is_of_the_same_setting():
+    earlier = make_record("CSQ", 8, 0, 0.1)
+    later = make_record("ITQ", 8, 0, 0.1, budget=earlier["budget"] | {"trunk_rate": 0.1})
+    other = make_record("ITQ", 8, 0, 0.1, budget=earlier["budget"] | {"trunk_rate": 0.3})
+    assert [len(cells.methods) for cells in by_setting([earlier, later]).values()] == [2]
+    assert len(by_setting([earlier, later, other])) == 2
