@@ -98,7 +98,7 @@ def parse_args() -> Namespace:
 def main() -> None:
     args = parse_args()
     with args.features.open("rb") as opened, np.load(opened) as file:
-        description = str(file["description"] if "description" in file else args.features.stem)
+        description = str(file.get("description", args.features.stem))
     data = Features.load(args.features, description)
     print(f"{description}, {args.bits} bits, {args.epochs} epochs, {args.seeds} seeds")
     for way in args.ways:

@@ -230,7 +230,7 @@ def test_every_reading_function_is_here():
     found = {m.name for m in modules if any(call in m.read_text() for call in reads)}
     machinery = {"_files.py", "_archives.py"}
     tested_here = {"backbones.py", "checkpoints.py", "code_file.py", "image_arrays.py", "saving.py"}
-    assert found == machinery | tested_here | {"tables.py", "loading.py", "snapshot.py"}
+    assert found == machinery | tested_here | {"tables.py", "loading.py", "folder_state.py"}
 
 
 @pytest.mark.parametrize(("name", "count"), FAST.items())

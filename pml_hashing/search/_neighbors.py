@@ -153,7 +153,7 @@ def find_within(
             infinite, or `radius` is negative or beyond that of the index.
     """
     options: dict[str, Any] = {} if index is None else {"search": index.within}
-    with UNLOCKED if isinstance(store, MemoryStore) else store.frozen():
+    with store.frozen():  # so that nothing found means that nothing is near
         packed_query, code_length = to_packed(query, "query", known_length(store))
         check_at_least(radius, 0, "radius")
         limit = int(min(radius, code_length))

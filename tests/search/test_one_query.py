@@ -131,7 +131,7 @@ def test_a_store_that_is_filled_with_longer_codes_meanwhile(options, monkeypatch
     threads = [threading.Thread(target=read_until, args=(stop, each, wrong)) for each in searches]
     for thread in threads:
         thread.start()
-    for turn in range(300):
+    for turn in range(30):
         store.clear()
         HammingKNN(store=store).add(torch.ones(2, 16 if turn % 2 else 512))
     stop.set()
