@@ -11,6 +11,7 @@ from comparison.results import read_records
 ROOT = Path(__file__).parents[1]
 RESULTS, TABLES = ROOT / "benchmarks" / "results", ROOT / "docs" / "generated"
 IMAGES = ROOT / "docs" / "images" / "results"
+NAMES = ("retrieval", "end_to_end")  # of features, and with the backbone
 DRAWN = {"DSAH", "DSAH spread", "CSQ", "ADSH", "HashNet", "ITQ"}  # the tables have all
 
 
@@ -22,8 +23,6 @@ def main() -> None:
     for setting, cells in by_setting(frozen).items():
         plot(cells, methods=DRAWN).savefig(IMAGES / f"{setting.file_name}.png")
 
-
-NAMES = ("retrieval", "end_to_end")
 
 if __name__ == "__main__":
     main()

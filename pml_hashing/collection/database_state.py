@@ -104,9 +104,7 @@ class DatabaseState(State):
     def codes(self, rows: Rows) -> np.ndarray:
         return _codes(self._at(rows, ["code"])) if len(rows) else self._no_codes
 
-    def kept_codes(self, rows: Rows) -> np.ndarray:
-        if not self.manifest.vectors or not len(rows):
-            return self.to_rows([]) if self.manifest.vectors else self.codes(rows)
+    def vectors(self, rows: Rows) -> np.ndarray:
         return to_vectors(self._at(rows, ["vector"])["vector"]).numpy()
 
     def sizes_among(self, sizes: Collection[int]) -> set[int]:

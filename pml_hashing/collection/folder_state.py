@@ -130,9 +130,7 @@ class FolderState(State):
     def codes(self, rows: Rows) -> np.ndarray:
         return self.all_codes[_index(rows)]
 
-    def kept_codes(self, rows: Rows) -> np.ndarray:
-        if not self.manifest.vectors or not len(rows):
-            return self.to_rows([]) if self.manifest.vectors else self.codes(rows)
+    def vectors(self, rows: Rows) -> np.ndarray:
         vectors = self._knn.get(self.names(rows)).vectors
         return self.to_rows([]) if vectors is None else vectors.numpy()
 

@@ -73,7 +73,7 @@ class Search:
         Raises:
             FileNotFoundError: If a query is neither.
         """
-        names = [self._name_of(query) for query in queries]
+        names = self._names_of(queries)
         pictures = [query for query, name in zip(queries, names, strict=True) if name is None]
         return self._near(self._codes(pictures, names), names, request)
 
@@ -90,16 +90,20 @@ class Search:
         """Return what is near real codes."""
         return self._near(codes, [None] * len(codes), request)
 
-    def _name_of(self, query: object) -> str | None:
-        """Return the name of an image of the collection, `None` for a picture."""
-        if not isinstance(query, str | os.PathLike) or _is_file(query):
-            return None
-        if not self.state.contains(os.fspath(query)):
+    def _names_of(self, queries: Sequence[Any]) -> list[str | None]:
+        """Return the names of images of the collection, `None` for a picture.
+
+        The state, which may be elsewhere, is asked once for all.
+        """
+        names = [_to_name(query) for query in queries]
+        asked = [name for name in names if name is not None]
+        missing = (self.state.rows(asked) < 0).tolist()
+        if True in missing:
             raise FileNotFoundError(
                 "Expected `query` to be an image, a path of one or the name of one in the "
-                f"collection, got {os.fspath(query)!r}."
+                f"collection, got {asked[missing.index(True)]!r}."
             )
-        return str(query)
+        return names
 
     def _codes(self, pictures: Sequence[ImageLike], names: Sequence[str | None]) -> Tensor:
         """Return real codes of pictures and of images by name, in the order of `names`."""
@@ -166,6 +170,12 @@ def to_queries(query: Any) -> tuple[list[Any], bool]:
     if isinstance(query, Tensor | np.ndarray) and query.ndim == 4:
         return list(query), False
     return [query], True
+
+
+def _to_name(query: object) -> str | None:
+    """Return what can only be a name, `None` for a picture."""
+    is_path = isinstance(query, str | os.PathLike)
+    return None if not is_path or _is_file(query) else str(query)
 
 
 def _is_file(path: str | os.PathLike[str]) -> bool:

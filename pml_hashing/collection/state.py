@@ -122,8 +122,14 @@ class State(ABC):
         """Return packed codes."""
 
     @abstractmethod
+    def vectors(self, rows: Rows) -> np.ndarray:
+        """Return real codes, of a collection that keeps them, of at least one image."""
+
     def kept_codes(self, rows: Rows) -> np.ndarray:
         """Return codes as the collection keeps them: real ones where there are vectors."""
+        if not self.manifest.vectors:
+            return self.codes(rows)
+        return self.vectors(rows) if len(rows) else self.to_rows([])
 
     @abstractmethod
     def sizes_among(self, sizes: Collection[int]) -> set[int]:
