@@ -7,4 +7,5 @@ if not find_spec("numba"):
     collect_ignore_glob.append("pml_hashing/evaluation/_numba.py")
 if not (find_spec("clickhouse_connect") and find_spec("chdb")):
     collect_ignore_glob += ["pml_hashing/search/*clickhouse*", "tests/clickhouse_bridge.py"]
+    collect_ignore_glob += ["pml_hashing/collection/database_*", "pml_hashing/collection/lease.py"]
     collect_ignore_glob.append("tests/search/crashing.py")
