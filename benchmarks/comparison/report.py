@@ -19,6 +19,8 @@ SCORES = {
     "mean_average_precision_at_5000": "mAP@5000",
     "precision_within_radius_2": "P@H≤2",
 }
+SHOWN = list(SCORES)[:2]
+"""The tables that a page shows at once. It opens the others where they are asked for."""
 COSTS = {
     "train_seconds": "Seconds of training",
     "train_cpu_seconds": "CPU seconds",
@@ -115,21 +117,25 @@ def to_markdown(records: Iterable[Record], images: str | None = None) -> str:
         lines += [f"### {setting.title}", ""]
         if images is not None:
             lines += [f"![mAP over code length]({images}/{setting.file_name}.png)", ""]
-        for name, title in SCORES.items():
-            if not cells.have(name):
-                continue
-            lines += [f"{title}, {_seeds(cells)}:", "", *score_table(cells, name), ""]
-        lines += [f"Costs at {cells.code_lengths[-1]} bits:", "", *cost_table(cells), ""]
+        for name in filter(cells.have, SCORES):
+            title, table = f"{SCORES[name]}, {_seeds(cells)}", score_table(cells, name)
+            lines += [f"{title}:", "", *table, ""] if name in SHOWN else _folded(title, table)
+        lines += _folded(f"Costs at {cells.code_lengths[-1]} bits", cost_table(cells))
     return "\n".join(lines)
 
 
 def score_table(cells: Cells, name: str) -> list[str]:
-    """Return a row for each method and a column for each code length, the best codes in bold."""
+    """Return a row for each method and a column for each code length, the best codes in bold.
+
+    Seeds draw other splits, so that the best is one of those with the most seeds.
+    """
     columns = []
     for length in cells.code_lengths:
         values = {method: cells.values(method, length, name) for method in cells.methods}
-        means = [fmean(v) for method, v in values.items() if v and cells.has_bits(method)]
-        columns.append([_cell(v, cells, max(means, default=None)) for v in values.values()])
+        coded = [v for method, v in values.items() if v and cells.has_bits(method)]
+        most = max(map(len, coded), default=0)
+        best = max((fmean(v) for v in coded if len(v) == most), default=None)
+        columns.append([_cell(v, best, cells.num_seeds) for v in values.values()])
     rows = zip(cells.methods, *columns, strict=True)
     return _table(["Method", *(f"{length} bits" for length in cells.code_lengths)], rows)
 
@@ -138,7 +144,13 @@ def cost_table(cells: Cells) -> list[str]:
     """Return the costs of each method at the largest code length."""
     longest = cells.code_lengths[-1]
     rows = [
-        [method, *(_cell(cells.values(method, longest, name), cells, None, 1) for name in COSTS)]
+        [
+            method,
+            *(
+                _cell(cells.values(method, longest, cost), None, cells.num_seeds, 1)
+                for cost in COSTS
+            ),
+        ]
         for method in cells.methods
     ]
     return _table(["Method", *COSTS.values()], rows)
@@ -169,16 +181,21 @@ def _seeds(cells: Cells) -> str:
     return f"mean ± standard deviation over {cells.num_seeds} seeds († fewer)"
 
 
-def _cell(values: list[float], cells: Cells, best: float | None, digits: int = 3) -> str:
+def _cell(values: list[float], best: float | None, num_seeds: int, digits: int = 3) -> str:
     if not values:
         return "-"
     text = f"{fmean(values):.{digits}f}"
     if len(values) > 1:
         text += f" ± {stdev(values):.{digits}f}"
     text = f"**{text}**" if best is not None and fmean(values) == best else text
-    return text if len(values) == cells.num_seeds else f"{text} †"
+    return text if len(values) == num_seeds else f"{text} †"
 
 
 def _table(header: list[str], rows: Iterable[Iterable[str]]) -> list[str]:
     lines = [header, ["---"] * len(header), *rows]
     return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def _folded(title: str, lines: list[str]) -> list[str]:
+    """Return lines that a page of the documentation shows when their title is opened."""
+    return [f'??? note "{title}"', "", *(f"    {line}" for line in lines), ""]
