@@ -20,7 +20,7 @@ from clickhouse_connect.driver.exceptions import (
 )
 from clickhouse_connect.driver.external import ExternalData
 
-from pml_hashing.search._clickhouse_sql import SCHEMA, Schema
+from pml_hashing.search._clickhouse_sql import SCHEMA, Schema, check_name
 from pml_hashing.search._read_write_lock import ReadWriteLock
 from pml_hashing.search.store import GoneError
 
@@ -128,6 +128,28 @@ class Connection:
         """The name of the database."""
         return self.one("select currentDatabase()").decode()
 
+    def check_cluster(self, cluster: str | None) -> None:
+        """Raise unless a server knows a cluster of this name.
+
+        Raises:
+            ValueError: If it knows none, or the engine is in this process.
+        """
+        if cluster is None:
+            return
+        check_name(cluster, "cluster")
+        if self.embedded:
+            raise ValueError(
+                f"Expected `cluster` with a server, as in 'clickhouse://host:8123/database', got "
+                f"{cluster!r} with an engine in this process, at {self.place}."
+            )
+        found = self.rows("select distinct cluster from system.clusters order by cluster")
+        names = [name.decode() for name in found["cluster"].to_pylist()]
+        if cluster not in names:
+            raise ValueError(
+                f"Expected `cluster` that the server at {self.place} knows, one of "
+                f"{', '.join(names)}, got {cluster!r}."
+            )
+
     def state(self, table: str) -> TableState:
         """Return the state of a table: one for all clients of an engine in this process."""
         if not self.embedded:
@@ -159,7 +181,7 @@ class Connection:
     def insert(self, table: str, rows: pa.Table, cluster: str | None = None) -> None:
         """Add rows to a table, all at once."""
         size = {"max_insert_block_size": len(rows), "min_insert_block_size_rows": len(rows)}
-        settings = INSERT | size | ({} if cluster is None else CLUSTER)
+        settings = INSERT | size | settings_of(cluster)
         with self._errors():
             self._client.insert_arrow(table, rows, settings=settings)
 
@@ -233,6 +255,11 @@ class Connection:
                 "and no other folder open in this process: the engine serves one folder and one "
                 f"process. Got: {error}"
             ) from error
+
+
+def settings_of(cluster: str | None) -> dict[str, Any]:
+    """Return the settings of an insert that is answered when most replicas of a shard have it."""
+    return {} if cluster is None else CLUSTER
 
 
 def _cause(error: BaseException) -> BaseException:
