@@ -5,21 +5,28 @@
 makes a collection of links to a few images, with random codes of 64 bits, and serves it with one
 process. Users of locust ask for what is like an image of the collection, and one time in five send
 a picture, which is encoded. Every answer is checked: as many images as were asked for, none farther
-than the next. Meanwhile a file is added and the folder synced, again and again. Printed are the
-percentiles of whole requests as locust sees them, of the search in them as the service tells it,
-and how many answers were wrong.
+than the next. Meanwhile a file is added and the folder synced by another process, again and again.
+Printed are the percentiles of whole requests as locust sees them, of the search in them as the
+service tells it, and how many answers were wrong.
+
+    python benchmarks/serve.py --over folder database --additions --images 100000 --rate 5
+
+does so with a collection in a folder and then with one in a database. Its engine is in the process
+of the service, which no other can share, and so the files are sent to the service, which syncs.
 """
 
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from urllib.request import urlopen
+from typing import Any
+from urllib.request import Request, urlopen
 
 import numpy as np
 import torch
@@ -28,59 +35,66 @@ from PIL import Image
 
 from pml_hashing import Collection, HashingModel
 from pml_hashing.collection.file_records import Files
-from pml_hashing.collection.files import FileState
-from pml_hashing.collection.folder_storage import FolderStorage
+from pml_hashing.collection.files import Content, FileState, digest_of
+from pml_hashing.collection.places import storage_of
 from pml_hashing.collection.state import Change, Images
 
 HERE = Path(__file__).parent
-DISTINCT, PER_FOLDER, PORT = 64, 1000, 8765
+DISTINCT, PER_FOLDER, PORT, BOUNDARY = 64, 1000, 8765, "part-of-a-form"
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 SERVER = """
 import sys, uvicorn
 from pml_hashing import Collection
 from pml_hashing.serve import create_app
-app = create_app(Collection.open(sys.argv[1]))
+app = create_app(Collection.open(sys.argv[1]), writable=True)
 uvicorn.run(app, port=int(sys.argv[2]), log_level="warning")
 """
 SYNC = """
-import sys, time
+import sys
 from pml_hashing import Collection
-start = time.perf_counter()
-print(Collection.open(sys.argv[1]).sync(progress=False), f"({time.perf_counter() - start:.1f} s)")
+Collection.open(sys.argv[1]).sync(progress=False)
 """
 
 
-def make_collection(folder: Path, arguments: argparse.Namespace) -> None:
-    """Make a folder of links to a few images, and their collection with codes of its own."""
-    torch.manual_seed(0)
-    rng, num_images = np.random.default_rng(0), arguments.images
-    weights = {"checkpoint_path": arguments.checkpoint, "img_size": arguments.img_size}
-    model = HashingModel(arguments.backbone, 64, **weights)
-    photos = folder / "photos"
-    first = photos / "0000"
+def make_images(photos: Path, num_images: int) -> None:
+    """Make a folder of a few images and of links to them."""
+    rng, first = np.random.default_rng(0), photos / "0000"
     first.mkdir(parents=True)
     for number in range(DISTINCT):
         pixels = rng.integers(256, size=(12, 16, 3)).astype(np.uint8)
         Image.fromarray(pixels).resize((640, 480)).save(first / f"{number:07d}.jpg")
-    collection = Collection.create(folder / "codes", model)
-    collection.sync(photos, progress=False)
-    storage = FolderStorage(folder / "codes")
-    state = storage.read()
     for number in range(DISTINCT, num_images):
         path = photos / f"{number // PER_FOLDER:04d}" / f"{number:07d}.jpg"
         path.parent.mkdir(exist_ok=True)
         path.hardlink_to(first / f"{number % DISTINCT:07d}.jpg")
     time.sleep(3)  # so that no file is too new to be known again
+
+
+def make_collection(place: str, photos: Path, arguments: argparse.Namespace) -> None:
+    """Make a collection of images with codes of its own."""
+    torch.manual_seed(0)
+    weights = {"checkpoint_path": arguments.checkpoint, "img_size": arguments.img_size}
+    model = HashingModel(arguments.backbone, 64, **weights)
+    Collection.create(place, model).close()
     paths = sorted(photos.rglob("*.jpg"))
     names = [path.relative_to(photos).as_posix() for path in paths]
-    held = state.files.contents
-    contents = [held[int(path.stem) % DISTINCT] for path in paths]
-    files = Files.made([FileState.of(path) for path in paths], contents)
-    codes = rng.integers(256, size=(num_images, 8)).astype(np.uint8)
-    images = iter([Images(np.arange(num_images), names, files, codes, {})])
-    generation = state.manifest.generation + 1
-    manifest = replace(state.manifest, generation=generation, count=num_images)
-    none, rows = np.zeros(num_images, dtype=bool), np.empty(0, np.int64)
-    storage.commit(state, Change(names, none, rows, images, {}, [], manifest))
+    digests = [digest_of(path.read_bytes()) for path in paths[:DISTINCT]]
+    states = [FileState.of(path) for path in paths]
+    contents = [
+        Content(digests[number % DISTINCT], state.size, 640, 480)
+        for number, state in enumerate(states)
+    ]
+    rng, count = np.random.default_rng(0), len(paths)
+    codes = rng.integers(256, size=(count, 8)).astype(np.uint8)
+    images = iter([Images(np.arange(count), names, Files.made(states, contents), codes, {})])
+    none, rows = np.zeros(count, dtype=bool), np.empty(0, np.int64)
+    storage = storage_of(place)
+    with storage.writing(0):
+        state = storage.read()
+        to: Any = {"generation": 1, "count": count, "images": str(photos.resolve())}
+        manifest = replace(state.manifest, **to)
+        storage.commit(state, Change(names, none, rows, images, {}, [], manifest))
+    storage.close()
 
 
 def wait_until_served(address: str) -> None:
@@ -111,35 +125,65 @@ def percentile(times: dict[str, int], share: float) -> float:
     return float("nan")
 
 
+def sync(place: str, address: str, picture: bytes, name: str, photos: Path) -> None:
+    """Add a file, and sync in a process of its own."""
+    (photos / name).write_bytes(picture)
+    command = [sys.executable, "-c", SYNC, place]
+    subprocess.run(command, env=ENVIRONMENT, check=True)
+
+
+def send(place: str, address: str, picture: bytes, name: str, photos: Path) -> None:
+    """Send a file to the service, which syncs."""
+    head = f"--{BOUNDARY}\r\nContent-Disposition: form-data; "
+    body = f'{head}name="image"; filename="a.jpg"\r\n\r\n'.encode() + picture
+    body += f"\r\n--{BOUNDARY}--\r\n".encode()
+    sent = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+    urlopen(Request(f"{address}/api/images?name={name}", body, sent)).close()
+
+
+def measure(place: str, photos: Path, arguments: argparse.Namespace) -> None:
+    """Serve a collection, load it and change it meanwhile."""
+    add, address = send if arguments.additions else sync, f"http://127.0.0.1:{PORT}"
+    picture = (photos / "0000/0000000.jpg").read_bytes()
+    command = [sys.executable, "-c", SERVER, place, str(PORT)]
+    server = subprocess.Popen(command, env=ENVIRONMENT)
+    try:
+        wait_until_served(address)
+        users = load(address, arguments.rate, arguments.seconds)
+        seconds = list[float]()
+        while users.poll() is None:
+            start, name = time.perf_counter(), f"0000/new{len(seconds)}.jpg"
+            add(place, address, picture + bytes(1 + len(seconds)), name, photos)
+            seconds.append(time.perf_counter() - start)
+        report(users.communicate()[0], arguments)
+        print(f"{len(seconds)} files added and synced, each in {statistics.median(seconds):.1f} s")
+    finally:
+        server.terminate()
+        server.wait()
+        for path in photos.glob("0000/new*"):
+            path.unlink()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--rate", type=int, default=50, help="queries a second")
     parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--over", nargs="+", choices=("folder", "database"), default=["folder"])
+    parser.add_argument("--additions", action="store_true", help="send files to the service")
     add_backbone(parser, "tf_efficientnet_lite0", "random ones")
     parser.add_argument("--img-size", type=int, default=160)
     arguments = parser.parse_args()
-    address = f"http://127.0.0.1:{PORT}"
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    if "database" in arguments.over and not arguments.additions:
+        parser.error("--over database needs --additions: no other process can sync")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        make_collection(folder, arguments)
-        command = [sys.executable, "-c", SERVER, str(folder / "codes"), str(PORT)]
-        server = subprocess.Popen(command, env=environment)
-        try:
-            wait_until_served(address)
-            users = load(address, arguments.rate, arguments.seconds)
-            number = 0
-            while users.poll() is None:
-                new = folder / "photos" / "0000" / f"new{number}.jpg"
-                new.write_bytes((folder / "photos/0000/0000000.jpg").read_bytes() + bytes(number))
-                sync = [sys.executable, "-c", SYNC, str(folder / "codes")]
-                subprocess.run(sync, env=environment, check=True)
-                number += 1
-            report(users.communicate()[0], arguments)
-        finally:
-            server.terminate()
-            server.wait()
+        make_images(folder / "photos", arguments.images)
+        places = {"folder": str(folder / "codes"), "database": f"chdb://{folder / 'engine'}"}
+        for over in arguments.over:
+            print(f"in a {over}", flush=True)
+            make_collection(places[over], folder / "photos", arguments)
+            measure(places[over], folder / "photos", arguments)
 
 
 def report(output: str, arguments: argparse.Namespace) -> None:

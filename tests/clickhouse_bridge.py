@@ -1,13 +1,15 @@
 """Answers as a ClickHouse server does, over HTTP, by the engine in this process.
 
-    python clickhouse_bridge.py FOLDER PORT
+    python clickhouse_bridge.py FOLDER PORT [CLUSTER]
 
 It stands in for a server where there is none: for the client's way over the network, for several
 processes that share a table, and for a server that goes away. It is no server: there is one user,
-no cluster, and one statement at a time.
+and one statement at a time. Of a cluster it has one shard, which is itself: what is `Distributed`
+is that, but nothing is replicated, and a statement for the whole cluster runs here alone.
 """
 
 import gzip
+import re
 import sys
 import tempfile
 import threading
@@ -22,16 +24,25 @@ import lz4.frame
 
 ONE_AT_A_TIME = threading.Lock()
 DECODERS = {"lz4": lz4.frame.decompress, "gzip": gzip.decompress}
+ONE_SHARD = """<clickhouse><tcp_port>9000</tcp_port><remote_servers><{cluster}><shard><replica>
+<host>localhost</host><port>9000</port></replica></shard></{cluster}></remote_servers></clickhouse>
+"""
+REPLICATED = re.compile(r"ReplicatedReplacingMergeTree\('[^']*', '[^']*'(?:, )?")
 OF_THE_CLIENT = ("wait_end_of_query", "client_protocol_version", "query_id", "buffer_size")
 
 
 class Engine:
     """The statements of one request, each on a connection that is its own."""
 
-    def __init__(self, folder):
-        self.connection, self.folder = chdb.connect(folder), folder
+    def __init__(self, folder, cluster=None):
+        if cluster is not None:
+            Path(f"{folder}.xml").write_text(ONE_SHARD.format(cluster=cluster))
+            folder = f"{folder}?config-file={folder}.xml"
+        self.connection, self.folder, self.cluster = chdb.connect(folder), folder, cluster
 
     def answer(self, query, parameters, settings, tables, data):
+        if self.cluster is not None:
+            query = self.of_one(query)
         connection = chdb.connect(self.folder)
         try:
             for name, value in settings.items():
@@ -46,6 +57,13 @@ class Engine:
             return b""
         finally:
             connection.close()
+
+    def of_one(self, query):
+        """Return a statement for a cluster as one for this engine alone."""
+        if query.startswith("system sync replica"):
+            return "select 1"
+        query = query.replace(f" on cluster {self.cluster}", "")
+        return REPLICATED.sub("ReplacingMergeTree(", query)
 
     def insert(self, connection, statement, form, rows):
         with tempfile.NamedTemporaryFile(suffix=".data") as file:
@@ -119,7 +137,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
-    folder, port = sys.argv[1:]
+    folder, port, *cluster = sys.argv[1:]
     server = ThreadingHTTPServer(("127.0.0.1", int(port)), Handler)
-    server.engine = Engine(folder)
+    server.engine = Engine(folder, *cluster)
     server.serve_forever()

@@ -85,6 +85,7 @@ class Collection(SearchableContents):
         transform: Transform | None = None,
         table: str | None = None,
         model_folder: str | os.PathLike[str] | None = None,
+        cluster: str | None = None,
     ) -> Self:
         """Make a new collection, without images yet.
 
@@ -101,6 +102,8 @@ class Collection(SearchableContents):
             table: The name of the collection in a database, `images` if `None`.
             model_folder: Where on this machine the model is, if the place is a database. Needed
                 for a server; else in the folder of the engine, if `None`.
+            cluster: The name of a cluster, of which the server is one. The collection is spread
+                over its shards. `open` finds out by itself.
 
         Raises:
             ConnectionError: If no server of the database answers. All methods raise it, and work
@@ -118,7 +121,7 @@ class Collection(SearchableContents):
         own = copy.deepcopy(model).eval()
         if transform is None:
             own.transform()
-        storage = storage_of(place, table, model_folder)
+        storage = storage_of(place, table, model_folder, cluster)
         storage.create(
             Manifest(fingerprint(own), type(model).__name__, model.code_length, vectors), own
         )
@@ -135,6 +138,7 @@ class Collection(SearchableContents):
         vectors: bool = False,
         table: str | None = None,
         model_folder: str | os.PathLike[str] | None = None,
+        cluster: str | None = None,
         allow_outside: bool = False,
         on_unreadable: OnUnreadable = lambda _: None,
         **options: Any,
@@ -152,6 +156,7 @@ class Collection(SearchableContents):
             vectors: As of `create`.
             table: As of `create`.
             model_folder: As of `create`.
+            cluster: As of `create`.
             allow_outside: As of `sync`.
             on_unreadable: Called with the error of each image that cannot be read. `sync` reports
                 them.
@@ -163,7 +168,7 @@ class Collection(SearchableContents):
             FileNotFoundError: If there is no such folder of images.
             ValueError: If there are too few images for so many bits, or as `create`.
         """
-        storage = storage_of(place, table, model_folder)
+        storage = storage_of(place, table, model_folder, cluster)
         storage.check_new()
         listing, root = list_images(images, without=storage.folder), Path(images).resolve()
         if not listing.names:  # before a backbone is looked for
@@ -171,7 +176,7 @@ class Collection(SearchableContents):
             raise ValueError(f"Expected images in {root}, got none and {others:,} other files.")
         options |= {"allow_outside": allow_outside, "on_unreadable": on_unreadable}
         learned = learn_itq(root, listing.names, backbone, code_length, vectors=vectors, **options)
-        where: Any = {"table": table, "model_folder": model_folder}
+        where: Any = {"table": table, "model_folder": model_folder, "cluster": cluster}
         photos = cls.create(place, learned.model, vectors=vectors, **where)
         photos._learned = learned.codes
         return photos

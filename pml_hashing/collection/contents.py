@@ -1,8 +1,8 @@
 """What a collection holds, for reading: names, files, metadata, codes."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -51,6 +51,11 @@ class Contents:
     def name(self) -> str:
         """The name of its folder or table."""
         return self._storage.name
+
+    @property
+    def cluster(self) -> str | None:
+        """The name of the cluster of databases over which it is spread, if it is."""
+        return self._storage.cluster
 
     @property
     def names(self) -> list[str]:
@@ -103,18 +108,27 @@ class Contents:
 
         return self._read(read)
 
-    def metadata(self, name: str) -> Row:
+    @overload
+    def metadata(self, name: str) -> Row: ...
+
+    @overload
+    def metadata(self, name: list[str] | tuple[str, ...]) -> list[Row]: ...
+
+    def metadata(self, name: str | Sequence[str]) -> Row | list[Row]:
         """Return the value of an image in each column.
+
+        Args:
+            name: The name of an image, or several, of which a database is asked at once.
+
+        Returns:
+            A dict; of several names, a list of dicts.
 
         Raises:
             KeyError: If there is no such image.
         """
-
-        def read(state: State) -> Row:
-            columns = state.metadata([state.row(name)])
-            return {column: value for column, (value,) in columns.items()}
-
-        return self._read(read)
+        names = [name] if isinstance(name, str) else name
+        found = self._read(lambda state: state.metadata_of(names))
+        return found[0] if isinstance(name, str) else found
 
     def values(self, column: str) -> list[Value]:
         """Return the value of each image in a column, in the order of names.

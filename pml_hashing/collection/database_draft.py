@@ -9,10 +9,9 @@ import torch
 from pml_hashing.codes import pack
 from pml_hashing.collection import database_sql as sql
 from pml_hashing.collection.file_records import DIGEST, Files
-from pml_hashing.collection.manifest import Manifest
 from pml_hashing.collection.state import Images
 from pml_hashing.search import _clickhouse_sql as store_sql
-from pml_hashing.search._clickhouse_client import Connection
+from pml_hashing.search._clickhouse_client import Connection, settings_of
 from pml_hashing.search._clickhouse_rows import to_columns, to_text
 from pml_hashing.search._clickhouse_sql import METADATA, Schema
 from pml_hashing.search.store import Records, check_types, type_of
@@ -24,7 +23,7 @@ class DatabaseDraft:
     Args:
         connection: The engine.
         table: Its name.
-        manifest: What the collection is.
+        schema: What it is to hold.
         columns: The columns of metadata, and what is known of their types.
     """
 
@@ -32,13 +31,13 @@ class DatabaseDraft:
         self,
         connection: Connection,
         table: str,
-        manifest: Manifest,
+        schema: Schema,
         columns: Mapping[str, type | None],
     ) -> None:
-        self._connection, self.table = connection, table
-        self._vectors, self._kinds = manifest.vectors, dict[str, type | None]()
-        schema = Schema(manifest.code_length, manifest.vectors)
-        connection.run(sql.create_state(table, schema))
+        self._connection, self.table, self._cluster = connection, table, schema.cluster
+        self._vectors, self._kinds = schema.with_vectors, dict[str, type | None]()
+        database = "" if schema.cluster is None else connection.database
+        connection.run(sql.create_state(table, schema, database))
         self._add_columns(columns)
 
     def add(self, images: Images) -> None:
@@ -52,7 +51,7 @@ class DatabaseDraft:
         rows = _rows_of(images.rows, images.names) | _columns_of(images.files)
         records = self._records(images)
         rows |= to_columns(records, self._kinds, with_vectors=self._vectors)
-        self._connection.insert(self.table, pa.table(rows))
+        self._connection.insert(self.table, pa.table(rows), self._cluster)
 
     def copy(
         self, old: str, kinds: Mapping[str, type | None], places: np.ndarray, held: np.ndarray
@@ -81,14 +80,19 @@ class DatabaseDraft:
         vector = ["vector"] if self._vectors else []
         columns = ["id", "code", *vector, *sql.FILE, *sql.CONTENT, *metadata]
         with self._connection.beside(pa.table(runs), sql.RUNS) as wanted:
-            self._connection.run([sql.copy(self.table, old, wanted.sql, columns)], **wanted.options)
+            statement = sql.copy(self.table, old, wanted.sql, columns)
+            settings = settings_of(self._cluster)
+            self._connection.run([statement], settings=settings, **wanted.options)
 
     def finish(self, count: int) -> None:
         """Check that all images are there, and forget the types of columns without values.
 
+        All servers of a cluster have them then: whoever is told of the state finds it whole.
+
         Raises:
             RuntimeError: If they are not.
         """
+        self._connection.run(store_sql.wait(self.table, self._cluster))
         typed = [name for name, kind in self._kinds.items() if kind is not None]
         counts = ", ".join(["count()", *(f"count(`{METADATA}{name}`)" for name in typed)])
         found = self._connection.rows(f"select {counts} from {self.table}")
@@ -97,11 +101,11 @@ class DatabaseDraft:
             raise RuntimeError(f"Expected {count} images in {self.table!r}, got {held}.")
         for name, num_values in zip(typed, values, strict=True):
             if not num_values:
-                self._connection.run(sql.without_type(self.table, name))
+                self._connection.run(sql.without_type(self.table, self._cluster, name))
 
     def _add_columns(self, kinds: Mapping[str, type | None]) -> None:
         """Add columns that are new, and types that are."""
-        self._connection.run(store_sql.add_columns(self.table, None, kinds, self._kinds))
+        self._connection.run(store_sql.add_columns(self.table, self._cluster, kinds, self._kinds))
         for name, kind in kinds.items():
             self._kinds[name] = self._kinds.get(name) or kind
 

@@ -10,6 +10,7 @@ from pml_hashing.collection.encoded import Encoded
 from pml_hashing.collection.file_records import DIGEST
 from pml_hashing.collection.files import Content
 from pml_hashing.collection.storage import Journal
+from pml_hashing.search import _clickhouse_sql as store_sql
 from pml_hashing.search._clickhouse_client import Connection
 
 
@@ -20,17 +21,19 @@ class DatabaseJournal(Journal):
         connection: The engine.
         table: The collection.
         model: Tells what the codes are of: a fingerprint.
+        cluster: Over which the table is spread, if it is.
     """
 
-    def __init__(self, connection: Connection, table: str, model: str) -> None:
-        self._connection, self._table = connection, f"{table}_encoded"
+    def __init__(self, connection: Connection, table: str, model: str, cluster: str | None) -> None:
+        self._connection, self._table, self._cluster = connection, f"{table}_encoded", cluster
         self._model, self._bound = model, {"model": model}
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Leave what was inserted."""
+        """Leave what was inserted. All servers of a cluster have it then."""
+        self._connection.run(store_sql.wait(self._table, self._cluster))
 
     def append(self, encoded: list[Encoded]) -> None:
         if not encoded:
@@ -41,7 +44,7 @@ class DatabaseJournal(Journal):
         columns["digest"] = pa.array(digests, pa.binary(DIGEST))
         columns["code"] = pa.array([each.code for each in encoded], pa.binary())
         columns["model"] = pa.array([self._model.encode("ascii")] * len(encoded), pa.binary())
-        self._connection.insert(self._table, pa.table(columns))
+        self._connection.insert(self._table, pa.table(columns), self._cluster)
 
     def sizes_among(self, sizes: Collection[int]) -> set[int]:
         statement = sql.sizes_among(self._table, list(sizes), sql.OF_MODEL)
@@ -60,4 +63,4 @@ class DatabaseJournal(Journal):
 
     def remove(self) -> None:
         if self._connection.one(f"select count() from {self._table}"):
-            self._connection.run([f"truncate table {self._table}"])
+            self._connection.run([sql.forget_encoded(self._table, self._cluster)])

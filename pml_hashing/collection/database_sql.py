@@ -5,11 +5,13 @@ from collections.abc import Sequence
 
 from pml_hashing.search import _clickhouse_sql as store_sql
 
-RESERVED = re.compile(r".*_(state_\w*|encoded|writers)")
+RESERVED = re.compile(r".*_(state_\w*|encoded(_shard)?|writers)")
 
-PRESENT = ("number", "state", "manifest", "unreadable")
-"""Of the table of states: the number of the writer, the table of its images, what the collection is
-and the files without a code, as JSON. The largest number is that of the present state."""
+PRESENT = ("number", "state", "before", "manifest", "unreadable")
+"""Of the table of states: the number of the writer, the table of its images and that of the state
+before, what the collection is and the files without a code, as JSON. The largest number is that of
+the present state."""
+TYPES_OF_PRESENT = ("number UInt64", *(f"{name} String" for name in PRESENT[1:]))
 
 FILE = ("file_size", "mtime_ns", "ctime_ns", "inode")
 CONTENT = ("digest", "bytes", "width", "height")
@@ -22,9 +24,9 @@ FILE_COLUMNS = """,
     digest FixedString(32) codec(NONE),
     bytes Int64 codec(ZSTD(1)),
     width Int64 codec(ZSTD(1)),
-    height Int64 codec(ZSTD(1)),
-    index by_digest digest type bloom_filter(0.01) granularity 1"""
+    height Int64 codec(ZSTD(1))"""
 """Of an image, beside the columns of a store: the state of its file, and its content."""
+BY_DIGEST = "index by_digest digest type bloom_filter(0.01) granularity 1"
 
 OF_MODEL = "model = {model:String}"
 RUNS = ("start Int64", "stop Int64", "shift Int64", "zero UInt8")
@@ -33,6 +35,11 @@ IS_TABLE = (
     "select name from system.columns where database = currentDatabase() "
     "and table = {table:String} order by position"
 )
+CLUSTER_OF = (
+    "select comment from system.columns where database = currentDatabase() "
+    "and table = {table:String} and name = 'number'"
+)
+"""The cluster over which a collection is spread: no text if there is none."""
 STATE_TABLES = (
     "select name from system.tables where database = currentDatabase() "
     "and startsWith(name, {prefix:String})"
@@ -53,24 +60,90 @@ def check_table(table: str) -> None:
         )
 
 
-def create(table: str) -> list[str]:
-    """Return the statements that make the tables of a collection, where there are none."""
-    head = "create table if not exists"
-    return [
-        f"{head} {table} (number UInt64, state String, manifest String, unreadable String) "
-        "engine = ReplacingMergeTree(number) order by tuple()",
-        f"{head} {table}_writers (number UInt64, token String, step UInt32, owner String, "
+def create(table: str, cluster: str | None = None, database: str = "") -> list[str]:
+    """Return the statements that make the tables of a collection, where there are none.
+
+    Args:
+        table: Its name.
+        cluster: That over which it is spread, if it is.
+        database: Where a cluster keeps it.
+    """
+    head, on = "create table if not exists", "" if cluster is None else f" on cluster {cluster}"
+    number, *others = TYPES_OF_PRESENT
+    present = ", ".join([f"{number} comment '{cluster or ''}'", *others])
+    encoded = (
+        "(digest FixedString(32), model String, bytes Int64, width Int64, height Int64, "
+        "code String)"
+    )
+    kept = [
+        f"{head} {table}{on} ({present}) engine = {_whole('number', cluster)} order by tuple()",
+        f"{head} {table}_writers{on} (number UInt64, token String, step UInt32, owner String, "
         "process String, released UInt8, until DateTime64(3)) "
-        "engine = ReplacingMergeTree(step) order by (number, token) "
+        f"engine = {_whole('step', cluster)} order by (number, token) "
         "ttl toDateTime(until) + interval 1 day",
-        f"{head} {table}_encoded (digest FixedString(32), model String, bytes Int64, width Int64, "
-        "height Int64, code String) engine = ReplacingMergeTree order by (digest, model)",
+    ]
+    order = "order by (digest, model)"
+    if cluster is None:
+        return [*kept, f"{head} {table}_encoded {encoded} engine = ReplacingMergeTree {order}"]
+    spread = store_sql.distributed(cluster, database, f"{table}_encoded", "digest")
+    engine = "ReplicatedReplacingMergeTree('/clickhouse/tables/{uuid}/{shard}', '{replica}')"
+    return [
+        *kept,
+        f"{head} {table}_encoded_shard{on} {encoded} engine = {engine} {order}",
+        f"{head} {table}_encoded{on} {encoded} engine = {spread}",
     ]
 
 
-def create_state(table: str, schema: store_sql.Schema) -> list[str]:
+def _whole(version: str, cluster: str | None) -> str:
+    """Return the engine of a table that each server has wholly."""
+    if cluster is None:
+        return f"ReplacingMergeTree({version})"
+    return (
+        "ReplicatedReplacingMergeTree('/clickhouse/tables/{uuid}', '{shard}-{replica}', "
+        f"{version})"
+    )
+
+
+def caught_up(table: str, cluster: str | None) -> list[str]:
+    """Return the statements after which a server has what the others have of a small table."""
+    return [] if cluster is None else [f"system sync replica {table} lightweight"]
+
+
+def create_state(table: str, schema: store_sql.Schema, database: str = "") -> list[str]:
     """Return the statements that make the table of a state: that of a store, and files."""
-    return store_sql.create(table, schema, more=FILE_COLUMNS)
+    return store_sql.create(
+        table, schema, database=database, more=FILE_COLUMNS, indices=[BY_DIGEST]
+    )
+
+
+def make_present(table: str, row: str, number: int, images: str) -> str:
+    """Return the statement that makes a state the present one.
+
+    It does so only if no other writer has come, and if the table of the images is there: else
+    nothing is inserted, or there is an error of a table that is gone.
+
+    Args:
+        table: The collection.
+        row: Where the row of the state is.
+        number: Of the writer.
+        images: The table of the images, or nothing if there are none.
+    """
+    conditions = [
+        f"(select count() from {table}_writers where number > {number}) = 0",
+        f"(select max(number) from {table}) < {number}",
+    ]
+    if images:
+        conditions.append(f"(select count() from {images}) > 0")
+    columns = ", ".join(PRESENT)
+    return (
+        f"insert into {table} ({columns}) select {columns} from {row} "
+        f"where {' and '.join(conditions)}"
+    )
+
+
+def forget_encoded(table: str, cluster: str | None) -> str:
+    """Return the statement that empties the table of codes of a sync that is under way."""
+    return f"truncate table {store_sql.on_cluster(table, cluster)[-1]}"
 
 
 def present(table: str, columns: Sequence[str]) -> str:
@@ -90,11 +163,11 @@ def copy(new: str, old: str, runs: str, columns: Sequence[str]) -> str:
     )
 
 
-def without_type(table: str, column: str) -> list[str]:
+def without_type(table: str, cluster: str | None, column: str) -> list[str]:
     """Return the statements that make a column one without values, whose type is not known."""
     name = f"`{store_sql.METADATA}{column}`"
-    dropped = store_sql.alter(table, None, f"drop column {name}")
-    return dropped + store_sql.add_columns(table, None, {column: None}, {})
+    dropped = store_sql.alter(table, cluster, f"drop column {name}")
+    return dropped + store_sql.add_columns(table, cluster, {column: None}, {})
 
 
 def last_writers(table: str) -> str:

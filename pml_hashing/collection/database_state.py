@@ -13,7 +13,7 @@ from pml_hashing.collection import database_sql as sql
 from pml_hashing.collection.encoded import Encoded
 from pml_hashing.collection.file_records import DIGEST, Unreadable
 from pml_hashing.collection.files import Content, FileState
-from pml_hashing.collection.labels import Metadata
+from pml_hashing.collection.labels import Metadata, Row
 from pml_hashing.collection.manifest import Manifest, whole
 from pml_hashing.collection.state import CodedImages, DistinctCodes, Rerank, Rows, State
 from pml_hashing.search import ClickHouseStore, HammingKNN
@@ -84,10 +84,7 @@ class DatabaseState(State):
     def rows(self, names: Sequence[str]) -> np.ndarray:
         if self._store is None or not names:
             return np.full(len(names), -1)
-        with self._connection.wanted(list({to_text(name) for name in names})) as wanted:
-            found = self._connection.rows(
-                f"select id, place from {self.images} where id in {wanted.sql}", **wanted.options
-            )
+        found = self._of_names(names, ["place"])
         row_of = dict(zip(_names(found), found["place"].to_pylist(), strict=True))
         return np.array([row_of.get(name, -1) for name in names], np.int64)
 
@@ -100,6 +97,21 @@ class DatabaseState(State):
     def metadata(self, rows: Rows) -> Metadata:
         kinds = self.columns
         return to_metadata(self._at(rows, [f"`{METADATA}{name}`" for name in kinds]), kinds)
+
+    def metadata_of(self, names: Sequence[str]) -> list[Row]:
+        if self._store is None or not names:
+            return super().metadata_of(names)
+        kinds = self.columns
+        found = self._of_names(names, [f"`{METADATA}{column}`" for column in kinds])
+        columns, held = to_metadata(found, kinds), _names(found)
+        rows = {
+            name: {column: values[at] for column, values in columns.items()}
+            for at, name in enumerate(held)
+        }
+        for name in names:
+            if name not in rows:
+                raise self.missing(name)
+        return [dict(rows[name]) for name in names]
 
     def codes(self, rows: Rows) -> np.ndarray:
         return _codes(self._at(rows, ["code"])) if len(rows) else self._no_codes
@@ -159,6 +171,13 @@ class DatabaseState(State):
     @cached_property
     def _no_codes(self) -> np.ndarray:
         return np.empty((0, packed_length(self.manifest.code_length)), np.uint8)
+
+    def _of_names(self, names: Sequence[str], columns: Sequence[str]) -> pa.Table:
+        """Return ids and columns of those images that there are, in any order."""
+        chosen = ", ".join(["id", *columns])
+        with self._connection.wanted(list({to_text(name) for name in names})) as wanted:
+            statement = f"select {chosen} from {self.images} where id in {wanted.sql}"
+            return self._connection.rows(statement, **wanted.options)
 
     def _at(self, rows: Rows, columns: Sequence[str]) -> pa.Table:
         """Return columns of images, in the order of their rows."""

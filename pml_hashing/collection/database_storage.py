@@ -21,7 +21,9 @@ from pml_hashing.collection.lease import Lease
 from pml_hashing.collection.manifest import Manifest
 from pml_hashing.collection.state import Change, State
 from pml_hashing.collection.storage import Model, Storage
-from pml_hashing.search._clickhouse_client import Connection
+from pml_hashing.search import _clickhouse_sql as store_sql
+from pml_hashing.search._clickhouse_client import Connection, settings_of
+from pml_hashing.search._clickhouse_sql import Schema
 from pml_hashing.search.store import GoneError
 
 
@@ -31,11 +33,13 @@ class Present(NamedTuple):
     Attributes:
         number: Of the writer that made it.
         images: The table of its images, or nothing if there are none.
+        before: That of the state before.
         manifest: What the collection is.
     """
 
     number: int
     images: str
+    before: str
     manifest: Manifest
 
 
@@ -43,24 +47,30 @@ class DatabaseStorage(Storage):
     """A collection in a database.
 
     The present state is the last row of the table, by the number of the writer. A sync fills a
-    table that nobody knows, and then inserts such a row. The table of the state before is kept for
-    those who still read it.
+    table that nobody knows, and then inserts such a row, unless a later writer has come. The table
+    of the state before is kept for those who still read it. All others are of syncs that were
+    killed, and the next writer drops them.
 
     Args:
         dsn: `chdb:///folder`, or `clickhouse://user:password@host:8123/database`.
         table: The name of the collection.
         model_folder: Where its model is. In the folder of an engine in this process, if `None`.
+        cluster: The name of a cluster, over which a new collection is spread.
 
     Raises:
         ConnectionError: If no server answers.
         OSError: If the folder is open in another process, or another folder is in this one.
-        ValueError: If `dsn` or `table` is none, or the folder of the model of a server is not
-            given.
+        ValueError: If `dsn`, `table` or `cluster` is none, the folder of the model of a server is
+            not given, or there is a cluster and no server.
     """
 
-    def __init__(self, dsn: str, table: str, model_folder: Path | None) -> None:
+    def __init__(
+        self, dsn: str, table: str, model_folder: Path | None, cluster: str | None = None
+    ) -> None:
         sql.check_table(table)
         self._connection, self._table, self.name = Connection(dsn), table, table
+        self._connection.check_cluster(cluster)
+        self._wanted_cluster = cluster
         place, embedded = self._connection.place, self._connection.embedded
         self.place = f"table {table!r} at {place}"
         if model_folder is None and not embedded:
@@ -73,6 +83,14 @@ class DatabaseStorage(Storage):
         self.folder = Path(place) if embedded else self.model_folder
         self._lease: Lease | None = None
 
+    @property
+    def cluster(self) -> str | None:
+        """The name of the cluster over which it is spread, if it is."""
+        if self._connection.embedded:
+            return None
+        found = self._connection.one(sql.CLUSTER_OF, {"table": self._table})
+        return found.decode() or None if found else None
+
     def check_new(self) -> None:
         columns = self._connection.rows(sql.IS_TABLE, {"table": self._table})["name"].to_pylist()
         if columns and [column.decode() for column in columns] != list(sql.PRESENT):
@@ -81,14 +99,20 @@ class DatabaseStorage(Storage):
             raise FileExistsError(
                 f"Expected no collection at {self.place}, got one: `open` opens it."
             )
+        if columns and self.cluster != self._wanted_cluster:
+            raise FileExistsError(
+                f"Expected {self.place} to be new or spread over {self._wanted_cluster}, got "
+                f"tables spread over {self.cluster}, left by a `create` that was killed: drop them."
+            )
 
     def create(self, manifest: Manifest, model: Model) -> None:
         self.check_new()
-        self._connection.run(sql.create(self._table))
+        database = self._connection.database
+        self._connection.run(sql.create(self._table, self._wanted_cluster, database))
         with self.writing(0) as lease:
             self.check_new()
             self._save(model)
-            self._make_present(Present(lease.number, "", manifest), [])
+            self._make_present(lease, Present(lease.number, "", "", manifest), [])
 
     def read_manifest(self) -> Manifest:
         return self._held().manifest
@@ -109,16 +133,21 @@ class DatabaseStorage(Storage):
 
     @contextmanager
     def writing(self, timeout: float) -> Iterator[Lease]:
-        lease = Lease(self._connection, self._table, self.place)
+        cluster = self.cluster
+        lease = Lease(self._connection, self._table, self.place, cluster)
         with lease.held(timeout):
             self._lease = lease
             try:
+                self._connection.run(sql.caught_up(self._table, cluster))
+                present = self._present()
+                if present is not None:
+                    self._drop_others(lease, present)
                 yield lease
             finally:
                 self._lease = None
 
     def journal(self, manifest: Manifest) -> DatabaseJournal:
-        return DatabaseJournal(self._connection, self._table, manifest.model)
+        return DatabaseJournal(self._connection, self._table, manifest.model, self.cluster)
 
     def commit(self, state: State, change: Change) -> State:
         lease = self._lease
@@ -126,21 +155,16 @@ class DatabaseStorage(Storage):
             raise RuntimeError(f"Expected to write to {self.place}, got no lease of it.")
         try:
             images = self._fill(lease, state, change) if change.names else ""
+            present = Present(lease.number, images, state.images, change.manifest)
+            self._make_present(lease, present, change.unreadable)
         except GoneError:  # whoever took over has dropped it
             lease.check()
             raise
-        lease.check()
-        present = Present(lease.number, images, change.manifest)
-        self._make_present(present, change.unreadable)
-        self._drop_before(lease.number, {images, state.images})
+        self._drop_others(lease, present)
         return self._state(present)
 
     def tidy(self, state: State) -> None:
-        """Leave what a killed sync has left to the next one that changes something.
-
-        Who is taken for dead may still make a table of its own the present state, until there is
-        a state of a later writer.
-        """
+        """Do nothing: `writing` drops what a killed sync has left."""
 
     def close(self) -> None:
         self._connection.close()
@@ -148,7 +172,9 @@ class DatabaseStorage(Storage):
     def _fill(self, lease: Lease, state: DatabaseState, change: Change) -> str:
         """Return a new table of all images."""
         table = f"{self._table}_state_{lease.number}_{secrets.token_hex(8)}"
-        draft = DatabaseDraft(self._connection, table, change.manifest, change.columns)
+        manifest = change.manifest
+        schema = Schema(manifest.code_length, manifest.vectors, cluster=self.cluster)
+        draft = DatabaseDraft(self._connection, table, schema, change.columns)
         for images in change.images:
             draft.add(images)
         if len(change.held):
@@ -167,14 +193,14 @@ class DatabaseStorage(Storage):
 
     def _present(self) -> Present | None:
         try:
-            found = self._connection.rows(sql.present(self._table, sql.PRESENT[:3]))
+            found = self._connection.rows(sql.present(self._table, sql.PRESENT[:4]))
         except GoneError:
             return None
         if not found.num_rows:
             return None
         row = found.to_pylist()[0]
         manifest = Manifest.of(row["manifest"], self.place)
-        return Present(row["number"], row["state"].decode(), manifest)
+        return Present(row["number"], row["state"].decode(), row["before"].decode(), manifest)
 
     def _state(self, present: Present) -> DatabaseState:
         return DatabaseState(
@@ -186,21 +212,38 @@ class DatabaseStorage(Storage):
             self.place,
         )
 
-    def _make_present(self, present: Present, unreadable: list[Unreadable]) -> None:
-        values = present.images, present.manifest.text, json.dumps(unreadable)
-        rows: dict[str, Any] = {"number": pa.array([present.number], pa.uint64())}
-        for name, value in zip(sql.PRESENT[1:], values, strict=True):
-            rows[name] = pa.array([value.encode("ascii")], pa.binary())
-        self._connection.insert(self._table, pa.table(rows))
+    def _make_present(self, lease: Lease, present: Present, unreadable: list[Unreadable]) -> None:
+        """Make a state the present one, unless another writer has come: the engine looks.
 
-    def _drop_before(self, number: int, kept: set[str]) -> None:
-        """Drop the tables of earlier writers, but those that are kept."""
-        prefix = f"{self._table}_state_"
+        Raises:
+            GoneError: If another writer has come, and has dropped the table of the images.
+            TimeoutError: If another writer has come.
+        """
+        values = present.images, present.before, present.manifest.text, json.dumps(unreadable)
+        row: dict[str, Any] = {"number": pa.array([present.number], pa.uint64())}
+        for name, value in zip(sql.PRESENT[1:], values, strict=True):
+            row[name] = pa.array([value.encode("ascii")], pa.binary())
+        cluster = self.cluster
+        with self._connection.beside(pa.table(row), sql.TYPES_OF_PRESENT) as given:
+            statement = sql.make_present(self._table, given.sql, lease.number, present.images)
+            self._connection.run([statement], settings=settings_of(cluster), **given.options)
+        self._connection.run(sql.caught_up(self._table, cluster))
+        held = self._present()
+        if held is None or held.number != present.number:
+            lease.check()
+            raise lease.lost()
+
+    def _drop_others(self, lease: Lease, present: Present) -> None:
+        """Drop the tables of earlier writers, but those of the present state and the one before.
+
+        Who is taken for dead and lives on may still fill one: it is told that the table is gone.
+        """
+        prefix, kept = f"{self._table}_state_", {present.images, present.before}
         found = self._connection.rows(sql.STATE_TABLES, {"prefix": prefix})["name"].to_pylist()
-        for name in (name.decode() for name in found):
+        for name in sorted({name.decode().removesuffix("_shard") for name in found} - kept):
             made = re.fullmatch(r"(\d+)_[0-9a-f]{16}", name.removeprefix(prefix))
-            if made is not None and int(made[1]) < number and name not in kept:
-                self._connection.run([f"drop table if exists {name} sync"])
+            if made is not None and int(made[1]) < lease.number:
+                self._connection.run(store_sql.drop(name, self.cluster))
 
     def _save(self, model: Model) -> None:
         """Save the model, or leave it where it is.

@@ -47,10 +47,15 @@ class Lease:
         connection: The engine.
         table: The collection.
         place: What it is called in messages.
+        cluster: Over which it is spread, if it is: then each server is asked only after it has
+            what the others have.
     """
 
-    def __init__(self, connection: Connection, table: str, place: str) -> None:
+    def __init__(
+        self, connection: Connection, table: str, place: str, cluster: str | None = None
+    ) -> None:
         self._connection, self._table, self._place = connection, table, place
+        self._catch_up = sql.caught_up(f"{table}_writers", cluster)
         self._token, self._step, self.number = secrets.token_hex(8), 0, 0
 
     @contextmanager
@@ -89,10 +94,14 @@ class Lease:
         """
         other = self._later()
         if other is not None:
-            raise TimeoutError(
-                f"Expected to write to {self._place} to the end, got {other}, which took over "
-                f"because this process was not heard of for {LEASE_SECONDS:g} seconds: sync again."
-            )
+            raise self.lost(other)
+
+    def lost(self, other: str = "another process") -> TimeoutError:
+        """Return the error of a process for which another one was taken."""
+        return TimeoutError(
+            f"Expected to write to {self._place} to the end, got {other}, which took over "
+            f"because this process was not heard of for {LEASE_SECONDS:g} seconds: sync again."
+        )
 
     def _taken(self) -> str | None:
         """Take the right to write, or return who has it."""
@@ -107,6 +116,7 @@ class Lease:
         return other
 
     def _last(self) -> Writer:
+        self._connection.run(self._catch_up)
         found = self._connection.rows(sql.last_writers(self._table)).to_pylist()
         last = {row["token"]: row for row in found}  # what each said last
         for row in last.values():
@@ -119,6 +129,7 @@ class Lease:
 
     def _later(self) -> str | None:
         bound = {"token": self._token}
+        self._connection.run(self._catch_up)
         other = self._connection.one(sql.later_writers(self._table, self.number), bound)
         return None if other is None else other.decode()
 

@@ -18,6 +18,7 @@ def storage_of(
     place: str | os.PathLike[str],
     table: str | None = None,
     model_folder: str | os.PathLike[str] | None = None,
+    cluster: str | None = None,
 ) -> Storage:
     """Return where a collection is. Nothing is read.
 
@@ -25,14 +26,17 @@ def storage_of(
         place: A folder, or a database.
         table: The name of the collection in a database.
         model_folder: Where its model is, if the place is a database.
+        cluster: The name of a cluster, over which a new collection is spread.
 
     Raises:
         ConnectionError: If no server answers.
         ImportError: If what a database needs is not installed.
-        ValueError: If the place is a folder, and there is a table or folder of the model.
+        ValueError: If the place is a folder, and there is a table, folder of the model or cluster;
+            or if it is no server, and there is a cluster.
     """
     if not is_dsn(place):
-        for name, given in (("table", table), ("model_folder", model_folder)):
+        options = {"table": table, "model_folder": model_folder, "cluster": cluster}
+        for name, given in options.items():
             if given is not None:
                 raise ValueError(
                     f"Expected `{name}` with a database, as in 'chdb:///folder', got {given!r} "
@@ -42,4 +46,4 @@ def storage_of(
     from pml_hashing.collection.database_storage import DatabaseStorage  # noqa: PLC0415 - an extra
 
     folder = None if model_folder is None else Path(model_folder)
-    return DatabaseStorage(str(place), table or DEFAULT_TABLE, folder)
+    return DatabaseStorage(str(place), table or DEFAULT_TABLE, folder, cluster)

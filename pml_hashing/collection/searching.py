@@ -83,7 +83,6 @@ class Search:
         Raises:
             KeyError: If there is no such image.
         """
-        self.state.rows_of(names)
         return self._near(self._codes([], names), names, request)
 
     def near(self, codes: Tensor, request: Request) -> list[list[Match]]:
@@ -144,11 +143,7 @@ class Search:
     def _to_matches(self, found: list[list[tuple[str, float]]]) -> list[list[Match]]:
         """Return names and distances with all that is known of the images."""
         root, names = self.state.root, list(dict.fromkeys(name for row in found for name, _ in row))
-        metadata = self.state.metadata_of(names)
-        rows = {
-            name: {column: values[at] for column, values in metadata.items()}
-            for at, name in enumerate(names)
-        }
+        rows = dict(zip(names, self.state.metadata_of(names), strict=True))
         return [
             [Match(name, root / name, distance, dict(rows[name])) for name, distance in row]
             for row in found

@@ -13,7 +13,7 @@ from pml_hashing.codes import packed_length
 from pml_hashing.collection.encoded import Encoded
 from pml_hashing.collection.file_records import Files, Unreadable
 from pml_hashing.collection.files import Content
-from pml_hashing.collection.labels import LABEL, Metadata, labels_of
+from pml_hashing.collection.labels import LABEL, Metadata, Row, labels_of
 from pml_hashing.collection.manifest import Manifest
 from pml_hashing.search import HammingKNN
 from pml_hashing.search.store import Value
@@ -113,9 +113,16 @@ class State(ABC):
     def metadata(self, rows: Rows) -> Metadata:
         """Return the values of images in each column."""
 
-    def metadata_of(self, names: Sequence[str]) -> Metadata:
-        """Return the values in each column of images that there are."""
-        return self.metadata(self.rows(names).tolist())
+    def metadata_of(self, names: Sequence[str]) -> list[Row]:
+        """Return for each name the values of the image in each column.
+
+        Raises:
+            KeyError: If there is no such image.
+        """
+        columns = self.metadata(self.rows_of(names))
+        return [
+            {column: values[at] for column, values in columns.items()} for at in range(len(names))
+        ]
 
     @abstractmethod
     def codes(self, rows: Rows) -> np.ndarray:
@@ -176,9 +183,12 @@ class State(ABC):
         """
         rows = self.rows(names).tolist()
         if -1 in rows:
-            missing = names[rows.index(-1)]
-            raise KeyError(f"Expected the name of an image in {self.place}, got {missing!r}.")
+            raise self.missing(names[rows.index(-1)])
         return rows
+
+    def missing(self, name: object) -> KeyError:
+        """Return the error of an image that is not there."""
+        return KeyError(f"Expected the name of an image in {self.place}, got {name!r}.")
 
     def contains(self, name: object) -> bool:
         """Return whether there is an image of this name."""

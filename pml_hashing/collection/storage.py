@@ -59,6 +59,11 @@ class Storage(ABC):
     folder: Path
     model_folder: Path
 
+    @property
+    def cluster(self) -> str | None:
+        """The name of the cluster over which it is spread, if it is."""
+        return None
+
     @abstractmethod
     def check_new(self) -> None:
         """Raise unless a collection can be made here.

@@ -21,6 +21,7 @@ class ModelOptions:
     """Which model a new collection has."""
 
     table: str | None
+    cluster: str | None
     model: str | None
     backbone: str
     checkpoint: Path | None
@@ -39,7 +40,7 @@ class ModelOptions:
         """Return a new collection."""
         from pml_hashing import Collection, HashingModel
 
-        database = self.database(place)
+        database: dict[str, Any] = self.database(place) | {"cluster": self.cluster}
         if self.model is not None and (isinstance(place, Path) or Path(self.model).is_dir()):
             model = HashingModel.from_pretrained(self.model, device=options.to_device(self.device))
             return Collection.create(place, model, vectors=self.vectors, **database)
@@ -89,7 +90,7 @@ class ModelOptions:
         from pml_hashing import HashingModel
         from pml_hashing.models.encoding import fingerprint
 
-        held = {"bits": photos.code_length}
+        held: dict[str, object] = {"bits": photos.code_length, "cluster": photos.cluster}
         if isinstance(photos.model, HashingModel):
             made: dict[str, Any] = photos.model.config()["options"]
             held |= {name: made[name] for name in ("backbone", "img_size")}
@@ -114,6 +115,7 @@ def _is_same(images: Path, held: Path) -> bool:
 @click.argument("folder", required=False, type=options.FILE)
 @options.new_collection_option
 @options.table_option
+@options.cluster_option
 @click.option(
     "--labels",
     metavar="folders|FILE.csv",
@@ -164,7 +166,8 @@ def index(
 
     The first time, codes are learned from the images, without labels. Call it again after images
     were added, changed, renamed or removed: only what is new is encoded. Without FOLDER, that of
-    the last time is meant. The options from --model to --vectors tell how a new collection is made.
+    the last time is meant. --cluster and the options from --model to --vectors tell
+    how a new collection is made.
 
     \b
     Examples:

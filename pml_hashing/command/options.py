@@ -75,6 +75,11 @@ _model_option = click.option(
 table_option = click.option(
     "--table", help="The name of a collection in a database. By default images."
 )
+cluster_option = click.option(
+    "--cluster",
+    metavar="NAME",
+    help="The cluster of the database over which a new collection is spread.",
+)
 new_collection_option = _collection_option(
     "Where the collection is or will be. By default FOLDER.codes in the current folder."
 )

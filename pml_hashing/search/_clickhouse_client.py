@@ -20,7 +20,7 @@ from clickhouse_connect.driver.exceptions import (
 )
 from clickhouse_connect.driver.external import ExternalData
 
-from pml_hashing.search._clickhouse_sql import SCHEMA, Schema
+from pml_hashing.search._clickhouse_sql import SCHEMA, Schema, check_name
 from pml_hashing.search._read_write_lock import ReadWriteLock
 from pml_hashing.search.store import GoneError
 
@@ -28,6 +28,10 @@ EMBEDDED = "chdb://"
 SERVERS = ("clickhouse", "http", "https")
 GONE = ("UNKNOWN_TABLE", "TABLE_IS_DROPPED")  # errors of a table that is not there any more
 MAX_BOUND = 100  # ids that are bound in a statement; more of them go beside it as a table
+
+# Strings are bytes, as names of files are. Told once: the engine in this process takes 5 ms to set
+# and restore what is told with a statement.
+BYTES = {"output_format_arrow_string_as_string": 0}
 
 # An insert is one block, and so one part of a table: there wholly or not at all. It is answered
 # when it is on disk, not queued.
@@ -120,6 +124,7 @@ class Connection:
         else:
             self.place = _to_address(dsn)
             options |= {"dsn": dsn, "autogenerate_session_id": False}  # one is for one thread
+        options["settings"] = BYTES | options.get("settings", {})
         with self._errors():
             self._client = clickhouse_connect.get_client(**options)
 
@@ -127,6 +132,28 @@ class Connection:
     def database(self) -> str:
         """The name of the database."""
         return self.one("select currentDatabase()").decode()
+
+    def check_cluster(self, cluster: str | None) -> None:
+        """Raise unless a server knows a cluster of this name.
+
+        Raises:
+            ValueError: If it knows none, or the engine is in this process.
+        """
+        if cluster is None:
+            return
+        check_name(cluster, "cluster")
+        if self.embedded:
+            raise ValueError(
+                f"Expected `cluster` with a server, as in 'clickhouse://host:8123/database', got "
+                f"{cluster!r} with an engine in this process, at {self.place}."
+            )
+        found = self.rows("select distinct cluster from system.clusters order by cluster")
+        names = [name.decode() for name in found["cluster"].to_pylist()]
+        if cluster not in names:
+            raise ValueError(
+                f"Expected `cluster` that the server at {self.place} knows, one of "
+                f"{', '.join(names)}, got {cluster!r}."
+            )
 
     def state(self, table: str) -> TableState:
         """Return the state of a table: one for all clients of an engine in this process."""
@@ -146,10 +173,10 @@ class Connection:
         self, sql: str, parameters: Mapping[str, Any] | None = None, **options: Any
     ) -> pa.Table:
         """Return the rows of a query, strings as bytes."""
+        bound = dict(parameters or {})
         with self._errors():
-            return self._client.query_arrow(
-                sql, parameters=dict(parameters or {}), use_strings=False, **options
-            )
+            content = self._client.raw_query(sql, parameters=bound, fmt="Arrow", **options)
+        return pa.ipc.open_file(content).read_all()
 
     def one(self, sql: str, parameters: Mapping[str, Any] | None = None, **options: Any) -> Any:
         """Return the first value of the first row, or `None` if there is none."""
@@ -159,7 +186,7 @@ class Connection:
     def insert(self, table: str, rows: pa.Table, cluster: str | None = None) -> None:
         """Add rows to a table, all at once."""
         size = {"max_insert_block_size": len(rows), "min_insert_block_size_rows": len(rows)}
-        settings = INSERT | size | ({} if cluster is None else CLUSTER)
+        settings = INSERT | size | settings_of(cluster)
         with self._errors():
             self._client.insert_arrow(table, rows, settings=settings)
 
@@ -233,6 +260,11 @@ class Connection:
                 "and no other folder open in this process: the engine serves one folder and one "
                 f"process. Got: {error}"
             ) from error
+
+
+def settings_of(cluster: str | None) -> dict[str, Any]:
+    """Return the settings of an insert that is answered when most replicas of a shard have it."""
+    return {} if cluster is None else CLUSTER
 
 
 def _cause(error: BaseException) -> BaseException:

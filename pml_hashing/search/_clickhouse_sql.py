@@ -127,6 +127,7 @@ def create(
     database: str = "default",
     replace: bool = False,
     more: str = "",
+    indices: Sequence[str] = (),
 ) -> list[str]:
     """Return the statements that make a table, spread over a cluster if the schema names one.
 
@@ -138,27 +139,31 @@ def create(
         schema: What it is to hold.
         database: Where a cluster keeps it.
         replace: Whether to put it in the place of an empty one.
-        more: Columns and indices beside those of a store.
+        more: Columns beside those of a store.
+        indices: Indices beside that of a store.
     """
     head = "create or replace table" if replace else "create table if not exists"
     columns = COLUMNS.format(width=packed_length(schema.code_length), comment=schema.comment) + more
+    kept = ",\n    ".join([columns, INDEX, *indices])
+    end = f"order by {ORDER} {SETTINGS}"
     if schema.cluster is None:
-        return [f"{head} {table} {_kept(columns, ENGINE)}"]
-    spread = f"Distributed('{schema.cluster}', '{database}', '{table}_shard', cityHash64(id))"
-    of_all, of_shard = _tables(table, schema.cluster)
+        return [f"{head} {table} ({kept}\n) engine = {ENGINE} {end}"]
+    of_all, of_shard = on_cluster(table, schema.cluster)
+    spread = distributed(schema.cluster, database, table, "id")
     return [
-        f"{head} {of_shard} {_kept(columns, REPLICATED)}",
+        f"{head} {of_shard} ({kept}\n) engine = {REPLICATED} {end}",
         f"{head} {of_all} ({columns}\n) engine = {spread}",
     ]
 
 
-def _kept(columns: str, engine: str) -> str:
-    return f"({columns},\n    {INDEX}\n) engine = {engine} order by {ORDER} {SETTINGS}"
+def distributed(cluster: str, database: str, table: str, column: str) -> str:
+    """Return the engine of a table that stands for its parts on the shards, by a column."""
+    return f"Distributed('{cluster}', '{database}', '{table}_shard', cityHash64({column}))"
 
 
 def drop(table: str, cluster: str | None) -> list[str]:
     """Return the statements that drop a table."""
-    return [f"drop table if exists {name} sync" for name in _tables(table, cluster)]
+    return [f"drop table if exists {name} sync" for name in on_cluster(table, cluster)]
 
 
 def add_columns(
@@ -192,15 +197,21 @@ def note(table: str, schema: Schema) -> list[str]:
 
 def alter(table: str, cluster: str | None, change: str) -> list[str]:
     """Return the statements that change a table, first on the shards."""
-    return [f"alter table {name} {change}" for name in reversed(_tables(table, cluster))]
+    return [f"alter table {name} {change}" for name in reversed(on_cluster(table, cluster))]
 
 
 def optimize(table: str, cluster: str | None) -> str:
     """Return the statement that merges all versions of codes, and drops those removed."""
-    return f"optimize table {_tables(table, cluster)[-1]} final cleanup"
+    return f"optimize table {on_cluster(table, cluster)[-1]} final cleanup"
 
 
-def _tables(table: str, cluster: str | None) -> list[str]:
+def wait(table: str, cluster: str | None) -> list[str]:
+    """Return the statements that wait until all servers of a cluster have what was inserted."""
+    return [] if cluster is None else [f"system sync replica on cluster {cluster} {table}_shard"]
+
+
+def on_cluster(table: str, cluster: str | None) -> list[str]:
+    """Return the tables that a change is for: that of all, and on a cluster those of its shards."""
     if cluster is None:
         return [table]
     return [f"{table} on cluster {cluster}", f"{table}_shard on cluster {cluster}"]

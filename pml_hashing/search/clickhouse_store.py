@@ -63,14 +63,16 @@ class ClickHouseStore(CodeStore):
         dsn: `chdb:///folder`, or `clickhouse://user:password@host:8123/database`; or a connection
             that is there already.
         table: The table, which the first codes make. Nothing but `clear` drops it.
-        cluster: The name of a cluster. A new table is spread over its shards.
+        cluster: The name of a cluster, of which the server is one. A new table is spread over its
+            shards.
         unchanging: Whether nobody changes the table any more: what it is is read once.
         options: Other arguments of `clickhouse_connect.get_client`.
 
     Raises:
         ConnectionError: If no server answers. All methods raise it, and work again when one does.
         OSError: If the folder is open in another process, or another folder is in this one.
-        ValueError: If `dsn` or a name is none, or the table is another's.
+        ValueError: If `dsn` or a name is none, the table is another's, or there is a cluster and
+            no server.
 
     Examples:
         >>> import tempfile, torch
@@ -94,10 +96,9 @@ class ClickHouseStore(CodeStore):
         **options: Any,
     ) -> None:
         sql.check_name(table, "table")
-        if cluster is not None:
-            sql.check_name(cluster, "cluster")
         self.table, self._cluster = table, cluster
         self._connection = dsn if isinstance(dsn, Connection) else Connection(dsn, **options)
+        self._connection.check_cluster(cluster)
         kept = TableState(table, is_kept=True) if unchanging else None
         self._state = kept or self._connection.state(table)
         self._schema()

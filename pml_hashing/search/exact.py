@@ -17,8 +17,11 @@ from pml_hashing.codes import BITS_OF_A_BYTE, unpack
 # of addresses, of which it touches the places that are taken.
 MAX_COUNTING_PLACES = 2**22
 COUNTED_QUERIES = 32  # of a batch, as in faiss' flat index
-# Distances that a matrix product forms at a time: a block of queries by a block of the database.
+# A matrix product forms so many distances at a time, of a block of queries by a block of the
+# database, and unpacks so many bits of the database. Few queries meet large blocks: each block is a
+# dozen calls, for which a GPU waits, however few distances there are.
 BLOCK_DISTANCES = 2**25
+BLOCK_BITS = 2**27
 MIN_DATABASE_BLOCK = 2**16
 # Half precision holds every integer up to 2048, and 2 * code_length is formed.
 MAX_HALF_CODE_LENGTH = 1024
@@ -170,7 +173,7 @@ def nearest_by_product(query: Tensor, database: Tensor, k: int) -> tuple[Tensor,
     """
     num_codes, num_distances = len(database), query.shape[1] * BITS_OF_A_BYTE + 1
     dtype = torch.int32 if num_codes * num_distances < MAX_INT32 else torch.int64
-    block_size, found = min(num_codes, max(MIN_DATABASE_BLOCK, 4 * k)), []
+    block_size, found = _block_size(query, num_codes, 4 * k), []
     for queries in query.split(max(1, BLOCK_DISTANCES // block_size)):
         best = query.new_empty(len(queries), 0, dtype=dtype)
         for start, distances in _distances(queries, database, block_size):
@@ -186,8 +189,7 @@ def nearest_by_product(query: Tensor, database: Tensor, k: int) -> tuple[Tensor,
 
 def within_by_product(query: Tensor, database: Tensor, radius: int) -> Within:
     """Return `within` by matrix products of -1 and 1, on any device."""
-    block_size = min(len(database), MIN_DATABASE_BLOCK)
-    found, first = [], 0
+    block_size, found, first = _block_size(query, len(database)), [], 0
     for queries in query.split(max(1, BLOCK_DISTANCES // block_size)):
         for start, distances in _distances(queries, database, block_size):
             near, rows = (distances <= radius).nonzero(as_tuple=True)
@@ -198,6 +200,13 @@ def within_by_product(query: Tensor, database: Tensor, radius: int) -> Within:
     order = (near * (query.shape[1] * BITS_OF_A_BYTE + 1) + distances).argsort(stable=True)
     sizes = near.bincount(minlength=len(query)).tolist()
     return sizes, distances[order], rows[order]
+
+
+def _block_size(query: Tensor, num_codes: int, at_least: int = 0) -> int:
+    """Return how many codes of the database are compared at a time."""
+    num_queries, num_bytes = query.shape
+    most = min(BLOCK_DISTANCES // max(1, num_queries), BLOCK_BITS // (num_bytes * BITS_OF_A_BYTE))
+    return min(num_codes, max(most, MIN_DATABASE_BLOCK, at_least))
 
 
 def _distances(query: Tensor, database: Tensor, block_size: int) -> Iterator[tuple[int, Tensor]]:

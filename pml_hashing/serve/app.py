@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -227,7 +228,7 @@ def _add_images(app: FastAPI, catalog: Catalog) -> None:
     def images(offset: Offset = 0, limit: Limit = 24) -> ImagesAnswer:
         """Return images of the collection, in the order of their names."""
         collection = catalog.latest()
-        shown = [catalog.image(name) for name in collection.names_from(offset, limit)]
+        shown = catalog.images(collection.names_from(offset, limit))
         return ImagesAnswer(images=shown, size=len(collection))
 
     @app.get("/api/images/{image_id}", tags=["images"])
@@ -269,9 +270,11 @@ def _add_duplicates(app: FastAPI, catalog: Catalog) -> None:
     def duplicates(radius: Alike, offset: Offset = 0, limit: Limit = 20) -> DuplicatesAnswer:
         """Return groups of images that look alike, the largest groups first."""
         groups = groups_of(radius)
+        page = groups[offset : offset + limit]
+        images = iter(catalog.images([name for group in page for name in group.names]))
         shown = [
-            GroupAnswer(images=[catalog.image(n) for n in group.names], keep=id_of(group.keep))
-            for group in groups[offset : offset + limit]
+            GroupAnswer(images=list(islice(images, len(group))), keep=id_of(group.keep))
+            for group in page
         ]
         num_images = sum(map(len, groups))
         return DuplicatesAnswer(groups=shown, num_groups=len(groups), num_images=num_images)

@@ -71,7 +71,16 @@ class Catalog:
         Raises:
             KeyError: If it has been removed.
         """
-        return to_answer(name, self.collection.metadata(name))
+        return self.images([name])[0]
+
+    def images(self, names: list[str]) -> list[ImageAnswer]:
+        """Return what is told of images. A database is asked once for all.
+
+        Raises:
+            KeyError: If one has been removed.
+        """
+        rows = self.collection.metadata(names)
+        return [to_answer(name, row) for name, row in zip(names, rows, strict=True)]
 
     def picture(self, name: str, size: int) -> tuple[bytes, str]:
         """Return a JPEG of an image that fits into a square, and a tag of its version.

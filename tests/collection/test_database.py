@@ -11,17 +11,21 @@ from pathlib import Path
 
 import pytest
 from pictures import fresh_codes, held_codes, make_model, save
+from processes import run_script
 
 pytest.importorskip("clickhouse_connect", reason="the extra [clickhouse] is not installed")
 pytest.importorskip("chdb", reason="the extra [clickhouse] is not installed")
 
 from pml_hashing import Collection, HashingModel
+from pml_hashing.collection import database_sql as sql
 from pml_hashing.collection import lease
 from pml_hashing.collection.database_draft import DatabaseDraft
 from pml_hashing.collection.database_journal import DatabaseJournal
 from pml_hashing.collection.database_storage import DatabaseStorage
 from pml_hashing.search import ClickHouseStore
+from pml_hashing.search import _clickhouse_sql as store_sql
 from pml_hashing.search._clickhouse_client import Connection
+from pml_hashing.search._clickhouse_sql import Schema
 
 QUIET = {"progress": False}
 KILLS = 5
@@ -191,11 +195,48 @@ def test_who_was_taken_for_dead_changes_nothing(database, folder, model, monkeyp
     assert len(photos) == 8
 
 
+@pytest.mark.parametrize("drops_draft", [False, True])
+def test_who_was_taken_for_dead_makes_nothing_the_present_state(
+    database, folder, model, drops_draft, monkeypatch
+):
+    """Another writer comes at the last moment, before the row that tells of the new state."""
+    photos, beside = database.create(model), Connection.beside
+    photos.sync(folder, **QUIET)
+    before = held_codes(photos)
+    save(folder / "x.png", 9)
+
+    def late(self, rows, structure):
+        if "manifest" not in rows.column_names:
+            return beside(self, rows, structure)
+        monkeypatch.setattr(Connection, "beside", beside)
+        monkeypatch.setattr(lease, "PROCESS", "another")  # for which this one is dead
+        drafts = set(states_of(photos)) - {photos._state.images}
+        if not drops_draft:
+            monkeypatch.setattr(DatabaseStorage, "_drop_others", lambda *_: None)
+        with DatabaseStorage(database.place, **database.options).writing(0):
+            assert drafts.isdisjoint(states_of(photos)) is drops_draft
+        return beside(self, rows, structure)
+
+    monkeypatch.setattr(Connection, "beside", late)
+    with pytest.raises(TimeoutError, match="took over because this process was not heard of"):
+        photos.sync(**QUIET)
+    assert held_codes(database.open()) == before
+
+
+def states_of(photos):
+    """Return the tables of images that a collection has."""
+    found = photos._storage._connection.rows(
+        "select name from system.tables where startsWith(name, {t:String})",
+        {"t": f"{photos.name}_state"},
+    )
+    return [name.decode() for name in found["name"].to_pylist()]
+
+
 STEPS = [
     (DatabaseDraft, "add"),
     (DatabaseDraft, "finish"),
     (DatabaseStorage, "_make_present"),
-    (DatabaseStorage, "_drop_before"),
+    (DatabaseStorage, "_state"),
     (DatabaseJournal, "remove"),
 ]
 
@@ -224,6 +265,7 @@ def test_stopped_at_every_step(database, folder, model, step, is_done, monkeypat
     assert held_codes(database.open()) == (after if is_committed else before)
     assert photos.sync(**QUIET).encoded == 0  # its code was kept
     assert held_codes(photos) == after
+    assert len(states_of(photos)) == 2
 
 
 def test_a_state_that_is_gone_is_read_anew(database, folder, model):
@@ -235,11 +277,41 @@ def test_a_state_that_is_gone_is_read_anew(database, folder, model):
         photos.sync(**QUIET)
     assert len(reader.similar("1.png", 20)) == 8
     assert all_of(reader) == all_of(photos)
-    tables = photos._storage._connection.rows(
-        "select name from system.tables where startsWith(name, {t:String})",
-        {"t": f"{database.options['table']}_state"},
-    )
-    assert tables.num_rows == 2
+    assert len(states_of(photos)) == 2
+
+
+KILLED = """
+import os, signal, sys
+from pml_hashing import Collection
+from pml_hashing.collection import lease
+from pml_hashing.collection.database_draft import DatabaseDraft
+lease.LEASE_SECONDS = 1.0
+photos = Collection.open(sys.argv[1], model_folder=sys.argv[2])
+DatabaseDraft.finish = lambda self, count: os.kill(os.getpid(), signal.SIGKILL)
+photos.sync(sys.argv[3], progress=False)
+"""
+
+
+def test_the_draft_of_a_killed_sync(bridge, tmp_path, folder, model, monkeypatch):
+    """Nobody minds it, and the next one that may write drops it, also if it changes nothing."""
+    monkeypatch.setattr("pml_hashing.collection.files.UNSETTLED_NS", 0)
+    dsn, where = bridge[0](), {"model_folder": tmp_path / "photos.model"}
+    photos, script = Collection.create(dsn, model, **where), tmp_path / "killed.py"
+    photos.sync(folder, **QUIET)
+    before, names = held_codes(photos), states_of(photos)
+    save(folder / "x.png", 9)
+    script.write_text(KILLED)
+    assert run_script(script, dsn, where["model_folder"], folder).returncode == -signal.SIGKILL
+    assert len(states_of(photos)) == 2
+    assert not photos.refresh()
+    opened = Collection.open(dsn, **where)
+    assert held_codes(opened) == before
+    assert len(opened.similar("1.png", 9)) == 5
+    with pytest.raises(FileExistsError, match="Expected no collection at"):
+        Collection.create(dsn, model, **where)
+    (folder / "x.png").unlink()
+    assert photos.sync(timeout=60, **QUIET).unchanged == 6
+    assert states_of(photos) == names
 
 
 def test_over_the_network(bridge, tmp_path, folder, model):
@@ -268,6 +340,80 @@ def test_over_the_network(bridge, tmp_path, folder, model):
     assert all_of(reader) == all_of(beside)
     assert photos.sync(**QUIET).unchanged == 7
     assert "secret" not in repr(photos) + photos.place
+
+
+def test_over_a_cluster(cluster_bridge, tmp_path, folder, model):
+    """Of one shard, in one process: what stands for the shards is that of a cluster."""
+    dsn, where = cluster_bridge[0](), {"model_folder": tmp_path / "photos.model"}
+    photos = Collection.create(dsn, model, cluster="shops", vectors=True, **where)
+    beside = Collection.create(tmp_path / "codes", model, vectors=True)
+    reader = Collection.open(dsn, **where)
+    assert (photos.cluster, reader.cluster, beside.cluster) == ("shops", "shops", None)
+    for number, labels in enumerate(["folders", {"1.png": {"price": 2.5}}, "keep"]):
+        save(folder / f"new{number}.png", 50 + number)
+        if number == 2:
+            (folder / "1.png").unlink()  # the only one with a price: its column has no type again
+        assert str(photos.sync(folder, labels=labels, **QUIET)) == str(
+            beside.sync(folder, labels=labels, **QUIET)
+        )
+        assert reader.refresh()
+        assert all_of(photos) == all_of(reader) == all_of(beside)
+    assert reader.similar("3.png", 3, rerank="vectors") == beside.similar(
+        "3.png", 3, rerank="vectors"
+    )
+    names = states_of(photos)
+    assert len(names) == 4
+    assert sum(name.endswith("_shard") for name in names) == 2
+    with pytest.raises(FileExistsError, match="Expected no collection at"):
+        Collection.create(dsn, model, cluster="shops", **where)
+
+
+def test_a_cluster_that_cannot_be(database, cluster_bridge, tmp_path, model):
+    with pytest.raises(ValueError, match=r"`cluster` with a server, .* engine in this process"):
+        database.create(model, cluster="shops")
+    with pytest.raises(ValueError, match="`cluster` with a database"):
+        Collection.create(tmp_path / "codes", model, cluster="shops")
+    where = {"model_folder": tmp_path / "photos.model"}
+    dsn = cluster_bridge[0]()
+    with pytest.raises(ValueError, match="`cluster` of letters"):
+        Collection.create(dsn, model, cluster="a'b", **where)
+    with pytest.raises(ValueError, match=r"`cluster` that .* knows, one of shops, got 'other'"):
+        Collection.create(dsn, model, cluster="other", **where)
+    Connection(dsn).run(sql.create("images"))  # and was killed
+    with pytest.raises(FileExistsError, match="to be new or spread over shops, got tables spread"):
+        Collection.create(dsn, model, cluster="shops", **where)
+    assert len(Collection.create(dsn, model, **where)) == 0
+
+
+def test_statements_for_a_cluster(database):
+    present, writers, shard, spread = sql.create("images", "shops", "db")
+    whole = "ReplicatedReplacingMergeTree('/clickhouse/tables/{uuid}', '{shard}-{replica}', "
+    for statement, name, version in (
+        (present, "images", "number"),
+        (writers, "images_writers", "step"),
+    ):
+        assert f"create table if not exists {name} on cluster shops (" in statement
+        assert f"{whole}{version})" in statement
+    assert "number UInt64 comment 'shops'" in present
+    assert "images_encoded_shard on cluster shops (" in shard
+    assert "Replicated" in shard
+    assert "Distributed('shops', 'db', 'images_encoded_shard', cityHash64(digest))" in spread
+    schema = Schema(64, with_vectors=False, cluster="shops")
+    state, of_all = sql.create_state("images_state_1", schema, "db")
+    assert "index by_digest digest" in state
+    assert "index" not in of_all
+    emptied = sql.forget_encoded("images_encoded", "shops")
+    assert emptied == "truncate table images_encoded_shard on cluster shops"
+    waits = [*store_sql.wait("images_state_1", "shops"), *sql.caught_up("images_writers", "shops")]
+    assert waits == [
+        "system sync replica on cluster shops images_state_1_shard",
+        "system sync replica images_writers lightweight",
+    ]
+    untyped = sql.without_type("images_state_1", "shops", "price")
+    parse = Connection(database.place)
+    every = [present, writers, shard, spread, state, of_all, emptied, *waits, *untyped]
+    for statement in every:  # the engine understands each
+        assert parse.one("select formatQuery({sql:String})", {"sql": statement})
 
 
 SYNC = """

@@ -243,6 +243,7 @@ def test_half_of_a_search_is_not_of_another_state(make_clickhouse, monkeypatch):
     [
         (lambda dsn: ClickHouseStore(dsn, "a b"), ValueError, "`table` of letters, .* got 'a b'"),
         (lambda dsn: ClickHouseStore(dsn, cluster="c'"), ValueError, "`cluster` of letters"),
+        (lambda dsn: ClickHouseStore(dsn, cluster="c"), ValueError, "`cluster` with a server"),
         (lambda _: ClickHouseStore("sqlite:///x"), ValueError, "begins with 'sqlite'"),
         (lambda _: ClickHouseStore("chdb://"), ValueError, "`dsn` of a folder"),
         (lambda _: ClickHouseStore("chdb:///a?b"), ValueError, "`dsn` of a folder"),
@@ -324,6 +325,26 @@ def test_over_the_network(bridge, monkeypatch):
     assert "back" in second
     for store in stores:
         store.close()
+
+
+def test_over_a_cluster(cluster_bridge):
+    """Of one shard, in one process: what stands for the shards is that of a cluster."""
+    dsn, codes = cluster_bridge[0](), torch.randn(60, 12)
+    store = ClickHouseStore(dsn, cluster="shops")
+    knn, memory = HammingKNN(store=store), HammingKNN()
+    filled(codes, knn, memory, ids=[f"i{i}" for i in range(60)], label=[i % 2 for i in range(60)])
+    other = HammingKNN(store=ClickHouseStore(dsn))  # finds out by itself that there is a cluster
+    for each in (other, memory):
+        each.update(["i4"], -codes[4:5], place=["x"])
+        each.remove([f"i{i}" for i in range(10, 20)])
+    store.optimize()
+    for where in (None, {"label": 1}, {"place": "x"}):
+        k = memory.count(where)
+        for each in (knn, other):
+            assert each.search(codes[:5], k, where)[1] == memory.search(codes[:5], k, where)[1]
+    assert store._connection.one("select count() from codes_shard") == 50
+    store.clear()
+    assert not store._connection.rows("show tables").num_rows
 
 
 def check_races(monkeypatch, stores, codes):

@@ -48,6 +48,40 @@ def test_many_blocks_of_the_real_size():
         assert_close(found, exact.nearest(query, database, k))
 
 
+@pytest.mark.parametrize("code_length", [16, 64])
+@pytest.mark.parametrize("num_queries", [1, 3, 40, 1000])
+def test_few_queries_meet_large_blocks(num_queries, code_length, monkeypatch):
+    """What is held at a time is bounded, and there are as few blocks as that allows."""
+    most_distances, most_bits, least, num_codes = 2**13, 2**15, 2**6, 5000
+    monkeypatch.setattr(exact, "BLOCK_DISTANCES", most_distances)
+    monkeypatch.setattr(exact, "BLOCK_BITS", most_bits)
+    monkeypatch.setattr(exact, "MIN_DATABASE_BLOCK", least)
+    query, database = (pack(torch.randn(n, code_length)) for n in (num_queries, num_codes))
+    blocks, distances = [], exact._distances
+
+    def noted(queries, codes, block_size):
+        for start, block in distances(queries, codes, block_size):
+            blocks.append(block.shape)
+            yield start, block
+
+    monkeypatch.setattr(exact, "_distances", noted)
+    for search, last in ((exact.nearest_by_product, 5), (exact.within_by_product, 2)):
+        blocks.clear()
+        search(query, database, last)
+        assert max(rows * columns for rows, columns in blocks) <= most_distances
+        assert max(columns for _, columns in blocks) * code_length <= most_bits
+        size = max(least, min(most_distances // num_queries, most_bits // code_length))
+        num_blocks = -(-num_codes // size) * -(-num_queries // (most_distances // size))
+        assert len(blocks) == num_blocks
+
+
+def test_one_query_on_a_device_is_one_block():
+    """A million codes of 64 bits: 128 MB of signs in half precision."""
+    query = torch.empty(1, 8, dtype=torch.uint8, device="meta")
+    assert exact._block_size(query, 1_000_000) == 1_000_000
+    assert exact._block_size(query.expand(100_000, 8), 1_000_000) == exact.MIN_DATABASE_BLOCK
+
+
 def test_keys_beyond_32_bits(monkeypatch):
     query, database = pack(torch.randn(3, 16)), pack(torch.randn(500, 16))
     monkeypatch.setattr(exact, "MIN_DATABASE_BLOCK", 100)

@@ -13,6 +13,7 @@ pytest.importorskip("chdb", reason="the extra [clickhouse] is not installed")
 
 from fastapi.testclient import TestClient
 
+from pml_hashing.search._clickhouse_client import Connection
 from pml_hashing.serve import create_app
 from pml_hashing.serve.catalog import id_of
 
@@ -50,3 +51,22 @@ def test_what_one_adds_the_other_shows(bridge, photos, model, tmp_path, monkeypa
     assert "server that answers at 127.0.0.1" in answer.json()["detail"]
     start()
     assert answers(first) == answers(second)
+
+
+def test_a_page_asks_the_database_once(engine, photos, model, tmp_path, monkeypatch):
+    where = {"table": "for_pages", "model_folder": tmp_path / "photos.model"}
+    made = Collection.create(engine, model, **where)
+    made.sync(photos, labels="folders", progress=False)
+    client, rows, asked = TestClient(create_app(made)), Connection.rows, []
+
+    def counted(self, *args, **options):
+        asked.append(" where id in " in args[0])
+        return rows(self, *args, **options)
+
+    monkeypatch.setattr(Connection, "rows", counted)
+    for path, params in (("images", {}), ("duplicates", {"radius": 4})):
+        asked.clear()
+        answer = client.get(f"/api/{path}", params=params).json()
+        assert len(answer.get("images") or answer["groups"][0]["images"]) > 2
+        assert sum(asked) == 1
+    made.close()
