@@ -135,6 +135,12 @@ def check_at_least(value: float, minimum: float, name: str) -> None:
         raise ValueError(f"Expected `{name}` of at least {minimum}, got {value}.")
 
 
+def check_weights(**weights: float) -> None:
+    """Raise if a weight is negative or NaN."""
+    for name, weight in weights.items():
+        check_at_least(weight, 0, name)
+
+
 def check_integer(value: object, minimum: int, name: str) -> None:
     """Raise unless `value` is an integer of at least `minimum`."""
     if isinstance(value, bool) or not isinstance(value, Integral):
