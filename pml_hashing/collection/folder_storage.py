@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pml_hashing._files import write_atomically
+from pml_hashing._files import remove_unfinished, write_atomically
 from pml_hashing._locks import LockedError, locked_file
 from pml_hashing.collection.file_records import Files
 from pml_hashing.collection.folder_journal import FolderJournal
@@ -115,6 +115,8 @@ class FolderStorage(Storage):
             for path in self.folder.glob(f"{kind}-*.safetensors"):
                 if path.name not in kept:
                     remove(path)
+        for name in (*files_of(state.manifest.generation + 1), MANIFEST):  # that a kill left
+            remove_unfinished(self.folder / name)
 
     def close(self) -> None:
         """Do nothing: there are none."""
