@@ -129,10 +129,38 @@ def require_labels(labels: Tensor | None, name: str = "labels") -> Tensor:
     return labels
 
 
+def check_sample_indices(sample_indices: Tensor | None, size: int, num_samples: int) -> Tensor:
+    """Return `sample_indices`, or raise unless they are `size` places in a bank of samples."""
+    if sample_indices is not None and not isinstance(sample_indices, Tensor):
+        got = type(sample_indices).__name__
+        raise TypeError(f"Expected `sample_indices` to be a torch.Tensor, got {got}.")
+    if sample_indices is None or sample_indices.shape != (size,):
+        got = None if sample_indices is None else tuple(sample_indices.shape)
+        raise ValueError(
+            f"Expected `sample_indices` of shape ({size},) with the places of the samples in "
+            f"the code bank, got {got}."
+        )
+    if sample_indices.is_floating_point() or sample_indices.dtype == torch.bool:
+        raise TypeError(f"Expected integer `sample_indices`, got {sample_indices.dtype}.")
+    if sample_indices.device.type == "cpu":  # reading values back from a GPU would stop it
+        low, high = sample_indices.min().item(), sample_indices.max().item()
+        if low < 0 or high >= num_samples:
+            raise ValueError(
+                f"Expected `sample_indices` from 0 to {num_samples - 1}, got {low} to {high}."
+            )
+    return sample_indices
+
+
 def check_at_least(value: float, minimum: float, name: str) -> None:
     """Raise unless `value` is a number of at least `minimum`."""
     if not value >= minimum:  # also catches NaN
         raise ValueError(f"Expected `{name}` of at least {minimum}, got {value}.")
+
+
+def check_weights(**weights: float) -> None:
+    """Raise if a weight is negative or NaN."""
+    for name, weight in weights.items():
+        check_at_least(weight, 0, name)
 
 
 def check_integer(value: object, minimum: int, name: str) -> None:

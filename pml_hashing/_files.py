@@ -81,7 +81,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], objec
     with errors_named(path):
         before = _status(place)
         place.parent.mkdir(parents=True, exist_ok=True)
-        _remove_unfinished(place)
+        remove_unfinished(place)
         with _temporary_folder(place) as folder:
             temporary, ordinary = folder / place.name, folder / "ordinary"
             ordinary.touch()
@@ -127,6 +127,14 @@ def sync_folder(folder: Path) -> None:
         _sync(folder)
 
 
+def remove_unfinished(path: Path) -> None:
+    """Remove the temporary folders for `path` that no living process has locked."""
+    for folder in path.parent.glob(f".{glob.escape(path.name)}.*{SUFFIX}"):
+        with _locked(folder, wait=False) as locked:
+            if locked:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
 def _status(place: Path) -> os.stat_result | None:
     """Return the status of the file that is to be replaced, `None` where there is none.
 
@@ -166,14 +174,6 @@ def _temporary_folder(path: Path) -> Iterator[Path]:
             if folder.exists():  # else another process removed it before the lock
                 break
         yield folder
-
-
-def _remove_unfinished(path: Path) -> None:
-    """Remove the temporary folders for `path` that no living process has locked."""
-    for folder in path.parent.glob(f".{glob.escape(path.name)}.*{SUFFIX}"):
-        with _locked(folder, wait=False) as locked:
-            if locked:
-                shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -2,13 +2,19 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import reduce
-from typing import Any, Literal, TypeAlias, TypeVar, cast
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from pml_hashing._checks import check_at_least, check_choice, check_label_values
+from pml_hashing._checks import (
+    check_at_least,
+    check_choice,
+    check_label_values,
+    check_sample_indices,
+)
+from pml_hashing._kept_variables import KeptVariables, Variables
 from pml_hashing.codes import binarize_unchecked
 from pml_hashing.label_rows import LabelRows
 from pml_hashing.moments import gram_of, moments
@@ -20,9 +26,6 @@ ROWS_OF_A_BLOCK = 65536
 Rows: TypeAlias = Tensor | slice
 """Some samples of a data set: their places, or a slice of it."""
 
-Variables: TypeAlias = dict[str, Tensor]
-"""What one term of an objective keeps in a bank, by name."""
-
 Statistic: TypeAlias = Literal["code_sums", "code_gram", "class_moments", "network_gram"]
 """What a bank can sum over all samples: see `CodeBank.sums`."""
 
@@ -30,40 +33,6 @@ OF_BINARY_CODES = ("code_sums", "code_gram")
 OF_NETWORKS = ("class_moments", "network_gram")
 
 T = TypeVar("T")
-
-
-class _Kept(nn.Module):
-    """Tensors that move, are saved and are resumed with a bank, and what they mean.
-
-    Args:
-        kind: What they mean: tensors of one kind are none of another.
-    """
-
-    def __init__(self, kind: str = "") -> None:
-        super().__init__()
-        self.kind, self.version = kind, 0
-
-    def get_extra_state(self) -> dict[str, Any]:
-        return {"kind": self.kind, "version": self.version}
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        self.kind, self.version = state["kind"], state["version"]
-
-    def tensors(self) -> Variables:
-        """Return what is kept, by name."""
-        return {k: v for k, v in self._buffers.items() if v is not None}
-
-    def put(self, tensors: Variables, version: int = 0) -> None:
-        """Keep tensors, for a version of the binary codes, in the memory of earlier ones."""
-        self.version = version
-        for name, tensor in tensors.items():
-            held = self._buffers.get(name)
-            if held is tensor:
-                continue
-            if held is None or held.shape != tensor.shape:
-                self.register_buffer(name, tensor.detach())
-            else:
-                held.copy_(tensor)
 
 
 class CodeBank(nn.Module):
@@ -174,7 +143,7 @@ class CodeBank(nn.Module):
         counts = class_sums(sizes, self.group_labels, num_classes)
         self.register_buffer("class_counts", counts.flatten())
         self.started, self.version = False, 0
-        self._kept = nn.ModuleDict()
+        self._kept = KeptVariables()
 
     def _register_labels(self, labels: Tensor | LabelRows) -> None:
         self._most_labels = labels.most if isinstance(labels, LabelRows) else None
@@ -200,27 +169,10 @@ class CodeBank(nn.Module):
         self._most_labels = state["most_labels"]
 
     def _load_from_state_dict(
-        self,
-        state_dict: Mapping[str, Any],
-        prefix: str,
-        local_metadata: Any,
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
+        self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        # What is kept here is then what the state has, whatever was kept before.
-        self._kept.clear()
-        for key in [key for key in state_dict if key.startswith(f"{prefix}_kept.")]:
-            name, tensor = key.removeprefix(f"{prefix}_kept.").split(".", 1)
-            if name not in self._kept:
-                self._kept[name] = _Kept()
-            if isinstance(value := state_dict[key], Tensor):
-                room = torch.zeros_like(value, device=self.groups.device)
-                self._entry(name).put({tensor: room})
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
+        self._kept.make_room(state_dict, f"{prefix}_kept.", self.groups.device)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def extra_repr(self) -> str:
         return f"{len(self)} samples, {self.code_length} bits, {self.num_classes} classes"
@@ -282,24 +234,8 @@ class CodeBank(nn.Module):
             TypeError: If they are no tensor of integers.
             ValueError: If they are missing, not as many as `size`, or out of range.
         """
-        if sample_indices is not None and not isinstance(sample_indices, Tensor):
-            got = type(sample_indices).__name__
-            raise TypeError(f"Expected `sample_indices` to be a torch.Tensor, got {got}.")
-        if sample_indices is None or sample_indices.shape != (size,):
-            got = None if sample_indices is None else tuple(sample_indices.shape)
-            raise ValueError(
-                f"Expected `sample_indices` of shape ({size},) with the places of the samples in "
-                f"the code bank, got {got}."
-            )
-        if sample_indices.is_floating_point() or sample_indices.dtype == torch.bool:
-            raise TypeError(f"Expected integer `sample_indices`, got {sample_indices.dtype}.")
-        if sample_indices.device.type == "cpu":  # reading values back from a GPU would stop it
-            low, high = sample_indices.min().item(), sample_indices.max().item()
-            if low < 0 or high >= len(self):
-                raise ValueError(
-                    f"Expected `sample_indices` from 0 to {len(self) - 1}, got {low} to {high}."
-                )
-        return sample_indices.to(self.groups.device).long()  # uint8 would be a mask
+        rows = check_sample_indices(sample_indices, size, len(self))
+        return rows.to(self.groups.device).long()  # uint8 would be a mask
 
     def row_blocks(self, progress: bool = False) -> Iterator[slice]:
         """Yield slices that cover all samples, with a progress bar if asked."""
@@ -351,7 +287,7 @@ class CodeBank(nn.Module):
 
     def variables(self, name: str) -> Variables:
         """Return what the term of this name keeps here; nothing as long as it has not started."""
-        return self._entry(name).tensors() if name in self._kept else {}
+        return self._kept.of(name)
 
     def keeps(self, name: str, kind: str, *, current: bool = False) -> bool:
         """Return whether a term has variables here.
@@ -361,20 +297,13 @@ class CodeBank(nn.Module):
             kind: What its variables mean.
             current: Whether they must be those of the binary codes as they are now.
         """
-        if name not in self._kept or self._entry(name).kind != kind:
-            return False
-        return not current or self._entry(name).version == self.version
+        return self._kept.has(name, kind, self.version if current else None)
 
     def keep(self, name: str, variables: Variables, kind: str) -> None:
         """Keep the variables of a term, for the binary codes as they are now."""
         if self.is_batch and not variables:
             return  # nobody asks again whether it has started
-        if not self.keeps(name, kind):
-            self._kept[name] = _Kept(kind)
-        self._entry(name).put(variables, self.version)
-
-    def _entry(self, name: str) -> _Kept:
-        return cast(_Kept, self._kept[name])
+        self._kept.keep(name, variables, kind, self.version)
 
     @torch.no_grad()
     def sums(self, statistic: Statistic) -> list[Tensor]:

@@ -1,7 +1,6 @@
 """A collection in a folder: files of its present state, a manifest that is replaced in one step."""
 
 import os
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pml_hashing._files import write_atomically
+from pml_hashing._files import remove_unfinished, write_atomically
 from pml_hashing._locks import LockedError, locked_file
 from pml_hashing.collection.file_records import Files
 from pml_hashing.collection.folder_journal import FolderJournal
@@ -19,6 +18,7 @@ from pml_hashing.collection.labels import Metadata
 from pml_hashing.collection.manifest import Manifest
 from pml_hashing.collection.state import Change, State
 from pml_hashing.collection.storage import Model, Storage
+from pml_hashing.collection.waiting import wait_to_write
 from pml_hashing.search import HammingKNN
 
 MODEL_FOLDER, LOCK, JOURNAL = "model", ".lock", "encoded.journal"
@@ -77,19 +77,16 @@ class FolderStorage(Storage):
 
     @contextmanager
     def writing(self, timeout: float) -> Iterator[None]:
-        end = time.monotonic() + timeout
         with ExitStack() as held:
-            while True:
+
+            def take() -> str | None:
                 try:
                     held.enter_context(locked_file(self.folder / LOCK))
-                    break
-                except LockedError as error:
-                    if timeout >= 0 and time.monotonic() >= end:
-                        raise TimeoutError(
-                            f"Expected {self.folder} free to write within {timeout:g} seconds, "
-                            "got another process that writes: `timeout` waits for it."
-                        ) from error
-                    time.sleep(SECONDS_BETWEEN_TRIES)
+                except LockedError:
+                    return "another process that writes"
+                return None
+
+            wait_to_write(take, self.place, timeout, SECONDS_BETWEEN_TRIES)
             yield
 
     def journal(self, manifest: Manifest) -> FolderJournal:
@@ -118,6 +115,8 @@ class FolderStorage(Storage):
             for path in self.folder.glob(f"{kind}-*.safetensors"):
                 if path.name not in kept:
                     remove(path)
+        for name in (*files_of(state.manifest.generation + 1), MANIFEST):  # that a kill left
+            remove_unfinished(self.folder / name)
 
     def close(self) -> None:
         """Do nothing: there are none."""

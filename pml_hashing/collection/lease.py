@@ -1,16 +1,15 @@
 """Who may write to a collection in a database: one at a time, and none that is dead."""
 
 import os
-import random
 import secrets
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from pml_hashing.collection import database_sql as sql
+from pml_hashing.collection.waiting import wait_to_write
 from pml_hashing.search._clickhouse_client import Connection
 
 LEASE_SECONDS = 30.0  # after which a writer that says nothing is taken for dead
@@ -65,14 +64,7 @@ class Lease:
         Raises:
             TimeoutError: If another one may for so many seconds, without end if negative.
         """
-        end = time.monotonic() + timeout
-        while (other := self._taken()) is not None:
-            if timeout >= 0 and time.monotonic() >= end:
-                raise TimeoutError(
-                    f"Expected {self._place} free to write within {timeout:g} seconds, got "
-                    f"another process that writes, {other}: `timeout` waits for it."
-                )
-            time.sleep(SECONDS_BETWEEN_TRIES * random.uniform(0.5, 1.5))
+        wait_to_write(self._taken, self._place, timeout, SECONDS_BETWEEN_TRIES)
         stopped = threading.Event()
         saying = threading.Thread(target=self._say, args=(stopped,), daemon=True)
         if not self._connection.embedded:
@@ -107,13 +99,14 @@ class Lease:
         """Take the right to write, or return who has it."""
         last = self._last()
         if last.is_alive:
-            return last.owner
+            return f"another process that writes, {last.owner}"
         self.number, self._step = last.number + 1, 0
         self._write(released=False)
         other = self._later()
         if other is not None:
             self._write(released=True)
-        return other
+            return f"another process that writes, {other}"
+        return None
 
     def _last(self) -> Writer:
         self._connection.run(self._catch_up)

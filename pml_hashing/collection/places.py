@@ -3,15 +3,11 @@
 import os
 from pathlib import Path
 
+from pml_hashing._dsn import is_dsn
 from pml_hashing.collection.folder_storage import FolderStorage
 from pml_hashing.collection.storage import Storage
 
 DEFAULT_TABLE = "images"
-
-
-def is_dsn(place: object) -> bool:
-    """Return whether a place is a database, as in `chdb:///folder` or `clickhouse://host/db`."""
-    return isinstance(place, str) and "://" in place
 
 
 def storage_of(

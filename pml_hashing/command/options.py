@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from pml_hashing._dsn import is_dsn
 from pml_hashing.command.errors import SHOW
 
 VARIABLE = "PML_HASHING_COLLECTION"
@@ -41,7 +42,7 @@ class Place(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path of a folder, or the address."""
-        return value if isinstance(value, Path) or "://" in value else Path(value)
+        return value if isinstance(value, Path) or is_dsn(value) else Path(value)
 
 
 def _collection_option(text: str) -> Any:

@@ -12,7 +12,7 @@ ITEMS_AT_A_TIME = 2**14  # whose signs are held in float64
 QUERIES_AT_A_TIME = 8  # for which signs are looked up once
 DIGITS = 52  # of a float64
 SPARE_DIGITS = 10  # of an int64, beside those of a distance and its sign
-BEYOND = 2.0 ** (DIGITS + 1)  # all distances: where queries are put that are items themselves
+BEYOND = 2.0**DIGITS + 1  # all distances: where queries are put that are items themselves
 
 
 def group_counts(retrieval: Retrieval) -> Iterator[Tensor]:

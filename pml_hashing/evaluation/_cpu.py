@@ -7,7 +7,6 @@ to count, a loop that it compiles takes half the time; it counts the same.
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib.util import find_spec
 from typing import Any, NamedTuple, TypeAlias
 
 import faiss
@@ -22,6 +21,7 @@ from pml_hashing.evaluation._retrieval import Retrieval, slices
 ROWS_AT_A_TIME = 2**14  # of codes that are packed
 ITEMS_TO_SORT = 2**16  # at a time: in this many, a radix sort stays in the cache
 WORD = 8  # bytes
+COMPILED = "pml_hashing.evaluation._numba"
 PAIRS_THAT_PAY = 2**30  # save as much time as it takes to import numba and load what it compiled
 MOST_FAST_WORDS = 8  # faiss compares codes of 1, 2, 4 and 8 words five times as fast as others
 
@@ -80,10 +80,12 @@ def _count_classes(retrieval: Retrieval, relevance: SameClass) -> Tensor:
 def _compiled_count(retrieval: Retrieval) -> Count | None:
     """Return the loop that numba compiles, `None` where it cannot be had, or would not pay."""
     pairs = len(retrieval.query_codes) * len(retrieval.database_codes)
-    if find_spec("numba") is None or ("numba" not in sys.modules and pairs < PAIRS_THAT_PAY):
+    if COMPILED not in sys.modules and pairs < PAIRS_THAT_PAY:
         return None
-    from pml_hashing.evaluation import _numba  # noqa: PLC0415 (takes a second)
-
+    try:
+        from pml_hashing.evaluation import _numba  # noqa: PLC0415 (takes a second)
+    except ImportError:  # not installed, or not for this version of numpy
+        return None
     return _numba.count if retrieval.code_length <= _numba.LONGEST_CODE else None
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pml_hashing._checks import check_label_values, check_labels
+from pml_hashing._checks import UNSIGNED, check_label_values, check_labels
 
 ROWS_AT_A_TIME = 2**14
 """Multi-hot rows that are looked at together."""
@@ -81,6 +81,8 @@ class GivenRelevance(Relevance):
         given = self.relevance
         part = given(queries, items) if callable(given) else given[queries, items]
         grades = torch.as_tensor(part, device=device)
+        if grades.dtype in UNSIGNED:
+            grades = grades.long()
         sizes = zip((queries, items), self.shape, strict=True)
         shape = tuple(len(range(*block.indices(size))) for block, size in sizes)
         if tuple(grades.shape) != shape:

@@ -205,7 +205,7 @@ class HammingAccuracyCalculator(AccuracyCalculator):
             return values.sum().item() / max(1, len(values))
         _, classes, sizes = labels.unique(dim=0, return_inverse=True, return_counts=True)
         means = values.new_zeros(len(sizes)).index_add(0, classes, values) / sizes
-        return means.tolist() if self.return_per_class else means.mean().item()
+        return means.tolist() if self.return_per_class else means.sum().item() / max(1, len(means))
 
     def _pml_accuracy(self, retrieval: Retrieval, names: list[str]) -> dict[str, Any]:
         """Return the values of PML's metrics of these names, for binary codes."""

@@ -7,16 +7,17 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from pml_hashing._checks import check, check_at_least, check_label_values, require_labels
+from pml_hashing._checks import (
+    check,
+    check_at_least,
+    check_label_values,
+    check_weights,
+    require_labels,
+)
 from pml_hashing.code_bank import CodeBank
 from pml_hashing.codes import binarize_unchecked
 from pml_hashing.losses._base import BaseHashingLoss, LossDict, codes_of_networks
-from pml_hashing.losses._classes import (
-    Assignment,
-    ClassCodes,
-    check_sizes,
-    codes_with_tie_code,
-)
+from pml_hashing.losses._classes import Assignment, ClassCodes, check_sizes, codes_with_tie_code
 from pml_hashing.losses.terms import Batch, Quadratic, Term
 from pml_hashing.pairs import IndicesTuple
 from pml_hashing.solvers import check_sweeps, dcc, label_sums
@@ -381,12 +382,6 @@ class DiscreteLoss(BaseHashingLoss):
                 f"Expected a `code_bank` of {wanted[0]} classes and {wanted[1]} bits, "
                 f"got one of {got[0]} classes and {got[1]} bits."
             )
-
-
-def check_weights(**weights: float) -> None:
-    """Raise if a weight is negative or NaN."""
-    for name, weight in weights.items():
-        check_at_least(weight, 0, name)
 
 
 def check_terms(terms: Mapping[str, tuple[float, Term]]) -> None:

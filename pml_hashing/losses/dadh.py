@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from pml_hashing._checks import check_weights
 from pml_hashing.code_bank import CodeBank
 from pml_hashing.losses._classes import check_sizes
-from pml_hashing.losses._discrete import DiscreteLoss, check_weights
+from pml_hashing.losses._discrete import DiscreteLoss
 from pml_hashing.losses._similar_weight import SimilarWeight
 from pml_hashing.losses.terms import BitBalance, InnerProduct, PairLikelihood, Quantization
 

@@ -5,9 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pml_hashing._checks import check_weights
 from pml_hashing.code_bank import CodeBank, Variables
 from pml_hashing.codes import binarize_unchecked
-from pml_hashing.losses._discrete import DiscreteLoss, check_weights
+from pml_hashing.losses._discrete import DiscreteLoss
 from pml_hashing.losses._similar_weight import SimilarWeight
 from pml_hashing.losses.terms import Batch, BitBalance, BitDecorrelation, PairLikelihood, Term
 

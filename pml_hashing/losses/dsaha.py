@@ -4,9 +4,10 @@ from typing import Any
 
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from pml_hashing._checks import check_weights
 from pml_hashing.code_bank import CodeBank
 from pml_hashing.losses._classes import check_sizes
-from pml_hashing.losses._discrete import DiscreteLoss, check_weights
+from pml_hashing.losses._discrete import DiscreteLoss
 from pml_hashing.losses._similar_weight import SimilarWeight
 from pml_hashing.losses.terms import (
     InnerProduct,

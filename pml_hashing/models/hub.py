@@ -5,6 +5,7 @@ import re
 import ssl
 import tempfile
 from abc import abstractmethod
+from http.client import HTTPException
 from pathlib import Path
 from threading import Thread
 from typing import ClassVar, TypedDict, Unpack
@@ -83,7 +84,7 @@ def _answers(address: str, seconds: float) -> bool:
         return error.code < 500  # a proxy's 503 is no answer
     except URLError as error:  # another client may know the certificate
         return isinstance(error.reason, ssl.SSLError)
-    except (OSError, ValueError):
+    except (OSError, HTTPException, ValueError):  # HTTPException: another protocol, or no address
         return False
 
 

@@ -19,7 +19,7 @@ from pml_hashing.search.store import Value
 from pml_hashing.serve.answers import ImageAnswer
 
 SECONDS_BETWEEN_LOOKS = 1.0  # for what another process has written
-PICTURES_KEPT = 1024  # some 20 kilobytes each
+PICTURES_KEPT, LARGEST_KEPT = 1024, 512  # of so many pixels a side: up to 50 kilobytes each
 QUALITY = 85  # of JPEG
 
 
@@ -96,7 +96,8 @@ class Catalog:
             read_image(path, folder)  # says what is wrong
             raise
         version = f"{state.st_mtime_ns:x}-{state.st_size:x}-{size:x}"
-        return _jpeg(path, folder, version, size), version
+        make = _kept_jpeg if size <= LARGEST_KEPT else _jpeg
+        return make(path, folder, version, size), version
 
     def duplicates(self, radius: int) -> DuplicateGroups:
         """Return the groups of near-duplicates; the latest are kept."""
@@ -129,13 +130,16 @@ def readable(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-@lru_cache(PICTURES_KEPT)
 def _jpeg(path: Path, folder: Path, version: str, size: int) -> bytes:
+    """Return a JPEG of a version of a file, which is told for the sake of those that are kept."""
     image = read_image(path, folder)
     image.thumbnail((size, size), Image.Resampling.LANCZOS)
     written = BytesIO()
     image.save(written, "JPEG", quality=QUALITY)
     return written.getvalue()
+
+
+_kept_jpeg = lru_cache(PICTURES_KEPT)(_jpeg)
 
 
 def _to_value(value: object) -> Value:

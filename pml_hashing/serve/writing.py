@@ -1,5 +1,7 @@
 """Changes that the service makes, where it is allowed to: a file in the folder, then a sync."""
 
+import os
+import threading
 from pathlib import Path, PurePosixPath
 
 from pml_hashing._files import write_atomically
@@ -9,6 +11,7 @@ from pml_hashing.serve.answers import ImageAnswer
 from pml_hashing.serve.catalog import Catalog
 
 SECONDS_TO_WAIT = 30.0  # for another process that syncs
+LONGEST_NAME = 200  # bytes of a file or folder: file systems take 255, and what is unfinished more
 
 
 class Additions:
@@ -20,20 +23,21 @@ class Additions:
 
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
+        self._writing = threading.Lock()  # from the look for a file of the name to the new file
 
     def add(self, name: str, content: bytes) -> ImageAnswer:
         """Write a picture to a new file and encode it.
 
         Raises:
-            FileExistsError: If there is such a file.
+            FileExistsError: If there is such a file, or one in the place of a folder.
             TimeoutError: If another process is syncing.
             UnreadableImageError: If it does not decode.
             ValueError: If the name is none of an image in the folder.
         """
         load_image(content)
-        path = self._new_path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda temporary: temporary.write_bytes(content))
+        with self._writing:
+            path = self._new_path(name)
+            write_atomically(path, lambda temporary: temporary.write_bytes(content))
         self._sync()
         return self.catalog.image(name)
 
@@ -60,8 +64,11 @@ class Additions:
             )
         folder = self.catalog.collection.images
         path = folder / name
+        if any(len(os.fsencode(part)) > LONGEST_NAME for part in parts):
+            raise ValueError(f"Expected parts of `name` of at most {LONGEST_NAME} bytes, got more.")
         if not path.parent.resolve().is_relative_to(folder.resolve()):
             raise ValueError(f"Expected `name` to stay in the folder of the images, got {name!r}.")
-        if path.exists() or path.is_symlink():
+        folders = path.parents[: len(parts) - 1]
+        if path.exists() or path.is_symlink() or any(map(Path.is_file, folders)):
             raise FileExistsError(f"Expected `name` of no file yet, got {name!r}.")
         return path

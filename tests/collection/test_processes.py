@@ -94,6 +94,18 @@ def test_stopped_at_every_step_of_a_commit(tmp_path, folder, model, step, is_don
     ]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks of folders there")
+@pytest.mark.parametrize("name", ["collection.json", "codes-2.safetensors", "files-2.safetensors"])
+def test_what_a_kill_left_is_removed_where_nothing_has_changed(tmp_path, folder, model, name):
+    photos = Collection.create(tmp_path / "codes", model)
+    photos.sync(folder, **QUIET)
+    assert photos.generation == 1
+    before = sorted(photos.folder.iterdir())
+    (photos.folder / f".{name}.ab12cd34.unfinished").mkdir()  # by a commit, or just after it
+    assert photos.sync(**QUIET).encoded == 0
+    assert sorted(photos.folder.iterdir()) == before
+
+
 def test_an_interrupted_encoding_is_continued(tmp_path, folder, model, monkeypatch):
     photos = Collection.create(tmp_path / "codes", model)
     append = Journal.append

@@ -222,6 +222,9 @@ def test_means_by_class(kind):
     averaged = HammingAccuracyCalculator(include=(name,), avg_of_avgs=True, **CPU)
     assert averaged.get_accuracy(*data)[name] == pytest.approx(np.mean(expected))
     assert averaged.description() == "avg_of_avgs"
+    nothing = data[0], torch.zeros_like(data[1]), data[2], torch.zeros_like(data[3]) + 1
+    everything = HammingAccuracyCalculator(avg_of_avgs=True, **CPU).get_accuracy(*nothing)
+    assert everything["hamming_pml_mean_average_precision"] == 0  # as PML says of no query
 
 
 def test_numpy_arrays():

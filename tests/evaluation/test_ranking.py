@@ -14,10 +14,16 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, ndcg_score
 from waits import no_waits
 
+from pml_hashing import evaluation
 from pml_hashing.codes import binarize, pack
 from pml_hashing.evaluation import HammingRanking, _cpu, _gpu, _rankings
 from pml_hashing.evaluation._asymmetric import whole_numbers
-from pml_hashing.evaluation.metrics import Metric, PrecisionWithinRadius, RecallWithinRadius
+from pml_hashing.evaluation.metrics import (
+    AveragePrecision,
+    Metric,
+    PrecisionWithinRadius,
+    RecallWithinRadius,
+)
 from pml_hashing.evaluation.ranking import TIES
 
 PICK = {
@@ -78,6 +84,10 @@ METRICS = {
     "recall": (lambda s, k: s.recall(k), recall),
     "ndcg": (lambda s, k: s.ndcg(k), ndcg),
     "r_precision": (lambda s, k: s.r_precision(), lambda g, k: precision(g, num_relevant(g))),
+    "ap_over_found_at_r": (
+        lambda s, k: s.evaluate(AveragePrecision("relevant")),
+        lambda g, k: ap(g, num_relevant(g)),
+    ),
     "ap_at_r": (
         lambda s, k: s.average_precision_at_r(),
         lambda g, k: ap(g, num_relevant(g), over_all=True),
@@ -146,7 +156,7 @@ def use_numba(monkeypatch, is_used):
     if is_used:
         pytest.importorskip("numba")
     monkeypatch.setattr(_cpu, "PAIRS_THAT_PAY", 0 if is_used else 2**63)
-    modules = {name: x for name, x in sys.modules.items() if is_used or name != "numba"}
+    modules = {name: x for name, x in sys.modules.items() if is_used or name != _cpu.COMPILED}
     monkeypatch.setattr(_cpu, "sys", SimpleNamespace(modules=modules))
 
 
@@ -183,8 +193,20 @@ def test_numba_is_imported_where_that_pays(monkeypatch):
     assert _cpu._compiled_count(retrieval) is None
     monkeypatch.setattr(_cpu, "PAIRS_THAT_PAY", 100)
     assert _cpu._compiled_count(retrieval) is not None
-    monkeypatch.setattr(_cpu, "find_spec", lambda name: None)
-    assert _cpu._compiled_count(retrieval) is None
+    monkeypatch.undo()
+    assert _cpu.COMPILED in sys.modules
+    assert _cpu._compiled_count(retrieval) is not None
+
+
+def test_without_a_numba_that_can_be_imported(monkeypatch):
+    data = make_data(2, 50, 8)
+    use_numba(monkeypatch, False)
+    expected = HammingRanking(*data).counts
+    monkeypatch.setattr(_cpu, "PAIRS_THAT_PAY", 0)
+    monkeypatch.setitem(sys.modules, _cpu.COMPILED, None)  # as numba does for a newer numpy
+    monkeypatch.delattr(evaluation, "_numba", raising=False)
+    assert _cpu._compiled_count(HammingRanking(*data).retrieval) is None
+    assert HammingRanking(*data).counts.equal(expected)
 
 
 few = settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -311,8 +333,25 @@ def test_asymmetric_ranks_under_grades_of_any_size():
         for g in (grades, torch.tensor([0, 1, 5000])[grades])
     )
     assert torch.equal(small.average_precision(), large.average_precision())
+    with pytest.raises(ValueError, match=r"grades of at most 960 for NDCG, .* got 5000"):
+        large.ndcg()
     weighted = [r.average_precision(weighted=True) for r in (small, large)]
     assert (weighted[0] != weighted[1]).any()
+
+
+@pytest.mark.parametrize("grade", [1, 511, 512, 1023, 1024])  # 1 to 10 digits; sorted apart
+def test_asymmetric_queries_are_left_out_under_grades_of_any_size(grade):
+    queries = torch.randn(4, 8)
+    grades = (torch.rand(4, 30) < 0.3).long() * grade
+    grades[:, 0] = grade
+    database = torch.cat([-queries, torch.randn(26, 8)])  # each query itself would come last
+    options = {"relevance": grades, "asymmetric": True, "query_in_database": True}
+    scores = HammingRanking(queries, None, database, None, **options).average_precision()
+    for query, score in enumerate(scores.tolist()):
+        others = torch.arange(30) != query
+        data = queries[[query]], None, database[others], None
+        alone = HammingRanking(*data, relevance=grades[[query]][:, others], asymmetric=True)
+        assert score == alone.average_precision().item()
 
 
 def test_an_asymmetric_ranking_has_no_radius():
@@ -323,7 +362,7 @@ def test_an_asymmetric_ranking_has_no_radius():
 
 @pytest.mark.parametrize("ties", TIES)
 @pytest.mark.usefixtures("kernel")
-@pytest.mark.parametrize("given", ["matrix", "numpy", "function", "int_function"])
+@pytest.mark.parametrize("given", ["matrix", "numpy", "function", "uint8", "uint16"])
 @pytest.mark.parametrize("block_size", [None, 7])
 def test_given_relevance(ties, given, block_size):
     _, _, database, _ = make_data(1, 9, 4)
@@ -333,7 +372,8 @@ def test_given_relevance(ties, given, block_size):
         "matrix": grades,
         "numpy": grades.numpy() > 0,
         "function": lambda rows, items: (grades > 0)[rows, items],
-        "int_function": lambda rows, items: grades[rows, items].numpy().astype(np.uint8),
+        "uint8": lambda rows, items: grades[rows, items].numpy().astype(np.uint8),
+        "uint16": lambda rows, items: grades[rows, items].numpy().astype(np.uint16),
     }[given]
     if given in {"numpy", "function"}:
         grades = (grades > 0).int()

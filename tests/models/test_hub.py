@@ -101,7 +101,9 @@ def test_what_was_fetched_is_there_without_the_hub(stub, tmp_path, monkeypatch):
     assert_same(model, fetch(tmp_path))
 
 
-@pytest.mark.parametrize("address", ["http://127.0.0.1:9", "http://no.host.invalid", "nonsense"])
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:9", "http://no.host.invalid", "http://no host", "nonsense"]
+)
 def test_a_hub_that_does_not_answer(stub, tmp_path, monkeypatch, address):
     """Its client, which would retry for a minute, is not asked."""
     monkeypatch.setenv("HF_ENDPOINT", address)

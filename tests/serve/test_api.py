@@ -5,11 +5,14 @@ import io
 import json
 import os
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from PIL import Image
 
 from pml_hashing import Collection
+from pml_hashing._files import write_atomically
 
 from .conftest import NUM_IMAGES, encoded, picture
 
@@ -19,7 +22,7 @@ pytest.importorskip("httpx", reason="httpx, which calls the service, is not inst
 from fastapi.testclient import TestClient
 
 from pml_hashing.serve import create_app
-from pml_hashing.serve.catalog import id_of
+from pml_hashing.serve.catalog import _kept_jpeg, id_of
 
 
 @pytest.fixture
@@ -92,6 +95,12 @@ def test_a_picture_is_sent_again_only_if_its_file_changed(client, photos):
     again = client.get(path, headers={"If-None-Match": tag})
     assert again.status_code == 200
     assert again.headers["etag"] != tag
+
+
+def test_large_pictures_are_not_kept(client):
+    path, kept = f"/api/images/{id_of('hat/00.png')}/picture", _kept_jpeg.cache_info().currsize
+    assert client.get(path, params={"size": 2048}).status_code == 200
+    assert _kept_jpeg.cache_info().currsize == kept
 
 
 def test_duplicates_and_their_table(client, collection):
@@ -257,14 +266,46 @@ def test_images_are_added_and_removed_where_allowed(collection, photos):
 
 @pytest.mark.parametrize(
     "name",
-    ["", "../a.png", "/a.png", "hat/../../a.png", ".a.png", "a.txt", "a\\b.png", "a\x00.png", "a/"],
-)
+    [
+        "", "../a.png", "/a.png", "hat/../../a.png", ".a.png", "a.txt", "a\\b.png", "a\x00.png",
+        "a/", "é" * 150 + ".png", "é" * 150 + "/a.png",
+    ],
+)  # fmt: skip
 def test_no_file_is_added_elsewhere(collection, photos, tmp_path, name):
     client = TestClient(create_app(collection, writable=True))
     before = sorted(tmp_path.rglob("*"))
     files = {"image": encoded(picture(70))}
     assert client.post("/api/images", params={"name": name}, files=files).status_code == 422
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["hat/00.png", "hat/00.png/a.png", "hat/00.png/a/b.png"])
+def test_no_file_is_added_in_the_place_of_another(collection, photos, name):
+    client = TestClient(create_app(collection, writable=True))
+    before = (photos / "hat/00.png").read_bytes()
+    files = {"image": encoded(picture(70))}
+    answer = client.post("/api/images", params={"name": name}, files=files)
+    assert answer.status_code == 409
+    assert answer.json() == {"detail": f"Expected `name` of no file yet, got {name!r}."}
+    assert (photos / "hat/00.png").read_bytes() == before
+
+
+def test_of_two_that_add_the_same_name_at_once_one_is_told_so(collection, monkeypatch):
+    def write_slowly(path, write):
+        time.sleep(0.2)
+        write_atomically(path, write)
+
+    monkeypatch.setattr("pml_hashing.serve.writing.write_atomically", write_slowly)
+    client, files = (
+        TestClient(create_app(collection, writable=True)),
+        {"image": encoded(picture(7))},
+    )
+
+    def add(_):
+        return client.post("/api/images", params={"name": "a.png"}, files=files).status_code
+
+    with ThreadPoolExecutor(2) as threads:
+        assert sorted(threads.map(add, range(2))) == [201, 409]
 
 
 def test_no_file_is_added_through_a_link(collection, photos, tmp_path):

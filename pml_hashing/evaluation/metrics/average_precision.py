@@ -44,8 +44,8 @@ class AveragePrecision(Metric):
         sums = precision_sum(parts, groups.places(cuts).double(), harmonic)
         if self.divisor == "relevant" or int(cuts.min()) == groups.total:
             return sums.sum(dim=1) / groups.num_relevant.clamp(min=1)
-        whole = groups.ends <= cuts[:, None]
-        at = whole.sum(dim=1, keepdim=True).clamp(max=groups.ends.shape[1] - 1)
+        whole = groups.ends < cuts[:, None]
+        at = whole.sum(dim=1, keepdim=True)  # the group of the last place before the cut
         cut = Groups(*(x.gather(1, at) for x in parts))
         sum_before = (sums * whole).sum(dim=1, keepdim=True)
         places = cuts[:, None].double() - cut.before
@@ -144,7 +144,7 @@ def expected_over_found(
     Args:
         sum_before: $S$, `(num_queries, 1)`.
         cut: The group that each ranking is cut in, of tensors of this shape.
-        places: $m$, less than the group has items.
+        places: $m$, from 1 to $n$.
         harmonic: $H$ of `precision_sum`.
     """
     mean = places * cut.relevant / cut.items
@@ -209,7 +209,7 @@ def _extreme_over_found(order: Order, grades: np.ndarray | None, k: int) -> floa
         sums = sum_before + (so_far[:found] / np.arange(k - found + 1, k + 1)).sum()
         return sums / max(1, hits + found)
 
-    return _smallest(score, least if hits + least else 0, most) if hits + least else 0.0
+    return _smallest(score, least, most) if hits + least else 0.0
 
 
 def _smallest(score: Callable[[int], float], low: int, high: int) -> float:

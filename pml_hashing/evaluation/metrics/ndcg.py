@@ -10,6 +10,8 @@ from pml_hashing.evaluation._orders import Order, Orders
 from pml_hashing.evaluation._rankings import TieGroups, TopK, check_top_k
 from pml_hashing.evaluation.metrics._base import Metric
 
+LARGEST_GRADE = 960  # the gains of 2**63 items of this grade have a sum in float64
+
 
 @dataclass(frozen=True)
 class NDCG(Metric):
@@ -59,7 +61,16 @@ def cumulative_discounts(length: int, device: torch.device) -> Tensor:
 
 
 def gains(num_levels: int, device: torch.device) -> Tensor:
-    """Return the gain of each grade."""
+    """Return the gain of each grade.
+
+    Raises:
+        ValueError: If sums of the gains might be too large for float64.
+    """
+    if num_levels > LARGEST_GRADE + 1:
+        raise ValueError(
+            f"Expected grades of at most {LARGEST_GRADE} for NDCG, whose gain is 2^grade - 1, "
+            f"got {num_levels - 1}."
+        )
     return torch.arange(num_levels, dtype=torch.float64, device=device).exp2() - 1
 
 
