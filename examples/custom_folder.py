@@ -31,7 +31,8 @@ from pml_hashing.visualize import plot_neighbors
 # --8<-- [start:images]
 def load_images(data: Path) -> ImageFiles:
     """Return the images that can be read, and name the others."""
-    images = ImageFiles.from_csv(data) if data.suffix == ".csv" else ImageFiles.from_folder(data)
+    is_table = data.suffix.lower() == ".csv"
+    images = ImageFiles.from_csv(data) if is_table else ImageFiles.from_folder(data)
     return images.readable(lambda error: print(f"left out: {error}"))
 
 
@@ -85,7 +86,7 @@ def encode(images: ImageFiles, train_names: list[str], args: Namespace) -> Colle
     if not (folder / "collection.json").exists():
         Collection.create(folder, train(images, train_names, args))
     photos = Collection.open(folder, device=args.device)
-    labels = args.data if args.data.suffix == ".csv" else "folders"
+    labels = args.data if args.data.suffix.lower() == ".csv" else "folders"
     print(photos.sync(images.folder, labels=labels, num_workers=args.workers))
     return photos
     # --8<-- [end:encode]

@@ -5,10 +5,13 @@
 
 Part of the images is kept out of the training, and scored after every epoch. Losses, rates and
 scores are shown by `tensorboard --logdir outputs/fine_tune`. A run that was stopped resumes where
-it was. The model is saved at the end: `pml-hashing index photos --model outputs/fine_tune/model`.
+it was; another training needs another --output. The model is saved at the end:
+`pml-hashing index photos --model outputs/fine_tune/model`.
 Slow without a GPU: --image-size 128 and --workers 2 help.
 """
 
+import hashlib
+import json
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -93,6 +96,12 @@ class Watch:
         self.model, self.log = model, SummaryWriter(str(log))
         self.images = Subset(images.with_transform(model.transform()), validation.tolist())
         self.labels = images.labels[validation]
+        counts = self.labels.bincount() if self.labels.ndim == 1 else self.labels.sum(0)
+        if counts.max() < 2:
+            raise ValueError(
+                "Expected validation images of which some share a label, to be scored, got "
+                f"{len(validation)} with different ones: keep more out by --validation."
+            )
 
     def step(self, engine: Engine) -> None:
         if engine.global_step % 20 == 0:  # reading the loss makes a GPU wait
@@ -136,10 +145,31 @@ def parse_args() -> Namespace:
     return parser.parse_args()
 
 
+def check_training(images: ImageFiles, args: Namespace) -> None:
+    """Raise if --output has another training: its split and its rates would go on unseen."""
+    free = ("data", "device", "output", "workers")
+    mine = {name: str(value) for name, value in vars(args).items() if name not in free}
+    data = json.dumps([images.names, images.classes, images.labels.tolist()])
+    mine["data"] = hashlib.sha256(data.encode()).hexdigest()
+    path = args.output / "training.json"
+    held = json.loads(path.read_text()) if path.exists() else mine
+    if other := [name for name in mine if held.get(name) != mine[name]]:
+        raise ValueError(
+            f"Expected the same {', '.join(other)} as of the training in {args.output}, got "
+            "others: remove it, or name another place by --output."
+        )
+    args.output.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".unfinished")  # else a killed run leaves half a file
+    unfinished.write_text(json.dumps(mine))
+    unfinished.replace(path)
+
+
 def run(args: Namespace) -> None:
     torch.manual_seed(args.seed)
-    of = ImageFiles.from_csv if args.data.suffix == ".csv" else ImageFiles.from_folder
+    is_table = args.data.suffix.lower() == ".csv"
+    of = ImageFiles.from_csv if is_table else ImageFiles.from_folder
     images = of(args.data).readable(lambda error: print(f"left out: {error}"))
+    check_training(images, args)
     num_validation = max(1, round(args.validation * len(images)))
     split = retrieval_split(images.labels, num_queries=num_validation, seed=args.seed)
     model = make_model(args)

@@ -48,7 +48,9 @@ def load_images(data: str, download: bool) -> LabelledImages:
         return ImageArrays(pixels, first.targets + last.targets, classes=first.classes)
     if Path(data).is_dir():
         return ImageFiles.from_folder(data)
-    return ImageFiles.from_csv(data) if data.endswith(".csv") else ImageArrays.from_npz(data)
+    return (
+        ImageFiles.from_csv(data) if data.lower().endswith(".csv") else ImageArrays.from_npz(data)
+    )
 
 
 def train(model: HashingModel, images: LabelledImages, places: Tensor, args: Namespace) -> None:

@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -81,7 +82,41 @@ def test_a_run_that_was_stopped_ends_with_the_same_model(example, run, photos, t
         assert torch.equal(tensor, states[1][name]), name
 
 
-def test_validation_images_are_not_trained_on(example, photos, monkeypatch):
+@pytest.mark.parametrize(
+    "changed", [("--seed", "1"), ("--lr", "0.1"), ("--epochs", "2"), ("--validation", "0.3")]
+)
+def test_another_training_does_not_go_on_in_its_place(run, photos, tmp_path, changed):
+    run(photos, tmp_path, "--epochs", "1")
+    with pytest.raises(SystemExit, match=f"the same {changed[0].strip('-')} as of the training"):
+        run(photos, tmp_path, "--epochs", "1", *changed)
+    run(photos, tmp_path, "--epochs", "1", "--workers", "1")  # which is the same training
+
+
+def test_other_images_do_not_go_on_in_its_place(run, photos, tmp_path):
+    run(photos, tmp_path / "output", "--epochs", "1")
+    shutil.copytree(photos, tmp_path / "photos")
+    for name in ("0", "1"):  # as many, but other labels
+        (tmp_path / "photos" / f"class {name}").rename(tmp_path / "photos" / f"sort {name}")
+    with pytest.raises(SystemExit, match="the same data as of the training"):
+        run(tmp_path / "photos", tmp_path / "output", "--epochs", "1")
+
+
+def test_images_too_few_to_be_scored_are_told_before_the_training(run, photos, tmp_path):
+    with pytest.raises(SystemExit, match=r"share a label.* got 1 with different ones"):
+        run(photos, tmp_path, "--validation", "0.01")
+    assert not list(tmp_path.glob("checkpoints/*"))
+
+
+def test_a_table_whose_ending_is_in_capitals_is_a_table(run, photos, tmp_path):
+    shutil.copytree(photos, tmp_path / "photos")
+    paths = [path.relative_to(photos) for path in sorted(photos.rglob("*.png"))]
+    rows = [f"{path},{path.parent.name}" for path in paths]
+    table = tmp_path / "photos" / "LABELS.CSV"
+    table.write_text("path,label\n" + "\n".join(rows))
+    assert "epoch 1" in run(table, tmp_path / "output", "--epochs", "1")
+
+
+def test_validation_images_are_not_trained_on(example, photos, tmp_path, monkeypatch):
     seen = {}
     make = example["make_engine"]
     space = example["run"].__globals__
@@ -97,6 +132,7 @@ def test_validation_images_are_not_trained_on(example, photos, monkeypatch):
     monkeypatch.setitem(space, "make_engine", make_engine)
     monkeypatch.setattr(example["Watch"], "__init__", remember)
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(photos), *OPTIONS, "--validation", "0.2"])
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match=r"fine_tune.py: error: enough"):
         example["main"]()
     assert len(seen["validation"]) == 18
