@@ -25,6 +25,7 @@ from torch.utils.data import Subset
 from pml_hashing import AsymmetricTrainer, CodeBank, Collection, DSAHLoss, HashingModel
 from pml_hashing.datasets import ImageFiles, retrieval_split
 from pml_hashing.evaluation import mean_average_precision
+from pml_hashing.models import LIGHT_AUGMENTATION
 from pml_hashing.visualize import plot_neighbors
 
 
@@ -64,12 +65,13 @@ def train(images: ImageFiles, names: list[str], args: Namespace) -> HashingModel
     models: dict[str, nn.Module] = {"trunk": model.trunk, "embedder": model.embedder}
     trunk_rate = args.lr / 10 if args.pretrained or args.checkpoint else args.lr
     rates = {"trunk": trunk_rate, "embedder": args.lr}
+    augmented = model.transform(is_training=True, **LIGHT_AUGMENTATION)
     trainer = AsymmetricTrainer(
         models | {"code_bank": code_bank},
         {f"{name}_optimizer": AdamW(models[name].parameters(), rates[name]) for name in models},
         min(64, len(places)),
         {"metric_loss": loss_func},
-        Subset(images.with_transform(model.transform(is_training=True)), places.tolist()),
+        Subset(images.with_transform(augmented), places.tolist()),
         data_device=torch.device(args.device),
         dataloader_num_workers=args.workers,
         seed=args.seed,

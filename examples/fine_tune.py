@@ -26,6 +26,7 @@ from torch.utils.tensorboard import SummaryWriter
 from pml_hashing import CodeBank, DSAHLoss, Engine, HashingModel
 from pml_hashing.datasets import ImageFiles, retrieval_split
 from pml_hashing.evaluation import mean_average_precision
+from pml_hashing.models import LIGHT_AUGMENTATION
 
 
 # --8<-- [start:recipe]
@@ -60,9 +61,7 @@ def make_model(args: Namespace) -> HashingModel:
 def make_engine(
     model: HashingModel, images: ImageFiles, training: Tensor, args: Namespace
 ) -> Engine:
-    # timm's default is for training from nothing: crops of 8 % of an image, other colours.
-    light = {"scale": (0.7, 1), "ratio": (0.9, 1.1), "color_jitter": None}
-    dataset = images.with_transform(model.transform(is_training=True, **light))
+    dataset = images.with_transform(model.transform(is_training=True, **LIGHT_AUGMENTATION))
     labels, num_classes = images.labels[training], len(images.classes)
     bank = CodeBank(labels, args.code_length, num_classes=num_classes)
     loss_func = DSAHLoss(num_classes, args.code_length, code_bank=bank).to(args.device)

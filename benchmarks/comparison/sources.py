@@ -1,5 +1,6 @@
 """What networks are trained on: features of a frozen backbone, or images."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,11 +14,12 @@ from tqdm import tqdm
 from comparison.data import Images, ImageSet, load_images
 from comparison.results import write_whole
 from pml_hashing import HashingModel
+from pml_hashing.models import LIGHT_AUGMENTATION
 
 Augmentation = Literal["timm", "light"]
-AUGMENTATIONS: dict[Augmentation, dict[str, Any]] = {
+AUGMENTATIONS: dict[Augmentation, Mapping[str, Any]] = {
     "timm": {},
-    "light": {"scale": (0.7, 1.0), "ratio": (0.9, 1.1), "color_jitter": None},  # and flips
+    "light": LIGHT_AUGMENTATION,
 }
 """How images are changed while training, as arguments of timm's transform."""
 

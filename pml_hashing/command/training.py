@@ -187,8 +187,11 @@ def to_images(
     model: "HashingModel", images: "ImageFiles", **_: Any
 ) -> "tuple[Dataset[Any], Tensor]":
     """Return images as the backbone is trained on them, and their labels."""
+    from pml_hashing.models import LIGHT_AUGMENTATION
+
     readable = images.readable(warn_left_out)
-    return readable.with_transform(model.transform(is_training=True)), readable.labels
+    transform = model.transform(is_training=True, **LIGHT_AUGMENTATION)
+    return readable.with_transform(transform), readable.labels
 
 
 def make_loss(setup: Setup, labels: "Tensor", num_classes: int) -> "nn.Module":

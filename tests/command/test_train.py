@@ -9,9 +9,10 @@ import pytest
 import torch
 from command.conftest import MODEL
 from PIL import Image
+from torch.testing import assert_close
 
 from pml_hashing import Collection, HashingModel
-from pml_hashing.command.training import Setup, make_engine, make_model, read_images
+from pml_hashing.command.training import Setup, make_engine, make_model, read_images, to_images
 from pml_hashing.evaluation import mean_average_precision
 
 COLORS = {"red": (220, 30, 30), "green": (30, 200, 30)}
@@ -93,6 +94,21 @@ def test_class_codes_are_assigned_by_features(colors, weights, fine_tune):
     assert loss_func.wants_features
     engine.fit(1)
     assert not loss_func.wants_features
+
+
+def test_fine_tuning_keeps_colours_and_most_of_an_image(tmp_path, weights):
+    brightness = np.linspace(0, 255, 64).astype(np.uint8)
+    (tmp_path / "photos/ramp").mkdir(parents=True)
+    Image.fromarray(np.tile(brightness, (64, 1))).save(tmp_path / "photos/ramp/ramp.png")
+    setup = Setup("test_resnet", weights, 32, 8, "dsah", True, 16, 0.001, 0)
+    model = make_model(setup, "cpu")
+    dataset, _ = to_images(model, read_images(tmp_path / "photos"))
+    mean, std = (torch.tensor(model.data_config[name])[:, None, None] for name in ("mean", "std"))
+    for _ in range(20):
+        red, green, blue = dataset[0][0] * std + mean
+        assert_close(red, green, atol=1e-5, rtol=0)
+        assert_close(red, blue, atol=1e-5, rtol=0)
+        assert red.max() - red.min() > 0.7  # a crop of 0.7 of the area is 0.79 wide
 
 
 def test_another_training_is_refused(run, colors, weights):
