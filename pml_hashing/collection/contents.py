@@ -116,6 +116,21 @@ class Contents:
 
         return self._read(read)
 
+    def metadata_of(self, names: Iterable[str]) -> dict[str, Row]:
+        """Return the values in each column of those of these images that there are, by name."""
+        asked = list(names)
+
+        def read(state: State) -> dict[str, Row]:
+            rows = state.rows(asked).tolist()
+            held = {name: row for name, row in zip(asked, rows, strict=True) if row >= 0}
+            columns = state.metadata(list(held.values())) if held else {}
+            return {
+                name: {column: values[place] for column, values in columns.items()}
+                for place, name in enumerate(held)
+            }
+
+        return self._read(read)
+
     def values(self, column: str) -> list[Value]:
         """Return the value of each image in a column, in the order of names.
 

@@ -227,8 +227,8 @@ def _add_images(app: FastAPI, catalog: Catalog) -> None:
     def images(offset: Offset = 0, limit: Limit = 24) -> ImagesAnswer:
         """Return images of the collection, in the order of their names."""
         collection = catalog.latest()
-        shown = [catalog.image(name) for name in collection.names_from(offset, limit)]
-        return ImagesAnswer(images=shown, size=len(collection))
+        shown = catalog.images(collection.names_from(offset, limit))
+        return ImagesAnswer(images=list(shown.values()), size=len(collection))
 
     @app.get("/api/images/{image_id}", tags=["images"])
     def image(image_id: str) -> ImageAnswer:
@@ -269,9 +269,14 @@ def _add_duplicates(app: FastAPI, catalog: Catalog) -> None:
     def duplicates(radius: Alike, offset: Offset = 0, limit: Limit = 20) -> DuplicatesAnswer:
         """Return groups of images that look alike, the largest groups first."""
         groups = groups_of(radius)
+        part = groups[offset : offset + limit]
+        images = catalog.images(name for group in part for name in group.names)
         shown = [
-            GroupAnswer(images=[catalog.image(n) for n in group.names], keep=id_of(group.keep))
-            for group in groups[offset : offset + limit]
+            GroupAnswer(
+                images=[images[name] for name in group.names if name in images],
+                keep=id_of(group.keep),
+            )
+            for group in part
         ]
         num_images = sum(map(len, groups))
         return DuplicatesAnswer(groups=shown, num_groups=len(groups), num_images=num_images)

@@ -6,6 +6,7 @@ import math
 import os
 import threading
 import time
+from collections.abc import Iterable
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -72,6 +73,11 @@ class Catalog:
             KeyError: If it has been removed.
         """
         return to_answer(name, self.collection.metadata(name))
+
+    def images(self, names: Iterable[str]) -> dict[str, ImageAnswer]:
+        """Return what is told of images by name, without those removed a moment ago."""
+        rows = self.collection.metadata_of(names)
+        return {name: to_answer(name, metadata) for name, metadata in rows.items()}
 
     def picture(self, name: str, size: int) -> tuple[bytes, str]:
         """Return a JPEG of an image that fits into a square, and a tag of its version.

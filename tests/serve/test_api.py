@@ -135,6 +135,21 @@ def test_a_sync_of_another_process_is_seen(fresh_client, collection, photos, mon
     assert matches_of(send(fresh_client, encoded(picture(77)), k=1)) == [("hat/new.png", 0)]
 
 
+def test_what_is_removed_while_it_is_told_is_left_out(
+    fresh_client, collection, photos, monkeypatch
+):
+    names, groups = collection.names, collection.duplicates(2)
+    monkeypatch.setattr(collection, "names_from", lambda *_: names)
+    monkeypatch.setattr("pml_hashing.serve.catalog.Catalog.duplicates", lambda *_: groups)
+    (gone, *kept), *_ = (group.names for group in groups)
+    (photos / gone).unlink()
+    collection.sync(progress=False)
+    listed = fresh_client.get("/api/images").json()["images"]
+    assert [image["name"] for image in listed] == [name for name in names if name != gone]
+    first = fresh_client.get("/api/duplicates", params={"radius": 2}).json()["groups"][0]
+    assert [image["name"] for image in first["images"]] == kept
+
+
 def test_searching_while_a_sync_runs_gives_one_state(fresh_client, collection, photos):
     content, answers, failed = encoded(picture(4)), [], []
 
