@@ -16,8 +16,8 @@ from processes import run_script, run_together
 EXAMPLES = Path(__file__).parents[1] / "examples"
 # These have a test or a file of tests of their own.
 LONG = {
-    *("collection", "custom_folder", "encode_shards", "export_onnx", "figures", "fine_tune"),
-    *("own_loss", "push_to_hub", "quickstart", "ray_encode", "search_client"),
+    *("collection", "custom_folder", "distributed", "encode_shards", "export_onnx", "figures"),
+    *("fine_tune", "own_loss", "push_to_hub", "quickstart", "ray_encode", "search_client"),
 }
 SHORT = sorted({path.stem for path in EXAMPLES.glob("*.py")} - LONG)
 
@@ -93,6 +93,7 @@ def torchrun(folder):
 
 @pytest.mark.parametrize("start", [ranks, pytest.param(torchrun, marks=pytest.mark.slow)])
 def test_two_processes(start, tmp_path):
+    assert len((EXAMPLES / "distributed.py").read_text().splitlines()) < 60
     done = start(tmp_path)
     assert done.returncode == 0, done.stderr
     scores = re.findall(r"2 ranks: mAP (\d\.\d+)", done.stdout)

@@ -1,8 +1,8 @@
 """What a collection holds, for reading: names, files, metadata, codes."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -108,27 +108,28 @@ class Contents:
 
         return self._read(read)
 
-    @overload
-    def metadata(self, name: str) -> Row: ...
-
-    @overload
-    def metadata(self, name: list[str] | tuple[str, ...]) -> list[Row]: ...
-
-    def metadata(self, name: str | Sequence[str]) -> Row | list[Row]:
+    def metadata(self, name: str) -> Row:
         """Return the value of an image in each column.
-
-        Args:
-            name: The name of an image, or several, of which a database is asked at once.
-
-        Returns:
-            A dict; of several names, a list of dicts.
 
         Raises:
             KeyError: If there is no such image.
         """
-        names = [name] if isinstance(name, str) else name
-        found = self._read(lambda state: state.metadata_of(names))
-        return found[0] if isinstance(name, str) else found
+
+        def read(state: State) -> Row:
+            found = state.metadata_of([name])
+            if not found:
+                raise state.missing(name)
+            return found[name]
+
+        return self._read(read)
+
+    def metadata_of(self, names: Iterable[str]) -> dict[str, Row]:
+        """Return the values in each column of those of these images that there are, by name.
+
+        A database is asked once for all.
+        """
+        asked = list(names)
+        return self._read(lambda state: state.metadata_of(asked))
 
     def values(self, column: str) -> list[Value]:
         """Return the value of each image in a column, in the order of names.

@@ -13,7 +13,7 @@ from pml_hashing.collection import database_sql as sql
 from pml_hashing.collection.encoded import Encoded
 from pml_hashing.collection.file_records import DIGEST, Unreadable
 from pml_hashing.collection.files import Content, FileState
-from pml_hashing.collection.labels import Metadata, Row
+from pml_hashing.collection.labels import Metadata, Row, by_name
 from pml_hashing.collection.manifest import Manifest, whole
 from pml_hashing.collection.state import CodedImages, DistinctCodes, Rerank, Rows, State
 from pml_hashing.search import ClickHouseStore, HammingKNN
@@ -98,20 +98,13 @@ class DatabaseState(State):
         kinds = self.columns
         return to_metadata(self._at(rows, [f"`{METADATA}{name}`" for name in kinds]), kinds)
 
-    def metadata_of(self, names: Sequence[str]) -> list[Row]:
+    def metadata_of(self, names: Sequence[str]) -> dict[str, Row]:
         if self._store is None or not names:
-            return super().metadata_of(names)
+            return {}
         kinds = self.columns
         found = self._of_names(names, [f"`{METADATA}{column}`" for column in kinds])
-        columns, held = to_metadata(found, kinds), _names(found)
-        rows = {
-            name: {column: values[at] for column, values in columns.items()}
-            for at, name in enumerate(held)
-        }
-        for name in names:
-            if name not in rows:
-                raise self.missing(name)
-        return [dict(rows[name]) for name in names]
+        rows = by_name(_names(found), to_metadata(found, kinds))
+        return {name: rows[name] for name in names if name in rows}
 
     def codes(self, rows: Rows) -> np.ndarray:
         return _codes(self._at(rows, ["code"])) if len(rows) else self._no_codes

@@ -22,6 +22,14 @@ Labels: TypeAlias = str | os.PathLike[str] | Mapping[str, object] | None
 """`"folders"`, `"keep"`, the path of a table, or for names a label, labels, or columns."""
 
 
+def by_name(names: Iterable[str], metadata: Metadata) -> dict[str, Row]:
+    """Return the metadata of each of some images."""
+    return {
+        name: {column: values[place] for column, values in metadata.items()}
+        for place, name in enumerate(names)
+    }
+
+
 def labels_of(value: Value) -> tuple[str, ...]:
     """Return the labels that the column `label` holds of an image."""
     return tuple(str(value).split(SEPARATOR)) if value is not None else ()

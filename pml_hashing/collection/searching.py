@@ -143,7 +143,7 @@ class Search:
     def _to_matches(self, found: list[list[tuple[str, float]]]) -> list[list[Match]]:
         """Return names and distances with all that is known of the images."""
         root, names = self.state.root, list(dict.fromkeys(name for row in found for name, _ in row))
-        rows = dict(zip(names, self.state.metadata_of(names), strict=True))
+        rows = self.state.metadata_of(names)
         return [
             [Match(name, root / name, distance, dict(rows[name])) for name, distance in row]
             for row in found

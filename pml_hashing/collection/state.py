@@ -13,7 +13,7 @@ from pml_hashing.codes import packed_length
 from pml_hashing.collection.encoded import Encoded
 from pml_hashing.collection.file_records import Files, Unreadable
 from pml_hashing.collection.files import Content
-from pml_hashing.collection.labels import LABEL, Metadata, Row, labels_of
+from pml_hashing.collection.labels import LABEL, Metadata, Row, by_name, labels_of
 from pml_hashing.collection.manifest import Manifest
 from pml_hashing.search import HammingKNN
 from pml_hashing.search.store import Value
@@ -113,16 +113,11 @@ class State(ABC):
     def metadata(self, rows: Rows) -> Metadata:
         """Return the values of images in each column."""
 
-    def metadata_of(self, names: Sequence[str]) -> list[Row]:
-        """Return for each name the values of the image in each column.
-
-        Raises:
-            KeyError: If there is no such image.
-        """
-        columns = self.metadata(self.rows_of(names))
-        return [
-            {column: values[at] for column, values in columns.items()} for at in range(len(names))
-        ]
+    def metadata_of(self, names: Sequence[str]) -> dict[str, Row]:
+        """Return the values in each column of those of these images that there are, by name."""
+        rows = self.rows(names).tolist()
+        held = {name: row for name, row in zip(names, rows, strict=True) if row >= 0}
+        return by_name(held, self.metadata(list(held.values())) if held else {})
 
     @abstractmethod
     def codes(self, rows: Rows) -> np.ndarray:

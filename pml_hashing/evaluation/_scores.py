@@ -68,6 +68,9 @@ class QueryScores(ABC):
         r"""Return the discounted gain, over that of the best possible ranking.
 
         $$\mathrm{DCG@}k = \sum_{r \le k} \frac{2^{g(r)} - 1}{\log_2(r + 1)}$$
+
+        Raises:
+            ValueError: If a grade is larger than 960, whose gain float64 cannot sum.
         """
         return self.evaluate(NDCG(top_k))
 

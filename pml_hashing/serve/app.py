@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -229,7 +228,7 @@ def _add_images(app: FastAPI, catalog: Catalog) -> None:
         """Return images of the collection, in the order of their names."""
         collection = catalog.latest()
         shown = catalog.images(collection.names_from(offset, limit))
-        return ImagesAnswer(images=shown, size=len(collection))
+        return ImagesAnswer(images=list(shown.values()), size=len(collection))
 
     @app.get("/api/images/{image_id}", tags=["images"])
     def image(image_id: str) -> ImageAnswer:
@@ -270,11 +269,14 @@ def _add_duplicates(app: FastAPI, catalog: Catalog) -> None:
     def duplicates(radius: Alike, offset: Offset = 0, limit: Limit = 20) -> DuplicatesAnswer:
         """Return groups of images that look alike, the largest groups first."""
         groups = groups_of(radius)
-        page = groups[offset : offset + limit]
-        images = iter(catalog.images([name for group in page for name in group.names]))
+        part = groups[offset : offset + limit]
+        images = catalog.images(name for group in part for name in group.names)
         shown = [
-            GroupAnswer(images=list(islice(images, len(group))), keep=id_of(group.keep))
-            for group in page
+            GroupAnswer(
+                images=[images[name] for name in group.names if name in images],
+                keep=id_of(group.keep),
+            )
+            for group in part
         ]
         num_images = sum(map(len, groups))
         return DuplicatesAnswer(groups=shown, num_groups=len(groups), num_images=num_images)

@@ -6,6 +6,7 @@ import math
 import os
 import threading
 import time
+from collections.abc import Iterable
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -71,16 +72,12 @@ class Catalog:
         Raises:
             KeyError: If it has been removed.
         """
-        return self.images([name])[0]
+        return to_answer(name, self.collection.metadata(name))
 
-    def images(self, names: list[str]) -> list[ImageAnswer]:
-        """Return what is told of images. A database is asked once for all.
-
-        Raises:
-            KeyError: If one has been removed.
-        """
-        rows = self.collection.metadata(names)
-        return [to_answer(name, row) for name, row in zip(names, rows, strict=True)]
+    def images(self, names: Iterable[str]) -> dict[str, ImageAnswer]:
+        """Return what is told of images by name, without those removed a moment ago."""
+        rows = self.collection.metadata_of(names)
+        return {name: to_answer(name, metadata) for name, metadata in rows.items()}
 
     def picture(self, name: str, size: int) -> tuple[bytes, str]:
         """Return a JPEG of an image that fits into a square, and a tag of its version.

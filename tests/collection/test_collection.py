@@ -130,6 +130,9 @@ def test_labels_of_folders(photos, folder):
     assert photos.counts() == {"hat": 4, "shoe": 4}
     assert photos.metadata("shoe/00.png") == {"label": "shoe"}
     assert photos.metadata("02.png") == {"label": None}
+    told = photos.metadata_of(["shoe/00.png", "gone.png", "02.png"])
+    assert list(told.items()) == [("shoe/00.png", {"label": "shoe"}), ("02.png", {"label": None})]
+    assert photos.metadata_of(["gone.png"]) == photos.metadata_of([]) == {}
     names = [name for name in photos.names if name.startswith("shoe/")]
     found = photos.search(folder / "02.png", where={"label": "shoe"})
     assert pairs(found) == reference(photos, folder, folder / "02.png", names)

@@ -12,7 +12,15 @@ from PIL import Image
 from torch.testing import assert_close
 
 from pml_hashing import Collection, HashingModel
-from pml_hashing.command.training import Setup, make_engine, make_model, read_images, to_images
+from pml_hashing.command.training import (
+    LOSSES,
+    Setup,
+    make_engine,
+    make_loss,
+    make_model,
+    read_images,
+    to_images,
+)
 from pml_hashing.evaluation import mean_average_precision
 
 COLORS = {"red": (220, 30, 30), "green": (30, 200, 30)}
@@ -37,7 +45,20 @@ def scores(run, *options):
     return json.loads(run("evaluate", "--json", *options).stdout)
 
 
-@pytest.mark.parametrize("loss", ["dsah", "csq", "hyp2", "orthohash", "greedyhash", "dpsh"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_each_loss_is_that_of_its_name(loss):
+    setup = Setup("test_resnet", None, 32, 8, loss, False, 16, 0.001, 0)
+    loss_func = make_loss(setup, torch.arange(3), 3)
+    assert type(loss_func).__name__.lower() == f"{loss}loss"
+    assert loss_func(torch.randn(3, 8), torch.arange(3), **places_for(loss_func)).isfinite()
+
+
+def places_for(loss_func):
+    has_bank = getattr(loss_func, "code_bank", None) is not None
+    return {"sample_indices": torch.arange(3)} if has_bank else {}
+
+
+@pytest.mark.parametrize("loss", ["dsah", "hyp2", "dpsh"])  # of a data set, classes, pairs
 def test_from_a_folder_to_its_score(run, colors, weights, loss):
     (colors / "colors/red/bad.png").write_bytes(b"no image")
     (colors / "colors/notes.txt").touch()

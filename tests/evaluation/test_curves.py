@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
@@ -15,6 +15,8 @@ from pml_hashing.evaluation import (
 )
 from pml_hashing.pairs import similarity
 
+few = settings(max_examples=20)  # test_ranking.py tries many on every kernel
+
 
 def make_data(num_queries, num_database, code_length, device="cpu"):
     codes = torch.randn(num_queries + num_database, code_length, device=device)
@@ -22,6 +24,7 @@ def make_data(num_queries, num_database, code_length, device="cpu"):
     return codes[:num_queries], labels[:num_queries], codes[num_queries:], labels[num_queries:]
 
 
+@few
 @given(
     seed=st.integers(0, 2**32 - 1),
     num_queries=st.integers(1, 4),
@@ -53,6 +56,7 @@ def test_padding_bits_leave_the_curve_as_it_is(device):
 
 
 @pytest.mark.parametrize("query_in_database", [True, False])
+@few
 @given(
     seed=st.integers(0, 2**32 - 1),
     num_database=st.integers(4, 12),

@@ -33,31 +33,45 @@ def model():
     return HashingModel.from_itq("test_resnet", 32, [picture(n) for n in range(64)], **options)
 
 
-@pytest.fixture
-def photos(tmp_path):
-    folder = tmp_path / "photos"
+def make_photos(root):
+    folder = root / "photos"
     for number in range(NUM_IMAGES):
         path = folder / LABELS[number % 2] / f"{number:02d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         picture(number // 3 if number >= 9 else number).save(path)  # the last three are copies
-    (tmp_path / "secret.png").write_bytes(encoded(picture(99)))
+    (root / "secret.png").write_bytes(encoded(picture(99)))
     return folder
 
 
-@pytest.fixture
-def collection(photos, model, tmp_path):
-    made = Collection.create(tmp_path / "photos.codes", model)
+def make_collection(photos, model):
+    made = Collection.create(photos.with_suffix(".codes"), model)
     made.sync(photos, labels="folders", progress=False)
     return made
 
 
 @pytest.fixture
-def address(collection):
+def photos(tmp_path):
+    return make_photos(tmp_path)
+
+
+@pytest.fixture
+def collection(photos, model):
+    return make_collection(photos, model)
+
+
+@pytest.fixture(scope="session")
+def unchanged(tmp_path_factory, model):
+    """A collection like the other, of all tests that leave it and its photographs as they are."""
+    return make_collection(make_photos(tmp_path_factory.mktemp("unchanged")), model)
+
+
+@pytest.fixture(scope="session")
+def address(unchanged):
     import uvicorn  # noqa: PLC0415 - not installed everywhere
 
     from pml_hashing.serve import create_app  # noqa: PLC0415
 
-    config = uvicorn.Config(create_app(collection), port=0, log_level="warning")
+    config = uvicorn.Config(create_app(unchanged), port=0, log_level="warning")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -25,8 +25,14 @@ from pml_hashing.serve import create_app
 from pml_hashing.serve.catalog import _kept_jpeg, id_of
 
 
+@pytest.fixture(scope="module")
+def client(unchanged):
+    return TestClient(create_app(unchanged))
+
+
 @pytest.fixture
-def client(collection):
+def fresh_client(collection):
+    """For what changes the collection, or counts requests."""
     return TestClient(create_app(collection))
 
 
@@ -42,11 +48,11 @@ def send(client, content, **params):
     return client.post("/api/search", files={"image": ("x.png", content)}, params=params)
 
 
-def test_a_picture_finds_what_the_collection_finds(client, collection, photos):
+def test_a_picture_finds_what_the_collection_finds(client, unchanged):
     content = encoded(picture(4))
     answer = send(client, content, k=5)
     assert answer.status_code == 200
-    assert matches_of(answer) == expected(collection.search(content, k=5))
+    assert matches_of(answer) == expected(unchanged.search(content, k=5))
     assert matches_of(answer)[0] == ("hat/04.png", 0)
     told = answer.json()
     assert told["size"] == NUM_IMAGES
@@ -55,31 +61,31 @@ def test_a_picture_finds_what_the_collection_finds(client, collection, photos):
     assert told["matches"][0]["image"]["label"] == "hat"
 
 
-def test_an_image_finds_its_like_without_itself(client, collection):
+def test_an_image_finds_its_like_without_itself(client, unchanged):
     answer = client.get(f"/api/images/{id_of('hat/04.png')}/similar", params={"k": 4})
-    assert matches_of(answer) == expected(collection.similar("hat/04.png", k=4))
+    assert matches_of(answer) == expected(unchanged.similar("hat/04.png", k=4))
     assert answer.json()["encode_ms"] is None
 
 
-def test_radius_label_and_condition(client, collection):
+def test_radius_label_and_condition(client, unchanged):
     path = f"/api/images/{id_of('hat/00.png')}/similar"
-    everything = collection.similar("hat/00.png", k=NUM_IMAGES)
+    everything = unchanged.similar("hat/00.png", k=NUM_IMAGES)
     radius = int(everything[4].distance)
     within = [match for match in everything if match.distance <= radius]
     assert matches_of(client.get(path, params={"k": 99, "radius": radius})) == expected(within)
-    shoes = expected(collection.similar("hat/00.png", k=99, where={"label": "shoe"}))
+    shoes = expected(unchanged.similar("hat/00.png", k=99, where={"label": "shoe"}))
     for params in ({"label": "shoe"}, {"where": json.dumps({"label": ["shoe"]})}):
         assert matches_of(client.get(path, params={"k": 99, **params})) == shoes
 
 
-def test_the_collection_and_its_images(client, collection, photos):
+def test_the_collection_and_its_images(client, unchanged):
     about = client.get("/api/collection").json()
-    assert about["size"] == len(collection)
+    assert about["size"] == len(unchanged)
     assert about["code_length"] == 32
     assert about["labels"] == [{"value": "hat", "count": 6}, {"value": "shoe", "count": 6}]
     assert not about["writable"]
     listed = client.get("/api/images", params={"offset": 2, "limit": 3}).json()
-    assert [image["name"] for image in listed["images"]] == collection.names[2:5]
+    assert [image["name"] for image in listed["images"]] == unchanged.names[2:5]
     for image in listed["images"]:
         assert client.get(f"/api/images/{image['id']}").json() == image
         shown = client.get(f"/api/images/{image['id']}/picture", params={"size": 16})
@@ -87,12 +93,12 @@ def test_the_collection_and_its_images(client, collection, photos):
         assert max(Image.open(io.BytesIO(shown.content)).size) == 16
 
 
-def test_a_picture_is_sent_again_only_if_its_file_changed(client, photos):
+def test_a_picture_is_sent_again_only_if_its_file_changed(fresh_client, photos):
     path = f"/api/images/{id_of('hat/00.png')}/picture"
-    tag = client.get(path).headers["etag"]
-    assert client.get(path, headers={"If-None-Match": tag}).status_code == 304
+    tag = fresh_client.get(path).headers["etag"]
+    assert fresh_client.get(path, headers={"If-None-Match": tag}).status_code == 304
     picture(50).save(photos / "hat/00.png")
-    again = client.get(path, headers={"If-None-Match": tag})
+    again = fresh_client.get(path, headers={"If-None-Match": tag})
     assert again.status_code == 200
     assert again.headers["etag"] != tag
 
@@ -103,8 +109,8 @@ def test_large_pictures_are_not_kept(client):
     assert _kept_jpeg.cache_info().currsize == kept
 
 
-def test_duplicates_and_their_table(client, collection):
-    groups = collection.duplicates(2)
+def test_duplicates_and_their_table(client, unchanged):
+    groups = unchanged.duplicates(2)
     answer = client.get("/api/duplicates", params={"radius": 2}).json()
     assert answer["num_groups"] == len(groups) > 0
     assert answer["num_images"] == sum(map(len, groups))
@@ -118,23 +124,38 @@ def test_duplicates_and_their_table(client, collection):
     assert [row["path"] for row in rows] == [name for group in groups for name in group.names]
 
 
-def test_a_sync_of_another_process_is_seen(client, collection, photos, monkeypatch):
+def test_a_sync_of_another_process_is_seen(fresh_client, collection, photos, monkeypatch):
     monkeypatch.setattr("pml_hashing.serve.catalog.SECONDS_BETWEEN_LOOKS", 0.0)
     other = Collection.open(collection.folder)
     picture(77).save(photos / "hat/new.png")
     (photos / "hat/00.png").unlink()
     other.sync(progress=False)
-    assert client.get("/api/health").json()["size"] == NUM_IMAGES
-    assert client.get(f"/api/images/{id_of('hat/00.png')}").status_code == 404
-    assert matches_of(send(client, encoded(picture(77)), k=1)) == [("hat/new.png", 0)]
+    assert fresh_client.get("/api/health").json()["size"] == NUM_IMAGES
+    assert fresh_client.get(f"/api/images/{id_of('hat/00.png')}").status_code == 404
+    assert matches_of(send(fresh_client, encoded(picture(77)), k=1)) == [("hat/new.png", 0)]
 
 
-def test_searching_while_a_sync_runs_gives_one_state(client, collection, photos):
+def test_what_is_removed_while_it_is_told_is_left_out(
+    fresh_client, collection, photos, monkeypatch
+):
+    names, groups = collection.names, collection.duplicates(2)
+    monkeypatch.setattr(collection, "names_from", lambda *_: names)
+    monkeypatch.setattr("pml_hashing.serve.catalog.Catalog.duplicates", lambda *_: groups)
+    (gone, *kept), *_ = (group.names for group in groups)
+    (photos / gone).unlink()
+    collection.sync(progress=False)
+    listed = fresh_client.get("/api/images").json()["images"]
+    assert [image["name"] for image in listed] == [name for name in names if name != gone]
+    first = fresh_client.get("/api/duplicates", params={"radius": 2}).json()["groups"][0]
+    assert [image["name"] for image in first["images"]] == kept
+
+
+def test_searching_while_a_sync_runs_gives_one_state(fresh_client, collection, photos):
     content, answers, failed = encoded(picture(4)), [], []
 
     def search():
         for _ in range(10):
-            answer = send(client, content, k=99)
+            answer = send(fresh_client, content, k=99)
             (answers if answer.status_code == 200 else failed).append(answer)
 
     threads = [threading.Thread(target=search) for _ in range(3)]
@@ -220,11 +241,11 @@ def test_no_other_file_is_served(client, path):
     assert client.get(path).status_code == 404
 
 
-def test_a_link_that_leads_out_later_shows_nothing(client, photos, tmp_path):
+def test_a_link_that_leads_out_later_shows_nothing(fresh_client, photos, tmp_path):
     path = photos / "hat/00.png"
     path.unlink()
     path.symlink_to(tmp_path / "secret.png")
-    assert client.get(f"/api/images/{id_of('hat/00.png')}/picture").status_code == 404
+    assert fresh_client.get(f"/api/images/{id_of('hat/00.png')}/picture").status_code == 404
 
 
 def test_a_request_has_a_size(collection):
@@ -241,11 +262,11 @@ def test_a_request_has_a_size(collection):
     assert client.post("/api/search", content=chunks(), headers=headers).status_code == 413
 
 
-def test_nothing_is_written_unless_asked_for(client, photos):
+def test_nothing_is_written_unless_asked_for(fresh_client, photos):
     before = sorted(photos.rglob("*"))
-    answer = client.post("/api/images", params={"name": "a.png"}, files={"image": b"x"})
+    answer = fresh_client.post("/api/images", params={"name": "a.png"}, files={"image": b"x"})
     assert answer.status_code == 405
-    assert client.delete(f"/api/images/{id_of('hat/00.png')}").status_code == 405
+    assert fresh_client.delete(f"/api/images/{id_of('hat/00.png')}").status_code == 405
     assert sorted(photos.rglob("*")) == before
 
 
@@ -357,10 +378,10 @@ def test_the_page_asks_nobody_else(client):
         assert "https://" not in text
 
 
-def test_metrics_count_by_route(client):
-    client.get(f"/api/images/{id_of('hat/00.png')}/similar")
-    client.get("/nothing/at/all")
-    text = client.get("/metrics").text
+def test_metrics_count_by_route(fresh_client):
+    fresh_client.get(f"/api/images/{id_of('hat/00.png')}/similar")
+    fresh_client.get("/nothing/at/all")
+    text = fresh_client.get("/metrics").text
     assert 'route="/api/images/{image_id}/similar",status="200"' in text
     assert 'route="other",status="404"' in text
     assert "pml_hashing_search_seconds_count 1.0" in text

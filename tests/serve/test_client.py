@@ -18,14 +18,15 @@ def load_client():
     return module.SearchClient
 
 
-def test_client(address, collection, photos):
+def test_client(address, unchanged):
+    photo = unchanged.path("hat/04.png")
     with load_client()(address) as client:
-        found = client.search(photos / "hat/04.png", k=3)
+        found = client.search(photo, k=3)
         assert [each.name for each in found] == [
-            match.name for match in collection.search(photos / "hat/04.png", k=3)
+            match.name for match in unchanged.search(photo, k=3)
         ]
         alike = client.similar(found[0].id, k=2, label="shoe")
-        expected = collection.similar("hat/04.png", k=2, where={"label": "shoe"})
+        expected = unchanged.similar("hat/04.png", k=2, where={"label": "shoe"})
         assert [each.name for each in alike] == [match.name for match in expected]
         assert client.picture(found[0].id).startswith(b"\xff\xd8")
         with pytest.raises(RuntimeError, match="404: Expected the id of an image"):

@@ -57,28 +57,28 @@ def upload(page, seed, name="query.png"):
     page.set_input_files("#file", file)
 
 
-def test_a_chosen_picture_finds_its_like(page, collection):
+def test_a_chosen_picture_finds_its_like(page, unchanged):
     upload(page, 4)
     page.get_by_text("found in").wait_for()
-    found = [match.name for match in collection.search(encoded(picture(4)), k=24)]
+    found = [match.name for match in unchanged.search(encoded(picture(4)), k=24)]
     assert names_shown(page) == found
     assert "among 12 images" in page.locator("#status").inner_text()
     assert page.locator("#preview").is_visible()
 
 
-def test_a_result_is_searched_by_and_back_goes_back(page, collection):
+def test_a_result_is_searched_by_and_back_goes_back(page, unchanged):
     page.locator(".picture").nth(1).click()
     page.get_by_text("found in").wait_for()
-    name = collection.names[1]
-    assert names_shown(page) == [match.name for match in collection.similar(name, k=24)]
+    name = unchanged.names[1]
+    assert names_shown(page) == [match.name for match in unchanged.similar(name, k=24)]
     page.go_back()
     page.get_by_text("press one of these").wait_for()
     page.go_forward()
     page.get_by_text("found in").wait_for()
-    assert names_shown(page) == [match.name for match in collection.similar(name, k=24)]
+    assert names_shown(page) == [match.name for match in unchanged.similar(name, k=24)]
 
 
-def test_label_and_radius_narrow_the_results(page, collection):
+def test_label_and_radius_narrow_the_results(page, unchanged):
     upload(page, 4)
     page.get_by_text("found in").wait_for()
     page.select_option("#label", "shoe")
@@ -91,10 +91,10 @@ def test_label_and_radius_narrow_the_results(page, collection):
     assert names_shown(page) == ["hat/04.png"]
 
 
-def test_duplicates_are_shown_in_groups(page, collection):
+def test_duplicates_are_shown_in_groups(page, unchanged):
     page.get_by_role("button", name="Duplicates").click()
     page.get_by_text("look alike").wait_for()
-    groups = collection.duplicates(int(page.locator("#alike").input_value()))
+    groups = unchanged.duplicates(int(page.locator("#alike").input_value()))
     assert page.locator("h2").count() == len(groups)
     assert names_shown(page) == [name for group in groups for name in group.names]
     with page.expect_download() as download:
@@ -108,7 +108,7 @@ def test_a_file_that_is_no_picture_is_explained(page):
     page.wrong = [text for text in page.wrong if "415" not in text and "blob:" not in text]
 
 
-def test_keys_are_enough(page, collection):
+def test_keys_are_enough(page, unchanged):
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
     for _ in range(20):
@@ -117,7 +117,7 @@ def test_keys_are_enough(page, collection):
             break
     page.keyboard.press("Enter")
     page.get_by_text("found in").wait_for()
-    assert names_shown(page) == [m.name for m in collection.similar(collection.names[0], k=24)]
+    assert names_shown(page) == [m.name for m in unchanged.similar(unchanged.names[0], k=24)]
 
 
 def test_every_control_has_a_name(page):
