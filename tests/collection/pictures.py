@@ -33,3 +33,27 @@ def fresh_codes(model, folder, names):
 
 def held_codes(photos):
     return {name: photos.codes([name])[0].tolist() for name in photos.names}
+
+
+def all_of(photos):
+    """Return all that a collection answers about its images."""
+    names = photos.names
+    return {
+        "codes": held_codes(photos),
+        "metadata": [photos.metadata(name) for name in names],
+        "columns": photos.columns,
+        "counts": photos.counts() if "label" in photos.columns else None,
+        "similar": [photos.similar(name, 4) for name in names],
+        "within": photos.similar(names, radius=5),
+        "duplicates": [(group.names, group.distances) for group in photos.duplicates(2)],
+        "some": photos.names_from(1, 2),
+    }
+
+
+def states_of(photos):
+    """Return the tables of images that a collection has."""
+    found = photos._storage._connection.rows(
+        "select name from system.tables where startsWith(name, {t:String})",
+        {"t": f"{photos.name}_state"},
+    )
+    return [name.decode() for name in found["name"].to_pylist()]
