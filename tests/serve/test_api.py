@@ -18,7 +18,7 @@ pytest.importorskip("httpx", reason="httpx, which calls the service, is not inst
 
 from fastapi.testclient import TestClient
 
-from pml_hashing.serve import create_app
+from pml_hashing.serve import create_app, writing
 from pml_hashing.serve.catalog import id_of
 
 
@@ -265,6 +265,57 @@ def test_no_file_is_added_elsewhere(collection, photos, tmp_path, name):
     files = {"image": encoded(picture(70))}
     assert client.post("/api/images", params={"name": name}, files=files).status_code == 422
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [("é" * 150 + ".png", 422), ("new/" + "é" * 150 + ".png", 422), ("hat/00.png/a.png", 409)],
+)
+def test_what_a_file_system_refuses_is_told(collection, photos, name, status):
+    client = TestClient(create_app(collection, writable=True), raise_server_exceptions=False)
+    before = sorted(photos.rglob("*"))
+    files = {"image": encoded(picture(70))}
+    answer = client.post("/api/images", params={"name": name}, files=files)
+    assert answer.status_code == status
+    assert "Expected" in answer.json()["detail"]
+    assert str(photos) not in answer.json()["detail"]
+    assert sorted(photos.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["new.png", "new/folder/new.png"])
+def test_a_picture_that_is_refused_leaves_no_file(collection, photos, monkeypatch, name):
+    client = TestClient(create_app(collection, writable=True))
+    before = sorted(photos.rglob("*"))
+    form = {"params": {"name": name}, "files": {"image": encoded(picture(70))}}
+
+    def is_locked(*_, **__):
+        raise TimeoutError("Expected the collection free to write, got another process.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Collection, "sync", is_locked)
+        assert client.post("/api/images", **form).status_code == 503
+    assert sorted(photos.rglob("*")) == before
+    assert client.post("/api/images", **form).status_code == 201  # tried again
+
+
+def test_two_pictures_of_one_name_do_not_replace_each_other(collection, photos, monkeypatch):
+    client = TestClient(create_app(collection, writable=True))
+    write, answers = writing.write_atomically, []
+
+    def write_late(path, write_content):
+        if not answers:  # another request comes before this one has written
+            answers.append(None)
+            answers.append(send_new(71).status_code)
+        write(path, write_content)
+
+    def send_new(seed):
+        form = {"params": {"name": "new.png"}, "files": {"image": encoded(picture(seed))}}
+        return client.post("/api/images", **form)
+
+    monkeypatch.setattr(writing, "write_atomically", write_late)
+    answers.append(send_new(70).status_code)
+    assert answers[1:] == [409, 201]
+    assert (photos / "new.png").read_bytes() == encoded(picture(70))
 
 
 def test_no_file_is_added_through_a_link(collection, photos, tmp_path):
