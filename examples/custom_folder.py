@@ -7,8 +7,9 @@
 The first run splits the images into queries and a database, trains DSAH on the database, and makes
 a collection of all images. Every run brings the collection in step with the folder, at the cost of
 what changed, scores it and draws a gallery. All is by name: files may be added, renamed or removed
-between two runs. A run that was stopped resumes where it was. Remove the folder --output to start
-afresh. Images that do not decode are named and left out. For photographs, add --pretrained.
+between two runs. Model and split stay those of the first run, whatever options come later: remove
+the folder --output to start afresh. Images that do not decode are named and left out. For
+photographs, add --pretrained.
 """
 
 import json
@@ -88,6 +89,11 @@ def encode(images: ImageFiles, train_names: list[str], args: Namespace) -> Colle
     if not (folder / "collection.json").exists():
         Collection.create(folder, train(images, train_names, args))
     photos = Collection.open(folder, device=args.device)
+    if photos.generation and photos.images.is_dir() and not photos.images.samefile(images.folder):
+        raise ValueError(
+            f"Expected the images in {photos.images}, of which {args.output} is, got others in "
+            f"{images.folder}: name another place by --output."
+        )
     labels = args.data if args.data.suffix.lower() == ".csv" else "folders"
     print(photos.sync(images.folder, labels=labels, num_workers=args.workers))
     return photos

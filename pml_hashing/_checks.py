@@ -1,7 +1,7 @@
 """Checks of arguments. Every message says what was expected and what came."""
 
 import math
-from collections.abc import Sized
+from collections.abc import Mapping, Sized
 from numbers import Integral
 
 import torch
@@ -176,3 +176,19 @@ def check_choice(value: object, choices: tuple[object, ...], name: str) -> None:
         raise ValueError(
             f"Expected `{name}` to be one of {', '.join(map(repr, choices))}, got {value!r}."
         )
+
+
+def check_options(options: Mapping[str, object], kind: type, of: str) -> None:
+    """Raise unless all options are those of a `TypedDict`, which Python itself does not check.
+
+    Args:
+        options: The keyword arguments that came.
+        kind: The `TypedDict` of those that there are.
+        of: What they are of, for the message.
+
+    Raises:
+        TypeError: If there is another.
+    """
+    known = kind.__annotations__
+    if unknown := sorted(set(options) - set(known)):
+        raise TypeError(f"Expected options {of} ({', '.join(known)}), got {', '.join(unknown)}.")

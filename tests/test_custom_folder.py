@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -67,6 +68,15 @@ def test_class_folders(run, folder, tmp_path):
     for name in ("green/no.jpg", "red/7.jpg"):
         with pytest.raises(SystemExit, match=rf"custom_folder\.py: error: .*{name}"):
             run(folder, "--query", name)
+
+
+def test_other_images_do_not_take_the_place_of_the_first(run, folder, tmp_path):
+    run(folder, *OPTIONS[:-1], "1e-3", "--epochs", "1", "--backbone", "test_resnet")
+    shutil.copytree(folder, tmp_path / "others")
+    with pytest.raises(SystemExit, match=r"got others in .*others: name another place"):
+        run(tmp_path / "others")
+    folder.rename(tmp_path / "moved")
+    assert "0 encoded" in run(tmp_path / "moved")
 
 
 def test_files_change_between_two_runs(run, folder, tmp_path):

@@ -77,6 +77,11 @@ class Contents:
         return self._state.manifest.code_length
 
     @property
+    def vectors(self) -> bool:
+        """Whether real codes are kept beside the bits."""
+        return self._state.manifest.vectors
+
+    @property
     def columns(self) -> dict[str, type | None]:
         """The columns of metadata and the types of their values."""
         return self._read(lambda state: state.columns)

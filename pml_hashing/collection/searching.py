@@ -124,6 +124,11 @@ class Search:
         self, codes: Tensor, names: Sequence[str | None], request: Request
     ) -> list[list[Match]]:
         state, radius = self.state, request.radius
+        if request.rerank == "vectors" and not state.manifest.vectors:
+            raise ValueError(
+                "Expected `rerank` by vectors only in a collection that was made with `vectors`, "
+                "got one that keeps bits alone."
+            )
         k = DEFAULT_K if request.k is None and radius is None else request.k
         where = state.to_where(request.where)
         if not len(state) or not names:

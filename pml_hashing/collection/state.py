@@ -222,15 +222,16 @@ class State(ABC):
         if not isinstance(where, Mapping) or LABEL not in where or LABEL not in self.columns:
             return where  # for the search, which refuses what is wrong
         wanted = where[LABEL]
-        many = isinstance(wanted, list | tuple | set | frozenset)
-        labels = set(wanted) if many else {wanted}  # pyright: ignore[reportArgumentType]
+        many = isinstance(wanted, list | tuple | set | frozenset | np.ndarray)
+        found = list(wanted) if many else [wanted]  # pyright: ignore[reportArgumentType, reportCallIssue]
+        labels = {label for label in found if isinstance(label, str | None)}
         sets = [
             value
             for value in self._label_values
             if value in labels or not labels.isdisjoint(labels_of(value))
         ]
-        sets += [label for label in labels if not isinstance(label, str | None)]  # are refused
-        return {**where, LABEL: sorted(sets, key=str)}
+        refused = [label for label in found if not isinstance(label, str | None)]
+        return {**where, LABEL: [*sorted(sets, key=str), *refused]}
 
 
 def as_bytes(codes: np.ndarray) -> np.ndarray:

@@ -90,7 +90,11 @@ class ModelOptions:
         from pml_hashing import HashingModel
         from pml_hashing.models.encoding import fingerprint
 
-        held: dict[str, object] = {"bits": photos.code_length, "cluster": photos.cluster}
+        held: dict[str, Any] = {
+            "bits": photos.code_length,
+            "cluster": photos.cluster,
+            "vectors": photos.vectors,
+        }
         if isinstance(photos.model, HashingModel):
             made: dict[str, Any] = photos.model.config()["options"]
             held |= {name: made[name] for name in ("backbone", "img_size")}
@@ -103,7 +107,21 @@ class ModelOptions:
             model = HashingModel.from_pretrained(self.model)
             if fingerprint(model) != fingerprint(photos.model):
                 differing.append(("--model", "another"))
+        elif self.checkpoint is not None and not differing and not self._has_weights(photos):
+            differing.append(("--checkpoint", "another"))
         return differing
+
+    def _has_weights(self, photos: "Collection") -> bool:
+        """Return whether the backbone of a collection has the weights of the checkpoint."""
+        from pml_hashing import HashingModel
+        from pml_hashing.models.encoding import fingerprint
+
+        if not isinstance(photos.model, HashingModel):
+            return False
+        made = photos.model.config()["options"]
+        size = {name: made[name] for name in ("in_chans", "img_size")}
+        of_file = HashingModel(made["backbone"], 1, checkpoint_path=self.checkpoint, **size)
+        return fingerprint(of_file.trunk) == fingerprint(photos.model.trunk)
 
 
 def _is_same(images: Path, held: Path) -> bool:

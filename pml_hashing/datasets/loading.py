@@ -28,6 +28,7 @@ UPRIGHT = {
 }
 DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # more than 8 bits for a pixel of gray
 CHANNELS = ((), (1,), (3,), (4,))
+FOREIGN = ("EPS", "WMF")  # which Pillow lets Ghostscript or Windows run as programs
 FULL_SCALES = (2**8 - 1, 2**16 - 1, 2**31 - 1)
 
 
@@ -36,7 +37,8 @@ def load_image(source: ImageLike) -> Image.Image:
 
     The orientation that EXIF tells is applied. 16 bits are scaled to 8, and not clipped; what is
     transparent lies on white; of an animation the first frame is taken; gray, palettes and CMYK
-    become RGB. Pillow's guard against decompression bombs stays on.
+    become RGB. Pillow's guard against decompression bombs stays on, and PostScript (EPS) and WMF,
+    which other programs would have to run, are refused.
 
     Args:
         source: A path, the bytes of a file, a PIL image, or pixels: an array
@@ -115,6 +117,7 @@ def decode_image(content: bytes, path: str | os.PathLike[str]) -> Image.Image:
     """
     try:
         with Image.open(BytesIO(content)) as image:
+            _check_format(image)
             _check_size(image)
             return to_rgb(image)
     except UnidentifiedImageError as error:  # its message names the bytes in memory
@@ -180,6 +183,12 @@ def _from_pixels(pixels: np.ndarray) -> Image.Image:
             f"Expected an image of uint8, uint16, bool or floats from 0 to 1, got {pixels.dtype}."
         )
     return to_rgb(Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels))
+
+
+def _check_format(image: Image.Image) -> None:
+    """Raise for a file that is a program: whoever sends one must not have it run."""
+    if image.format in FOREIGN:
+        raise ValueError(f"{image.format} would have to be run by another program")
 
 
 def _check_size(image: Image.Image) -> None:

@@ -139,6 +139,8 @@ def _read_weights(file: BinaryIO, suffix: str) -> dict[str, Tensor]:
     else:
         check_checksums(file)
         content = load_archive(file)
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds {type(content).__name__}, not a state dict.")
     for key in ("state_dict_ema", "model_ema", "state_dict", "model"):
         if isinstance(content.get(key), dict):
             content = content[key]

@@ -7,6 +7,8 @@ from typing import Any, TypedDict, Unpack
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from pml_hashing._checks import check_options
+
 LIBRARY = "pml-hashing"
 TAGS = (
     "hashing",
@@ -46,8 +48,10 @@ def write_card(
         **options: What else it says.
 
     Raises:
+        TypeError: If there is no such option.
         ValueError: If a figure has no name, or is not finite.
     """
+    check_options(options, CardOptions, "of a card")
     networks = {"network": config} if "options" in config else config
     figures, dataset = options.get("figures", {}), options.get("dataset", "")
     _check_figures(figures)

@@ -21,6 +21,7 @@ from huggingface_hub.errors import (
 )
 from torch import nn
 
+from pml_hashing._checks import check_options
 from pml_hashing.models import card, saving
 from pml_hashing.models._errors import shortened
 
@@ -102,7 +103,9 @@ def find_model(folder: str | os.PathLike[str], **options: Unpack[HubOptions]) ->
         FileNotFoundError: If the hub, or the local cache where the hub does not answer, has no such
             model.
         OSError: If it cannot be fetched for another reason.
+        TypeError: If there is no such option, also for a folder.
     """
+    check_options(options, HubOptions, "of a model on the hub")
     if not isinstance(folder, str) or not NAME.fullmatch(folder) or Path(folder).exists():
         return Path(folder)
     address = endpoint()
@@ -167,6 +170,7 @@ class HubModel(nn.Module, ModelHubMixin, library_name=card.LIBRARY, pipeline_tag
                 `dataset`, what they were measured on; `license`; `description`, in Markdown.
 
         Raises:
+            TypeError: If a card says nothing of that name.
             ValueError: If a figure has no name, or is not finite.
         """
         return card.write_card(type(self).__name__, self.config(), name, **about)
@@ -195,6 +199,7 @@ class HubModel(nn.Module, ModelHubMixin, library_name=card.LIBRARY, pipeline_tag
 
         Raises:
             OSError: If the hub does not answer within seconds, or refuses.
+            TypeError: If a card says nothing of that name.
             ValueError: If a figure has no name, or is not finite, or if the model cannot be saved.
         """
         address = endpoint()

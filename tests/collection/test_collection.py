@@ -105,7 +105,7 @@ def test_a_query_that_does_not_decode(photos, tmp_path):
         ({"radius": -1}, ValueError, "`radius` of at least 0"),
         ({"rerank": "floats"}, ValueError, "`rerank` to be one of"),
         ({"rerank": "asymmetric", "radius": 3}, ValueError, "`radius`, .* or `rerank`, got both"),
-        ({"rerank": "vectors"}, ValueError, "Expected vectors to re-rank by"),
+        ({"rerank": "vectors"}, ValueError, "Expected `rerank` by vectors only"),
         ({"where": {"colour": "red"}}, ValueError, r"columns in `where` .* got 'colour'"),
         ({"where": {"label": 3}}, TypeError, r"compare `label` with values of type str, got 3"),
         ({"where": ["label"]}, TypeError, "`where` to be a dict"),
@@ -161,6 +161,10 @@ def test_labels_of_a_table(photos, folder, tmp_path):
     ]
     assert photos.count({"label": "sea", "shop": "x"}) == 1
     assert photos.count({"label": ["sea", None]}) == 11
+    assert photos.count({"label": np.array(["sea", "none"])}) == 1
+    for wrong in ({"a": 1}, [["sea"]], np.array([1]), 3):  # as of any other column
+        with pytest.raises(TypeError, match=r"`label` (to hold|with values of type)"):
+            photos.count({"label": wrong})
     table.write_text("path,label\n02.png,moon\n")
     photos.sync(**QUIET)
     assert photos.counts() == {"moon": 1}

@@ -5,6 +5,7 @@ import shutil
 import sys
 
 import pytest
+import torch
 from collection.pictures import make_model, save
 from command.conftest import MODEL
 from huggingface_hub import constants
@@ -75,6 +76,24 @@ def test_with_a_model(run, here):
 def test_another_model_than_held_is_refused(run, indexed, option, held):
     result = run("index", "photos", *option, code=1)
     assert f"Expected {option[0]} as photos.codes was made with, which is {held}" in result.stderr
+
+
+def test_vectors_that_are_not_held_are_told(run, indexed):
+    result = run("index", "photos", "--vectors", code=1)
+    assert "Expected --vectors as photos.codes was made with, which is False" in result.stderr
+    result = run("search", "hat/00.png", "--rerank", "vectors", code=1)
+    assert "Expected --rerank by vectors only in a collection that was made with" in result.stderr
+
+
+def test_other_weights_than_held_are_refused(run, indexed, weights, tmp_path):
+    run("index", "photos", "--checkpoint", weights)  # the same line again
+    state = torch.load(weights)
+    other = tmp_path / "other.pt"
+    torch.save({name: value + 1 for name, value in state.items()}, other)
+    result = run("index", "photos", "--checkpoint", other, code=1)
+    assert "Expected --checkpoint as photos.codes was made with" in result.stderr
+    result = run("index", "photos", "--checkpoint", "nowhere.pt", code=1)
+    assert "nowhere.pt" in result.stderr
 
 
 def test_another_folder_of_the_same_name_is_refused(run, indexed):

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import EpsImagePlugin, Image, ImageOps
 
 from pml_hashing.datasets import ImageArrays, ImageFiles, UnreadableImageError, load_image
 from pml_hashing.datasets.listing import list_images
@@ -169,6 +169,19 @@ def test_bombs_are_refused_where_pillow_only_warns(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 99)
     with pytest.raises(UnreadableImageError, match="DecompressionBombError"):
         load_image(tmp_path / "a.png")
+
+
+def test_no_program_is_run_for_a_picture(tmp_path, monkeypatch):
+    """Pillow hands PostScript to Ghostscript, whatever the ending of the file is."""
+    ran = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: ran.append(1))
+    content = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\n"
+    path = tmp_path / "a.jpg"
+    path.write_bytes(content)
+    for source in (content, path):
+        with pytest.raises(UnreadableImageError, match="EPS would have to be run"):
+            load_image(source)
+    assert not ran
 
 
 def test_every_data_set_loads_alike(tmp_path, colors):

@@ -198,6 +198,18 @@ def test_a_push_that_is_refused(stub):
     assert stub.repositories == {}
 
 
+def test_nothing_is_pushed_with_what_a_card_does_not_say(stub):
+    with pytest.raises(TypeError, match=r"options of a card \(figures, dataset, .* got figure\."):
+        make_model().push_to_hub(NAME, token=TOKEN, figure={"mAP": 0.5})
+    assert not stub.repositories
+
+
+def test_options_that_there_are_not_are_refused_for_a_folder_too(tmp_path):
+    make_model().save_pretrained(tmp_path)
+    with pytest.raises(TypeError, match=r"options of a model on the hub .* got revisio\."):
+        HashingModel.from_pretrained(tmp_path, revisio="main")
+
+
 def test_nothing_is_pushed_with_wrong_figures(stub):
     for figures in ({"mAP": float("nan")}, {" ": 0.5}, {"mAP": True}):
         with pytest.raises(ValueError, match="`figures` with finite numbers or text"):

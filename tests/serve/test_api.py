@@ -5,14 +5,11 @@ import io
 import json
 import os
 import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from PIL import Image
 
 from pml_hashing import Collection
-from pml_hashing._files import write_atomically
 
 from .conftest import NUM_IMAGES, encoded, picture
 
@@ -21,7 +18,7 @@ pytest.importorskip("httpx", reason="httpx, which calls the service, is not inst
 
 from fastapi.testclient import TestClient
 
-from pml_hashing.serve import create_app
+from pml_hashing.serve import create_app, writing
 from pml_hashing.serve.catalog import _kept_jpeg, id_of
 
 
@@ -300,33 +297,70 @@ def test_no_file_is_added_elsewhere(collection, photos, tmp_path, name):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("name", ["hat/00.png", "hat/00.png/a.png", "hat/00.png/a/b.png"])
-def test_no_file_is_added_in_the_place_of_another(collection, photos, name):
+def test_no_file_is_added_in_the_place_of_another(collection, photos):
     client = TestClient(create_app(collection, writable=True))
     before = (photos / "hat/00.png").read_bytes()
     files = {"image": encoded(picture(70))}
-    answer = client.post("/api/images", params={"name": name}, files=files)
+    answer = client.post("/api/images", params={"name": "hat/00.png"}, files=files)
     assert answer.status_code == 409
-    assert answer.json() == {"detail": f"Expected `name` of no file yet, got {name!r}."}
+    assert answer.json() == {"detail": "Expected `name` of no file yet, got 'hat/00.png'."}
     assert (photos / "hat/00.png").read_bytes() == before
 
 
-def test_of_two_that_add_the_same_name_at_once_one_is_told_so(collection, monkeypatch):
-    def write_slowly(path, write):
-        time.sleep(0.2)
-        write_atomically(path, write)
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        ("é" * 150 + ".png", 422),
+        ("new/" + "é" * 150 + ".png", 422),
+        ("hat/00.png/a.png", 409),
+        ("hat/00.png/a/b.png", 409),
+    ],
+)
+def test_what_a_file_system_refuses_is_told(collection, photos, name, status):
+    client = TestClient(create_app(collection, writable=True), raise_server_exceptions=False)
+    before = sorted(photos.rglob("*"))
+    files = {"image": encoded(picture(70))}
+    answer = client.post("/api/images", params={"name": name}, files=files)
+    assert answer.status_code == status
+    assert "Expected" in answer.json()["detail"]
+    assert str(photos) not in answer.json()["detail"]
+    assert sorted(photos.rglob("*")) == before
 
-    monkeypatch.setattr("pml_hashing.serve.writing.write_atomically", write_slowly)
-    client, files = (
-        TestClient(create_app(collection, writable=True)),
-        {"image": encoded(picture(7))},
-    )
 
-    def add(_):
-        return client.post("/api/images", params={"name": "a.png"}, files=files).status_code
+@pytest.mark.parametrize("name", ["new.png", "new/folder/new.png"])
+def test_a_picture_that_is_refused_leaves_no_file(collection, photos, monkeypatch, name):
+    client = TestClient(create_app(collection, writable=True))
+    before = sorted(photos.rglob("*"))
+    form = {"params": {"name": name}, "files": {"image": encoded(picture(70))}}
 
-    with ThreadPoolExecutor(2) as threads:
-        assert sorted(threads.map(add, range(2))) == [201, 409]
+    def is_locked(*_, **__):
+        raise TimeoutError("Expected the collection free to write, got another process.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Collection, "sync", is_locked)
+        assert client.post("/api/images", **form).status_code == 503
+    assert sorted(photos.rglob("*")) == before
+    assert client.post("/api/images", **form).status_code == 201  # tried again
+
+
+def test_two_pictures_of_one_name_do_not_replace_each_other(collection, photos, monkeypatch):
+    client = TestClient(create_app(collection, writable=True))
+    write, answers = writing.write_atomically, []
+
+    def write_late(path, write_content):
+        if not answers:  # another request comes before this one has written
+            answers.append(None)
+            answers.append(send_new(71).status_code)
+        write(path, write_content)
+
+    def send_new(seed):
+        form = {"params": {"name": "new.png"}, "files": {"image": encoded(picture(seed))}}
+        return client.post("/api/images", **form)
+
+    monkeypatch.setattr(writing, "write_atomically", write_late)
+    answers.append(send_new(70).status_code)
+    assert answers[1:] == [409, 201]
+    assert (photos / "new.png").read_bytes() == encoded(picture(70))
 
 
 def test_no_file_is_added_through_a_link(collection, photos, tmp_path):
