@@ -36,8 +36,17 @@ def labels_of(value: Value) -> tuple[str, ...]:
 
 
 def join_labels(labels: Iterable[str]) -> str | None:
-    """Return labels as one value of the column `label`, in one order; `None` for none."""
-    return SEPARATOR.join(sorted({label.strip() for label in labels} - {""})) or None
+    """Return labels as one value of the column `label`, in one order; `None` for none.
+
+    Raises:
+        ValueError: If a label holds the separator, and would be read as two.
+    """
+    distinct = sorted({label.strip() for label in labels} - {""})
+    if whole := [label for label in distinct if SEPARATOR in label]:
+        raise ValueError(
+            f"Expected labels without {SEPARATOR!r}, which stands between two, got {whole[0]!r}."
+        )
+    return SEPARATOR.join(distinct) or None
 
 
 def rows_of(labels: Labels, root: Path, names: Sequence[str]) -> tuple[dict[str, Row], list[str]]:
@@ -51,7 +60,7 @@ def rows_of(labels: Labels, root: Path, names: Sequence[str]) -> tuple[dict[str,
     Raises:
         FileNotFoundError: If there is no such table.
         TypeError: If a mapping has something else than labels and columns.
-        ValueError: If the table is none.
+        ValueError: If the table is none, or a folder or label has the separator of labels in it.
     """
     if labels is None or labels == KEEP:
         return {}, []
