@@ -176,7 +176,7 @@ class Connection:
         bound = dict(parameters or {})
         with self._errors():
             content = self._client.raw_query(sql, parameters=bound, fmt="Arrow", **options)
-        return pa.ipc.open_file(content).read_all()
+        return pa.ipc.RecordBatchFileReader(content).read_all()
 
     def one(self, sql: str, parameters: Mapping[str, Any] | None = None, **options: Any) -> Any:
         """Return the first value of the first row, or `None` if there is none."""
