@@ -1,6 +1,6 @@
 """Load a search service with queries at a fixed rate, while a sync runs.
 
-    pip install locust && python benchmarks/serve.py --images 1000000 --rate 50
+    pip install httpx locust && python benchmarks/serve.py --images 1000000 --rate 50
 
 makes a collection of links to a few images, with random codes of 64 bits, and serves it with one
 process. Users of locust ask for what is like an image of the collection, and one time in five send
@@ -26,8 +26,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
+from urllib.request import urlopen
 
+import httpx
 import numpy as np
 import torch
 from comparison.options import add_backbone
@@ -40,7 +41,7 @@ from pml_hashing.collection.places import storage_of
 from pml_hashing.collection.state import Change, Images
 
 HERE = Path(__file__).parent
-DISTINCT, PER_FOLDER, PORT, BOUNDARY = 64, 1000, 8765, "part-of-a-form"
+DISTINCT, PER_FOLDER, PORT = 64, 1000, 8765
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 SERVER = """
 import sys, uvicorn
@@ -134,11 +135,8 @@ def sync(place: str, address: str, picture: bytes, name: str, photos: Path) -> N
 
 def send(place: str, address: str, picture: bytes, name: str, photos: Path) -> None:
     """Send a file to the service, which syncs."""
-    head = f"--{BOUNDARY}\r\nContent-Disposition: form-data; "
-    body = f'{head}name="image"; filename="a.jpg"\r\n\r\n'.encode() + picture
-    body += f"\r\n--{BOUNDARY}--\r\n".encode()
-    sent = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
-    urlopen(Request(f"{address}/api/images?name={name}", body, sent)).close()
+    form: Any = {"params": {"name": name}, "files": {"image": picture}}
+    httpx.post(f"{address}/api/images", timeout=None, **form).raise_for_status()
 
 
 def measure(place: str, photos: Path, arguments: argparse.Namespace) -> None:
