@@ -133,12 +133,11 @@ class DatabaseStorage(Storage):
 
     @contextmanager
     def writing(self, timeout: float) -> Iterator[Lease]:
-        cluster = self.cluster
-        lease = Lease(self._connection, self._table, self.place, cluster)
+        lease = Lease(self._connection, self._table, self.place, self.cluster)
         with lease.held(timeout):
             self._lease = lease
             try:
-                self._connection.run(sql.caught_up(self._table, cluster))
+                self._connection.run(sql.caught_up(self._table, lease.cluster))
                 present = self._present()
                 if present is not None:
                     self._drop_others(lease, present)
@@ -173,7 +172,7 @@ class DatabaseStorage(Storage):
         """Return a new table of all images."""
         table = f"{self._table}_state_{lease.number}_{secrets.token_hex(8)}"
         manifest = change.manifest
-        schema = Schema(manifest.code_length, manifest.vectors, cluster=self.cluster)
+        schema = Schema(manifest.code_length, manifest.vectors, cluster=lease.cluster)
         draft = DatabaseDraft(self._connection, table, schema, change.columns)
         for images in change.images:
             draft.add(images)
@@ -223,11 +222,10 @@ class DatabaseStorage(Storage):
         row: dict[str, Any] = {"number": pa.array([present.number], pa.uint64())}
         for name, value in zip(sql.PRESENT[1:], values, strict=True):
             row[name] = pa.array([value.encode("ascii")], pa.binary())
-        cluster = self.cluster
         with self._connection.beside(pa.table(row), sql.TYPES_OF_PRESENT) as given:
             statement = sql.make_present(self._table, given.sql, lease.number, present.images)
-            self._connection.run([statement], settings=settings_of(cluster), **given.options)
-        self._connection.run(sql.caught_up(self._table, cluster))
+            self._connection.run([statement], settings=settings_of(lease.cluster), **given.options)
+        self._connection.run(sql.caught_up(self._table, lease.cluster))
         held = self._present()
         if held is None or held.number != present.number:
             lease.check()
@@ -243,7 +241,7 @@ class DatabaseStorage(Storage):
         for name in sorted({name.decode().removesuffix("_shard") for name in found} - kept):
             made = re.fullmatch(r"(\d+)_[0-9a-f]{16}", name.removeprefix(prefix))
             if made is not None and int(made[1]) < lease.number:
-                self._connection.run(store_sql.drop(name, self.cluster))
+                self._connection.run(store_sql.drop(name, lease.cluster))
 
     def _save(self, model: Model) -> None:
         """Save the model, or leave it where it is.

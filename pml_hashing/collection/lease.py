@@ -54,6 +54,7 @@ class Lease:
         self, connection: Connection, table: str, place: str, cluster: str | None = None
     ) -> None:
         self._connection, self._table, self._place = connection, table, place
+        self.cluster = cluster
         self._catch_up = sql.caught_up(f"{table}_writers", cluster)
         self._token, self._step, self.number = secrets.token_hex(8), 0, 0
 

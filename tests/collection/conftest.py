@@ -6,7 +6,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from pictures import make_model
+from pictures import make_model, save
 
 from pml_hashing import Collection
 
@@ -20,6 +20,14 @@ NUMBERS = count()
 @pytest.fixture(scope="module")
 def model():
     return make_model()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Six images, half of them in a sub-folder."""
+    for seed in range(6):
+        save(tmp_path / "photos" / ["hat", ""][seed % 2] / f"{seed}.png", seed)
+    return tmp_path / "photos"
 
 
 class Home:

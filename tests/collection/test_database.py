@@ -28,13 +28,6 @@ QUIET = {"progress": False}
 KILLS = 5
 
 
-@pytest.fixture
-def folder(tmp_path):
-    for seed in range(6):
-        save(tmp_path / "photos" / ["hat", ""][seed % 2] / f"{seed}.png", seed)
-    return tmp_path / "photos"
-
-
 def test_the_same_as_in_a_folder(database, tmp_path, folder, model):
     both = [database.create(model), Collection.create(tmp_path / "codes", model)]
     steps = [

@@ -15,13 +15,6 @@ from pml_hashing.search._clickhouse_sql import Schema
 QUIET = {"progress": False}
 
 
-@pytest.fixture
-def folder(tmp_path):
-    for seed in range(6):
-        save(tmp_path / "photos" / ["hat", ""][seed % 2] / f"{seed}.png", seed)
-    return tmp_path / "photos"
-
-
 def test_over_a_cluster(cluster_bridge, tmp_path, folder, model):
     """Of one shard, in one process: what stands for the shards is that of a cluster."""
     dsn, where = cluster_bridge[0](), {"model_folder": tmp_path / "photos.model"}
