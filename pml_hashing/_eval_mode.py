@@ -1,4 +1,4 @@
-"""Run a module in eval mode, and leave it as it was."""
+"""Modules in eval mode: for a while, or the batch normalization among them while training."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,3 +16,10 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
     finally:
         for part, training in modes:
             part.training = training
+
+
+def freeze_batch_norm(module: nn.Module) -> None:
+    """Put the batch normalization within `module` into eval mode, by PML's rule: by name."""
+    for part in module.modules():
+        if "BatchNorm" in type(part).__name__:
+            part.eval()

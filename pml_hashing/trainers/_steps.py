@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from pml_hashing._eval_mode import freeze_batch_norm
 from pml_hashing.codes import at_least_float32
 from pml_hashing.trainers._features import trunk_of
 from pml_hashing.trainers._parts import Parts
@@ -45,6 +46,7 @@ class Stepper:
         self.parts, self.precision, self.dtype = parts, precision, dtype
         self.seed, self.device = seed, precision.device
         self.schedule_by: Moment = "round"
+        self.freeze_batch_norm = False
         self.round = self.step = self.steps_per_round = 0
         self.loss, self.share = torch.zeros((), device=self.device), 1.0
         self.sample_indices = torch.zeros(0, dtype=torch.int64)
@@ -59,9 +61,15 @@ class Stepper:
     # What a step does. A subclass may override these.
 
     def set_to_train(self) -> None:
-        """Put networks and loss into training mode, at the start of every round."""
+        """Put networks and loss into training mode, at the start of every round.
+
+        The batch normalization of backbones goes back into eval mode with `freeze_batch_norm`.
+        """
         for module in self.parts.modules():
             module.train()
+        if self.freeze_batch_norm:
+            for network in self.parts.networks.values():
+                freeze_batch_norm(trunk_of(network) or network)
 
     def start_step(self) -> None:
         """Do what has to be done before the batches of a step are loaded: nothing here."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pml_hashing._checks import check
 from pml_hashing._compat import BaseTrainer, common_functions
+from pml_hashing._eval_mode import freeze_batch_norm
 from pml_hashing.distributed import is_distributed
 from pml_hashing.losses import DiscreteLoss
 from pml_hashing.trainers._features import trunk_of
@@ -132,6 +133,12 @@ class AsymmetricTrainer(BaseTrainer):
         super().initialize_models()
         if "database_trunk" in self.models:
             self.models.setdefault("database_embedder", nn.Identity())
+
+    def maybe_freeze_trunk_batchnorm(self) -> None:
+        """Put the batch normalization of both trunks into eval mode, if that is asked for."""
+        if self.freeze_trunk_batchnorm:
+            for name in {"trunk", "database_trunk"} & self.models.keys():
+                freeze_batch_norm(self.models[name])
 
     def train(self, start_epoch: int = 1, num_epochs: int = 1) -> None:
         """Train from round `start_epoch` to round `num_epochs`, both included.

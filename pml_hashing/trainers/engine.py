@@ -74,6 +74,9 @@ class Engine(Stepper):
         seed: Of all random numbers: the order of the samples, their augmentation, dropout.
         amp: `"bf16"` or `"fp16"`: the networks compute in it where it is safe, the loss in float32.
             With `"fp16"` the loss is scaled, and a step whose gradients are not finite is skipped.
+        freeze_batch_norm: Keep the batch normalization of what comes before the hash layer in eval
+            mode: its statistics stay those of the images that a backbone was trained on, and its
+            weights learn. See "Fine-tune the backbone" in the documentation.
         channels_last: Store images and weights of convolutions channel by channel of a pixel.
         compile: Compile the networks by `torch.compile`: `True`, or its arguments.
         accumulate_steps: Parts into which a batch is cut to save memory: the gradients of their
@@ -134,6 +137,7 @@ class Engine(Stepper):
         steps_per_round: int | None = None,
         seed: int = 0,
         amp: Amp = None,
+        freeze_batch_norm: bool = False,
         channels_last: bool = False,
         compile: bool | Mapping[str, Any] = False,  # noqa: A002 (torch's own name)
         accumulate_steps: int = 1,
@@ -150,7 +154,7 @@ class Engine(Stepper):
         )
         device = parts.device if device is None else torch.device(device)
         super().__init__(parts, Precision(amp, channels_last, device), dtype, seed)
-        self.progress = progress
+        self.progress, self.freeze_batch_norm = progress, freeze_batch_norm
         for network in parts.networks.values():
             self.precision.prepare(network, compile)
         check_at_least(passes_per_round, 1, "passes_per_round")
