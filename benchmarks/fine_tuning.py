@@ -1,7 +1,7 @@
 """Which recipe fine-tunes a backbone best, on images that nothing was trained on?
 
     python benchmarks/fine_tuning.py --root DATA --checkpoint WEIGHTS --img-size 96 --epochs 4 \
-        --vary trunk_rate=0.1 trunk_rate=0.3 augmentation=timm head=linear
+        --vary trunk_rate=0.1 augmentation=timm head=mlp freeze_batch_norm=no
 
 trains DSAH on the training images of CIFAR-10's protocol `1k/59k`, less a fifth, as
 benchmarks/retrieval.py --end-to-end does, but for what is varied: one field of `Budget` in each
@@ -27,7 +27,7 @@ KINDS: dict[str, Callable[[str], Any]] = {
     field.name: type(getattr(FINE_TUNED, field.name))
     for field in fields(Budget)
     if field.name != "steps_per_epoch"
-}
+} | {"warm_up": float, "freeze_batch_norm": {"yes": True, "no": False}.__getitem__}
 
 
 def changes(text: str) -> dict[str, Any]:
@@ -35,7 +35,10 @@ def changes(text: str) -> dict[str, Any]:
     found = dict(part.split("=", 1) for part in text.split(",") if "=" in part)
     if not found or not found.keys() <= KINDS.keys():
         raise ArgumentTypeError(f"expected some of {', '.join(KINDS)}=VALUE, got {text!r}")
-    return {name: KINDS[name](value) for name, value in found.items()}
+    try:
+        return {name: KINDS[name](value) for name, value in found.items()}
+    except (KeyError, ValueError) as error:
+        raise ArgumentTypeError(f"expected a number, or yes or no, in {text!r}") from error
 
 
 def parse_args() -> Namespace:

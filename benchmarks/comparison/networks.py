@@ -2,8 +2,8 @@
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 from comparison.sources import Data
-from comparison.task import Budget, Learned, Task
+from comparison.task import FROZEN, Budget, Learned, Task
 from pml_hashing import AsymmetricTrainer, CodeBank, HashingModel, TwoNetworkHashingModel
 from pml_hashing.codes import pack
 from pml_hashing.losses import CRHSchedule, DCWHSchedule, DiscreteLoss
@@ -92,17 +92,52 @@ def train_networks(recipe: Recipe, task: Task) -> Learned:
     torch.manual_seed(task.seed)
     budget, training = task.budget, task.split.training
     networks = [make_network(task, recipe) for _ in range(recipe.networks)]
-    dataset = task.data.training_set(networks[0], training, budget.augmentation)
     loss_func = make_loss(recipe, task)
-    models: dict[str, nn.Module] = {}
-    for prefix, network in zip(("", "database_"), networks, strict=False):
-        models |= {f"{prefix}trunk": network.trunk, f"{prefix}embedder": network.embedder}
+    if budget.head_epochs:
+        train_hash_layers(networks, loss_func, task)
+    dataset = task.data.training_set(networks[0], training, budget.augmentation)
+    schedules = recipe.schedules(
+        Training(networks[0], loss_func, dataset, budget.epochs, steps_of(budget, len(training)))
+    )
+    train([(n.trunk, n.embedder) for n in networks], loss_func, dataset, task, schedules)
+    return encoders(networks, recipe, task.data)
+
+
+def train_hash_layers(networks: list[HashingModel], loss_func: nn.Module, task: Task) -> None:
+    """Train the hash layers alone, on features of the training images as they are."""
+    training, budget = task.split.training, task.budget
+    trunk = networks[0].trunk.eval()  # all of them start with the same weights
+    with torch.no_grad():
+        batches = task.data.batches(networks[0], training)
+        features = [trunk(batch.to(task.device)).cpu() for batch in batches]
+    dataset = TensorDataset(torch.cat(features), task.data.labels[training])
+    layers = [(nn.Identity(), network.embedder) for network in networks]
+    sizes = {"epochs": budget.head_epochs, "batch_size": budget.batch_size}
+    alone = task._replace(budget=replace(FROZEN, **sizes))
+    train(layers, loss_func, dataset, alone, {})
+
+
+def steps_of(budget: Budget, num_images: int) -> int:
+    """Return the number of steps of a training."""
+    passes = math.ceil(num_images / budget.batch_size)
+    return budget.epochs * (budget.steps_per_epoch or passes)
+
+
+def train(
+    networks: Sequence[tuple[nn.Module, nn.Module]],
+    loss_func: nn.Module,
+    dataset: Any,
+    task: Task,
+    schedules: dict[str, Any],
+) -> None:
+    """Train networks, given as trunk and embedder each, as the budget says."""
+    budget, models = task.budget, dict[str, nn.Module]()
+    for prefix, (trunk, embedder) in zip(("", "database_"), networks, strict=False):
+        models |= {f"{prefix}trunk": trunk, f"{prefix}embedder": embedder}
     optimizers = make_optimizers(models | {"metric_loss": loss_func}, budget)
-    passes = math.ceil(len(training) / budget.batch_size)
-    steps = budget.epochs * (budget.steps_per_epoch or passes)
-    schedules = recipe.schedules(Training(networks[0], loss_func, dataset, budget.epochs, steps))
     if isinstance(loss_func, DiscreteLoss) and loss_func.code_bank is not None:
         models["code_bank"] = loss_func.code_bank
+    steps = steps_of(budget, len(dataset))
     AsymmetricTrainer(
         models,
         optimizers,
@@ -113,10 +148,10 @@ def train_networks(recipe: Recipe, task: Task) -> Learned:
         iterations_per_epoch=budget.steps_per_epoch,
         data_device=torch.device(task.device),
         dataloader_num_workers=task.data.workers,
+        freeze_trunk_batchnorm=budget.freeze_batch_norm,
         channels_last=True,  # of images: faster, on a CPU too
         seed=task.seed,
     ).train(num_epochs=budget.epochs)
-    return encoders(networks, recipe, task.data)
 
 
 def make_network(task: Task, recipe: Recipe) -> HashingModel:

@@ -25,6 +25,9 @@ class Budget:
         trunk_rate: Rate of a backbone that is trained too, to `lr`: it should change little.
         warm_up: Epochs in which the rates grow first. Then they change in every step, and not in
             every epoch, as they do if it is 0.
+        head_epochs: Epochs in which the hash layer alone is trained first, with the rates of
+            `FROZEN`, on features of the backbone as it is.
+        freeze_batch_norm: Whether a backbone's batch normalization keeps its statistics.
         augmentation: How images are changed while training: `"timm"`, as its own training does,
             or `"light"`.
         steps_per_epoch: Steps of an epoch, where it is not a pass over all training images.
@@ -38,6 +41,8 @@ class Budget:
     drop_rate: float = 0.2
     trunk_rate: float = 0.1
     warm_up: float = 0
+    head_epochs: int = 0
+    freeze_batch_norm: bool = False
     augmentation: Augmentation = "timm"
     steps_per_epoch: int | None = None
 
@@ -47,11 +52,12 @@ FROZEN = Budget()
 
 FINE_TUNED = Budget(
     epochs=8,
-    batch_size=64,
-    lr=3e-3,
+    batch_size=32,
     weight_decay=0.02,
-    trunk_rate=0.3,
+    head="linear",
     warm_up=1,
+    head_epochs=12,
+    freeze_batch_norm=True,
     augmentation="light",
 )
 """With the backbone: docs/tutorials/fine_tuning.md says what was tried."""

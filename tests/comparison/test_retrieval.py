@@ -156,8 +156,12 @@ def test_end_to_end(compare, tmp_path, monkeypatch):
     (record,) = compare("--end-to-end", "--methods", "DCWH")
     assert record["end_to_end"]
     assert not list(tmp_path.glob("*.npz"))
-    rates = {k: o.param_groups[0]["lr"] for k, o in trained[0].optimizers.items()}
-    assert rates["trunk_optimizer"] == pytest.approx(0.3 * rates["embedder_optimizer"])
+    hash_layer, whole = trained
+    assert isinstance(hash_layer.models["trunk"], torch.nn.Identity)
+    assert hash_layer.models["embedder"] is whole.models["embedder"]
+    rates = {k: o.param_groups[0]["lr"] for k, o in whole.optimizers.items()}
+    assert rates["trunk_optimizer"] == pytest.approx(0.1 * rates["embedder_optimizer"])
+    assert whole.freeze_trunk_batchnorm
 
 
 def test_end_to_end_trains_the_backbone(compare, monkeypatch):
