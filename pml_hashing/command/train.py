@@ -13,9 +13,9 @@ from pml_hashing.command.training import (
     DSAH,
     LOSSES,
     Setup,
-    make_engine,
     make_model,
     read_images,
+    start_or_resume,
 )
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pml_hashing.datasets import ImageFiles
 
 ENDING, CHECKPOINTS = ".model", "checkpoints"
-LEAST_TO_FINE_TUNE = 2
 
 
 @click.command(short_help="Train a model on labelled images.")
@@ -80,8 +79,9 @@ def train(
     """Train a model on DATA: a folder with a sub-folder for each class, or a CSV file.
 
     The table has the columns "path", relative to it, and "label", which may hold several, as in
-    sea|sand. Only the hash layer is trained, on the features of a trained backbone, unless
-    --fine-tune is given. Called again, it goes on where it was stopped, or with more --epochs.
+    sea|sand. The hash layer is trained on the features of a trained backbone. With --fine-tune the
+    backbone is trained after it. Called again, it goes on where it was stopped, or with more
+    --epochs.
 
     \b
     Examples:
@@ -90,20 +90,14 @@ def train(
         pml-hashing serve
     """
     setup = Setup(**setup_options)
-    if setup.fine_tune and setup.batch_size < LEAST_TO_FINE_TUNE:
-        raise click.UsageError(
-            f"--fine-tune needs a --batch-size of at least {LEAST_TO_FINE_TUNE}: backbones "
-            "normalize by the images of a batch."
-        )
     place = Path(data.resolve().stem + ENDING) if output is None else output
     images = read_images(data, allow_outside=allow_outside, allow_empty=allow_empty)
     if images.ignored:
         warn(f"not used: {counted(images.ignored)}")
     setup.check(place, images)
     model = make_model(setup, options.to_device(device))
-    engine = make_engine(setup, model, images, place / CHECKPOINTS, workers, progress)
+    engine = start_or_resume(setup, model, images, place / CHECKPOINTS, workers, progress)
     setup.write(place, images)
-    engine.resume()
     engine.fit(epochs, on_round=_tell)
     model.save_pretrained(place)
     say(

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SETUP = "train.json"
 FINE_RATE = 0.1  # of a trained backbone, to that of the hash layer
+HEAD_EPOCHS = 12  # of the hash layer alone, before a backbone is trained too
 DSAH, UNBOUNDED = "dsah", ("orthohash", "greedyhash", "dpsh")  # which bound codes by themselves
 LOSSES = (DSAH, "csq", "hyp2", *UNBOUNDED)
 
@@ -124,7 +125,7 @@ def make_model(setup: Setup, device: str) -> "HashingModel":
     return model.to(device)
 
 
-def make_engine(
+def start_or_resume(
     setup: Setup,
     model: "HashingModel",
     images: "ImageFiles",
@@ -132,16 +133,41 @@ def make_engine(
     workers: int,
     progress: bool,
 ) -> "Engine":
-    """Return the training of a model, or of its hash layer alone, on images."""
+    """Return the training of a model, or of its hash layer alone, where its checkpoints are.
+
+    A new one that trains the backbone too starts with a hash layer that was trained alone: a random
+    one would first take apart what the backbone knows.
+    """
+    reading = {"num_workers": workers, "progress": progress}
+    if setup.fine_tune:
+        images = images.readable(warn_left_out)
+    make_dataset = to_images if setup.fine_tune else to_features
+    dataset, labels = make_dataset(model, images, **reading)
+    loss_func = make_loss(setup, labels, len(images.classes))
+    loss_func.to(next(model.embedder.parameters()).device)
+    options = {"progress": progress, "num_workers": workers if setup.fine_tune else 0}
+    engine = _engine(setup, model, loss_func, dataset, checkpoint_folder=checkpoints, **options)
+    engine.resume()
+    if setup.fine_tune and engine.round == 0:
+        features, _ = to_features(model, images, **reading)
+        alone = replace(setup, fine_tune=False)
+        _engine(alone, model, loss_func, features, progress=progress).fit(HEAD_EPOCHS)
+    return engine
+
+
+def _engine(
+    setup: Setup,
+    model: "HashingModel",
+    loss_func: "nn.Module",
+    dataset: "Dataset[Any]",
+    **options: Any,
+) -> "Engine":
+    """Return a training on images, or of the hash layer alone on features."""
     from torch import nn
     from torch.optim import AdamW
 
     from pml_hashing import Engine
 
-    reading = {"num_workers": workers, "progress": progress}
-    dataset, labels = (to_images if setup.fine_tune else to_features)(model, images, **reading)
-    loss_func = make_loss(setup, labels, len(images.classes))
-    loss_func.to(next(model.embedder.parameters()).device)
     groups: list[dict[str, Any]] = [
         {"params": [*model.embedder.parameters(), *loss_func.parameters()], "lr": setup.lr}
     ]
@@ -153,11 +179,10 @@ def make_engine(
         loss_func,
         AdamW(groups),
         dataset,
-        min(setup.batch_size, len(labels)),
-        num_workers=workers if setup.fine_tune else 0,
+        min(setup.batch_size, len(dataset)),
         seed=setup.seed,
-        checkpoint_folder=checkpoints,
-        progress=progress,
+        freeze_batch_norm=setup.fine_tune,
+        **options,
     )
 
 
@@ -189,9 +214,8 @@ def to_images(
     """Return images as the backbone is trained on them, and their labels."""
     from pml_hashing.models import LIGHT_AUGMENTATION
 
-    readable = images.readable(warn_left_out)
     transform = model.transform(is_training=True, **LIGHT_AUGMENTATION)
-    return readable.with_transform(transform), readable.labels
+    return images.with_transform(transform), images.labels
 
 
 def make_loss(setup: Setup, labels: "Tensor", num_classes: int) -> "nn.Module":
