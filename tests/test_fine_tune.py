@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pml_hashing import HashingModel
+from pml_hashing import Engine, HashingModel
 
 pytest.importorskip("tensorboard", reason="needs the extra examples")
 SCRIPT = Path(__file__).parents[1] / "examples" / "fine_tune.py"
@@ -117,19 +117,19 @@ def test_a_table_whose_ending_is_in_capitals_is_a_table(run, photos, tmp_path):
 
 
 def test_validation_images_are_not_trained_on(example, photos, tmp_path, monkeypatch):
-    seen = {}
-    make = example["make_engine"]
+    seen = {"training": set()}
     space = example["run"].__globals__
+    subset = space["Subset"]
 
-    def make_engine(model, images, training, args):
-        seen["training"] = training
-        return make(model, images, training, args)
+    def remember_subset(dataset, indices):
+        seen["training"] |= set(indices)
+        return subset(dataset, indices)
 
     def remember(self, model, images, validation, log):
         seen["validation"] = validation
         raise RuntimeError("enough")
 
-    monkeypatch.setitem(space, "make_engine", make_engine)
+    monkeypatch.setitem(space, "Subset", remember_subset)
     monkeypatch.setattr(example["Watch"], "__init__", remember)
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(photos), *OPTIONS, "--validation", "0.2"])
     monkeypatch.chdir(tmp_path)
@@ -137,7 +137,7 @@ def test_validation_images_are_not_trained_on(example, photos, tmp_path, monkeyp
         example["main"]()
     assert len(seen["validation"]) == 18
     assert len(seen["training"]) == 72
-    assert not set(seen["validation"].tolist()) & set(seen["training"].tolist())
+    assert not set(seen["validation"].tolist()) & seen["training"]
 
 
 def test_rates_grow_then_fall_to_0(example):
@@ -166,3 +166,30 @@ def test_a_training_of_a_few_steps_has_a_schedule(example, steps):
 def test_wrong_arguments_end_with_one_line(run, tmp_path):
     with pytest.raises(SystemExit, match=r"fine_tune.py: error: .*nowhere"):
         run(tmp_path / "nowhere", tmp_path / "output")
+
+
+@pytest.mark.parametrize("has_weights", [False, True])
+def test_the_hash_layer_is_trained_first_and_only_once(
+    example, photos, tmp_path, monkeypatch, has_weights
+):
+    engines, space = [], example["run"].__globals__
+
+    class Remembered(Engine):
+        def fit(self, *args, **options):
+            engines.append(self)
+            super().fit(*args, **options)
+
+    arguments = [str(SCRIPT), str(photos), *OPTIONS, "--epochs", "1", "--output", str(tmp_path)]
+    if has_weights:
+        weights = HashingModel("test_resnet", 8).trunk.state_dict()
+        torch.save(weights, tmp_path / "weights.pt")
+        arguments += ["--checkpoint", str(tmp_path / "weights.pt")]
+    monkeypatch.setitem(space, "Engine", Remembered)
+    monkeypatch.setattr(sys, "argv", arguments)
+    for _ in range(2):  # the second time, the latest checkpoint is of a training that is finished
+        example["main"]()
+    assert [engine.round for engine in engines] == [12, 1, 1]
+    layer, whole, _ = engines
+    (alone,), (model,) = (engine.parts.networks.values() for engine in (layer, whole))
+    assert alone[1] is model.embedder
+    assert [engine.freeze_batch_norm for engine in engines] == [False, has_weights, has_weights]

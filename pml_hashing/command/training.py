@@ -159,7 +159,7 @@ def _engine(
     setup: Setup,
     model: "HashingModel",
     loss_func: "nn.Module",
-    dataset: "Dataset[Any]",
+    dataset: Any,
     **options: Any,
 ) -> "Engine":
     """Return a training on images, or of the hash layer alone on features."""
