@@ -64,8 +64,8 @@ def train(images: ImageFiles, names: list[str], args: Namespace) -> HashingModel
     code_bank = CodeBank(labels, args.code_length, num_classes=num_classes).to(args.device)
     loss_func = DSAHLoss(num_classes, args.code_length, code_bank=code_bank).to(args.device)
     models: dict[str, nn.Module] = {"trunk": model.trunk, "embedder": model.embedder}
-    trunk_rate = args.lr / 10 if args.pretrained or args.checkpoint else args.lr
-    rates = {"trunk": trunk_rate, "embedder": args.lr}
+    is_trained = args.pretrained or args.checkpoint is not None
+    rates = {"trunk": args.lr / 10 if is_trained else args.lr, "embedder": args.lr}
     augmented = model.transform(is_training=True, **LIGHT_AUGMENTATION)
     trainer = AsymmetricTrainer(
         models | {"code_bank": code_bank},
@@ -75,6 +75,7 @@ def train(images: ImageFiles, names: list[str], args: Namespace) -> HashingModel
         Subset(images.with_transform(augmented), places.tolist()),
         data_device=torch.device(args.device),
         dataloader_num_workers=args.workers,
+        freeze_trunk_batchnorm=is_trained,
         seed=args.seed,
     )
     trainer.train(num_epochs=args.epochs)
