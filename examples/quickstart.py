@@ -62,11 +62,11 @@ def train(model: HashingModel, images: LabelledImages, places: Tensor, args: Nam
     code_bank.to(args.device)
     loss_func = DSAHLoss(num_classes, code_length, code_bank=code_bank, collect_stats=True)
     models = {"trunk": model.trunk, "embedder": model.embedder, "code_bank": code_bank}
-    trunk_rate = RATE / 10 if args.pretrained or args.checkpoint else RATE  # should change little
+    is_trained = args.pretrained or args.checkpoint is not None  # then it should change little
     batch_size = min(64, len(places))
     steps = args.epochs * math.ceil(len(places) / batch_size)
     optimizers, schedulers = {}, {}
-    for name, rate in (("trunk", trunk_rate), ("embedder", RATE)):
+    for name, rate in (("trunk", RATE / 10 if is_trained else RATE), ("embedder", RATE)):
         optimizers[f"{name}_optimizer"] = optimizer = AdamW(models[name].parameters(), rate)
         schedulers[f"{name}_scheduler_by_iteration"] = OneCycleLR(optimizer, rate, steps)
     logs = str(args.output / "tensorboard" / time.strftime("%Y%m%d-%H%M%S"))
@@ -82,6 +82,7 @@ def train(model: HashingModel, images: LabelledImages, places: Tensor, args: Nam
         end_of_iteration_hook=hooks.end_of_iteration_hook,
         data_device=torch.device(args.device),
         dataloader_num_workers=args.workers,
+        freeze_trunk_batchnorm=is_trained,
     )
     trainer.train(num_epochs=args.epochs)
     writer.close()
