@@ -85,7 +85,7 @@ class Parts:
 
     def are_finite(self) -> bool:
         """Return whether all weights are finite. A GPU has to wait for it."""
-        weights = [p.isfinite().all() for module in self.modules() for p in module.parameters()]
+        weights = [parameter.isfinite().all() for parameter in self._of_all_modules()]
         return all(finite.item() for finite in weights)
 
     def learning_rates(self) -> list[float]:
@@ -97,6 +97,16 @@ class Parts:
         for group, rate in zip(self._groups(), rates, strict=True):
             if float(group["lr"]) != rate:
                 group["lr"] = rate
+
+    def trained(self) -> list[bool]:
+        """Return of every parameter of networks and losses whether it is trained, or frozen."""
+        return [parameter.requires_grad for parameter in self._of_all_modules()]
+
+    def set_trained(self, trained: Sequence[bool]) -> None:
+        """Freeze parameters of networks and losses, or let them be trained."""
+        for parameter, is_trained in zip(self._of_all_modules(), trained, strict=True):
+            if parameter.requires_grad != is_trained:
+                parameter.requires_grad_(is_trained)
 
     def states(self) -> dict[str, dict[str, Any]]:
         """Return all states, which still belong to their parts: save or copy them."""
@@ -122,6 +132,9 @@ class Parts:
                     where = f'{kind}["{name}"]: {error}'
                     message = f"Expected a checkpoint of this trainer, got another {where}"
                     raise ValueError(message) from error
+
+    def _of_all_modules(self) -> list[nn.Parameter]:
+        return [p for module in self.modules() for p in module.parameters()]
 
     def _groups(self) -> list[dict[str, Any]]:
         return [group for optimizer in self.optimizers.values() for group in optimizer.param_groups]

@@ -181,6 +181,28 @@ def test_resumes_within_a_round_bit_for_bit(tmp_path, options):
     assert resumed.code_update == whole.code_update
 
 
+@pytest.mark.parametrize(("round_", "step"), [(2, 2), (3, 0)])
+def test_what_a_hook_unfroze_is_so_after_a_resume(tmp_path, round_, step):
+    def make(**options):
+        engine = make_engine(**options)
+        engine.parts.networks["network"][0].requires_grad_(False)
+        return engine
+
+    def unfreeze(engine):
+        engine.parts.networks["network"][0].requires_grad_(True)
+
+    whole, first = make(), make().parts.parameters()[0]
+    whole.fit(3, on_round=unfreeze)
+    options = {"checkpoint_folder": tmp_path, "checkpoint_every": 2}
+    with pytest.raises(Stop):
+        make(**options).fit(3, on_round=unfreeze, on_step=stop_at(round_, step))
+    resumed = make(**options)
+    resumed.resume()
+    resumed.fit(3, on_round=unfreeze)
+    assert same(values(resumed.parts), values(whole.parts))
+    assert not torch.equal(whole.parts.parameters()[0], first)
+
+
 @pytest.mark.parametrize("make", [make_engine, make_trainer])
 def test_a_hook_after_a_resumed_round_sees_all_that_it_saw(tmp_path, make):
     def look(caller):
@@ -302,7 +324,9 @@ ERRORS = {
     "small": ({"batch_size": 35}, "at least `batch_size` = 35 samples, got 34"),
     "passes": ({"passes_per_round": 0}, "`passes_per_round` of at least 1, got 0"),
     "steps": ({"steps_per_round": -1}, "`steps_per_round` of at least 1, got -1"),
+    "no steps": ({"steps_per_round": 0}, "`steps_per_round` of at least 1, got 0"),
     "every": ({"checkpoint_every": -1}, "`checkpoint_every` of at least 1, got -1"),
+    "never": ({"checkpoint_every": 0}, "`checkpoint_every` of at least 1, got 0"),
     "parts": ({"accumulate_steps": 17}, "at least 1 samples, one per process, got one of 0"),
     "schedule": ({"schedule_by": "epoch"}, "`schedule_by` to be one of 'step', 'round', got 'ep"),
     "amp": ({"amp": "fp8"}, "`amp` to be one of None, 'bf16', 'fp16', got 'fp8'"),
