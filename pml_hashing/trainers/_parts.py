@@ -11,7 +11,9 @@ from torch.optim import Optimizer
 
 from pml_hashing._checks import check
 from pml_hashing.code_bank import CodeBank
+from pml_hashing.distributed import rank
 from pml_hashing.losses import DiscreteLoss
+from pml_hashing.trainers._features import LOGGER
 
 T = TypeVar("T")
 GATHERING = {DistributedDataParallel.__name__, "DistributedLossWrapper"}  # the latter is PML's
@@ -87,6 +89,21 @@ class Parts:
         """Return whether all weights are finite. A GPU has to wait for it."""
         weights = [parameter.isfinite().all() for parameter in self._of_all_modules()]
         return all(finite.item() for finite in weights)
+
+    def warn_of_untrained(self) -> None:
+        """Log which parameters of the losses no optimizer has, although they are not frozen."""
+        known = {id(parameter) for group in self._groups() for parameter in group["params"]}
+        names = [
+            name
+            for loss_func in self.loss_funcs.values()
+            for name, parameter in loss_func.named_parameters()
+            if parameter.requires_grad and id(parameter) not in known
+        ]
+        if names and rank() == 0:
+            LOGGER.warning(
+                "No optimizer has these parameters of the loss, which stay as they are: "
+                f"{', '.join(names)}. Give the loss one, or freeze them by requires_grad_(False)."
+            )
 
     def learning_rates(self) -> list[float]:
         """Return the learning rate of every group of parameters."""

@@ -195,11 +195,14 @@ class Stepper:
         self.precision.step(self._trained_optimizers())
 
     def _trained_optimizers(self) -> list[Optimizer]:
-        """Return the optimizers that make a step: those with a parameter that is not frozen."""
+        """Return the optimizers that make a step: those with a parameter that has a gradient.
+
+        Of others, of which all is frozen or the loss does not depend, float16 would ask the scale.
+        """
         return [
             optimizer
             for optimizer in self.parts.optimizers.values()
-            if any(p.requires_grad for group in optimizer.param_groups for p in group["params"])
+            if any(p.grad is not None for group in optimizer.param_groups for p in group["params"])
         ]
 
     def _check_loss(self, loss: Tensor) -> None:

@@ -263,6 +263,7 @@ class Engine(Stepper):
             check_agreement(**{"learning rates": self.parts.learning_rates()})
             check_agreement(**{"number of trained parameters": sum(self.parts.trained())})
             share_state(self.parts.modules())
+            self.parts.warn_of_untrained()
             try:
                 with self._loader.workers():
                     self._assign_class_codes()
