@@ -324,6 +324,7 @@ class Engine(Stepper):
                     self._save(made)
         self.update_codes()
         self.step_schedulers("round")
+        share_state(self.parts.loss_funcs.values())  # of which some schedulers set class codes
         check_agreement(**{"learning rates": self.parts.learning_rates()})
         self._save(None)
 

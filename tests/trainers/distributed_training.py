@@ -31,7 +31,15 @@ from pml_hashing.distributed import (
     world_size,
 )
 from pml_hashing.evaluation import average_precision
-from pml_hashing.losses import ADSHLoss, DADHLoss, DHNLoss, DPSHLoss, HashNetLoss
+from pml_hashing.losses import (
+    ADSHLoss,
+    DADHLoss,
+    DCWHLoss,
+    DCWHSchedule,
+    DHNLoss,
+    DPSHLoss,
+    HashNetLoss,
+)
 from pml_hashing.miners import AffinityGraphMiner
 from pml_hashing.trainers import AsymmetricTrainer, Engine, EveryRank, _processes
 
@@ -178,6 +186,23 @@ def draws():
     witness = Witness()
     make_trainer(witness, accumulate_steps=2).train(num_epochs=2)
     return witness.drawn
+
+
+def schedule():
+    """Return the centers that a scheduler set, from samples with other noise in each process."""
+
+    class Noisy:
+        def __iter__(self):
+            images, labels = make_data(CLASS_IDS).tensors
+            yield images + torch.randn_like(images), labels
+
+    loss = DCWHLoss(3, 8)
+    trainer = make_trainer(loss)
+    model = nn.Sequential(trainer.models["trunk"], trainer.models["embedder"])
+    before, schedule = loss.centers.clone(), DCWHSchedule(loss, 1, model, Noisy())
+    trainer.lr_schedulers["metric_loss_scheduler_by_epoch"] = schedule
+    trainer.train()
+    return before, loss.centers.clone()
 
 
 def resume(folder):
@@ -366,7 +391,7 @@ def run():
 
 def run_among_others(folder):
     """Return the results of what only several processes do."""
-    functions = (dropout, draws, hooks, hooks_of_every_rank, averages, rows, first_process)
+    functions = (dropout, draws, schedule, hooks, hooks_of_every_rank, averages, rows, first_process)
     results = {function.__name__: seeded(function) for function in functions}
     return results | {"errors": errors(folder), "resume": resume(folder)}
 

@@ -100,6 +100,12 @@ def test_processes_draw_other_numbers_for_the_same_loss(of_ranks):
     assert losses == second_losses
 
 
+def test_what_a_scheduler_sets_in_a_loss_is_that_of_the_first_process(of_ranks):
+    (before, first), (_, second) = (results["schedule"] for results in of_ranks)
+    assert torch.equal(first, second)
+    assert not torch.equal(first, before)
+
+
 def test_hooks_are_called_in_the_first_process(of_ranks):
     steps = [("step", 0, iteration) for iteration in range(3)]
     expected = [*steps, ("end", 0, 1), *steps, ("end", 0, 2)]
