@@ -391,7 +391,16 @@ def run():
 
 def run_among_others(folder):
     """Return the results of what only several processes do."""
-    functions = (dropout, draws, schedule, hooks, hooks_of_every_rank, averages, rows, first_process)
+    functions = (
+        dropout,
+        draws,
+        schedule,
+        hooks,
+        hooks_of_every_rank,
+        averages,
+        rows,
+        first_process,
+    )
     results = {function.__name__: seeded(function) for function in functions}
     return results | {"errors": errors(folder), "resume": resume(folder)}
 
