@@ -94,6 +94,8 @@ def test_trains_as_the_trainer_does(options):
     engine.fit(3, on_step=lambda e: losses.append(e.loss))
     trainer.train(num_epochs=3)
     assert torch.equal(*torch.stack(losses).view(2, -1))
+    for trained in (engine, trainer):
+        trained.update_codes()  # once more, as a user may
     assert same(values(engine.parts), values(trainer.engine.parts))
     assert engine.code_update == trainer.code_update
 
