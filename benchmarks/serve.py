@@ -23,7 +23,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -32,13 +31,11 @@ import httpx
 import numpy as np
 import torch
 from comparison.options import add_backbone
+from made_up import make_collection
 from PIL import Image
 
-from pml_hashing import Collection, HashingModel
-from pml_hashing.collection.file_records import Files
+from pml_hashing import HashingModel
 from pml_hashing.collection.files import Content, FileState, digest_of
-from pml_hashing.collection.places import storage_of
-from pml_hashing.collection.state import Change, Images
 
 HERE = Path(__file__).parent
 DISTINCT, PER_FOLDER, PORT = 64, 1000, 8765
@@ -71,31 +68,19 @@ def make_images(photos: Path, num_images: int) -> None:
     time.sleep(3)  # so that no file is too new to be known again
 
 
-def make_collection(place: str, photos: Path, arguments: argparse.Namespace) -> None:
-    """Make a collection of images with codes of its own."""
+def make_collection_of(photos: Path, place: str, arguments: argparse.Namespace) -> None:
+    """Make a collection of the images and the links to them, each with a code of its own."""
     torch.manual_seed(0)
     weights = {"checkpoint_path": arguments.checkpoint, "img_size": arguments.img_size}
     model = HashingModel(arguments.backbone, 64, **weights)
-    Collection.create(place, model).close()
     paths = sorted(photos.rglob("*.jpg"))
-    names = [path.relative_to(photos).as_posix() for path in paths]
     digests = [digest_of(path.read_bytes()) for path in paths[:DISTINCT]]
-    states = [FileState.of(path) for path in paths]
-    contents = [
-        Content(digests[number % DISTINCT], state.size, 640, 480)
-        for number, state in enumerate(states)
-    ]
-    rng, count = np.random.default_rng(0), len(paths)
-    codes = rng.integers(256, size=(count, 8)).astype(np.uint8)
-    images = iter([Images(np.arange(count), names, Files.made(states, contents), codes, {})])
-    none, rows = np.zeros(count, dtype=bool), np.empty(0, np.int64)
-    storage = storage_of(place)
-    with storage.writing(0):
-        state = storage.read()
-        to: Any = {"generation": 1, "count": count, "images": str(photos.resolve())}
-        manifest = replace(state.manifest, **to)
-        storage.commit(state, Change(names, none, rows, images, {}, [], manifest))
-    storage.close()
+
+    def content_of(row: int, state: FileState) -> Content:
+        return Content(digests[row % DISTINCT], state.size, 640, 480)
+
+    names = [path.relative_to(photos).as_posix() for path in paths]
+    make_collection(place, model, photos, names, content_of)
 
 
 def wait_until_served(address: str) -> None:
@@ -180,7 +165,7 @@ def main() -> None:
         places = {"folder": str(folder / "codes"), "database": f"chdb://{folder / 'engine'}"}
         for over in arguments.over:
             print(f"in a {over}", flush=True)
-            make_collection(places[over], folder / "photos", arguments)
+            make_collection_of(folder / "photos", places[over], arguments)
             measure(places[over], folder / "photos", arguments)
 
 

@@ -19,25 +19,22 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from made_up import make_collection
 from PIL import Image
 
 from pml_hashing import Collection, HashingModel
 from pml_hashing.collection import comparison, sync
 from pml_hashing.collection.database_draft import DatabaseDraft
 from pml_hashing.collection.database_storage import DatabaseStorage
-from pml_hashing.collection.file_records import Files
 from pml_hashing.collection.files import Content, FileState
 from pml_hashing.collection.folder_storage import FolderStorage
-from pml_hashing.collection.places import storage_of
-from pml_hashing.collection.state import Change, Images
 
-PER_FOLDER, PART, SEARCHES, K = 1000, 2**14, 30, 10
+PER_FOLDER, SEARCHES, K = 1000, 30, 10
 OVER = ("folder", "database")
 
 
@@ -59,33 +56,19 @@ def name_of(number: int) -> str:
     return f"{number // PER_FOLDER:04d}/{number % PER_FOLDER:04d}.png"
 
 
-def make_collection(folder: Path, place: str, num_images: int) -> None:
-    """Make a collection in which the files have codes."""
-    photos = (folder / "photos").resolve()
+def make_collection_of(num_images: int, folder: Path, place: str) -> None:
+    """Make a collection in which the files have codes, and contents of other files."""
     torch.manual_seed(0)
-    Collection.create(place, HashingModel("test_resnet", 64, img_size=32)).close()
-    storage = storage_of(place)
-    with storage.writing(0):
-        state = storage.read()
-        to: Any = {"generation": 1, "count": num_images, "images": str(photos)}
-        none, rows = np.zeros(num_images, dtype=bool), np.empty(0, np.int64)
-        names = [name_of(number) for number in range(num_images)]
-        images = (
-            made_up(photos, names, start, min(start + PART, num_images))
-            for start in range(0, num_images, PART)
-        )
-        manifest, columns = replace(state.manifest, **to), {"label": str}
-        storage.commit(state, Change(names, none, rows, images, columns, [], manifest))
-    storage.close()
+    model, rng = HashingModel("test_resnet", 64, img_size=32), np.random.default_rng(0)
 
+    def content_of(row: int, _: FileState) -> Content:
+        return Content(rng.bytes(32), 1000 + row % 50_000, 640, 480)
 
-def made_up(photos: Path, names: list[str], start: int, stop: int) -> Images:
-    rng, own = np.random.default_rng(start), names[start:stop]
-    contents = [Content(rng.bytes(32), 1000 + row % 50_000, 640, 480) for row in range(start, stop)]
-    files = Files.made([FileState.of(photos / name) for name in own], contents)
-    codes = rng.integers(256, size=(len(own), 8)).astype(np.uint8)
-    labels = {"label": [name.partition("/")[0] for name in own]}
-    return Images(np.arange(start, stop), own, files, codes, labels)
+    def label_of(name: str) -> str:
+        return name.partition("/")[0]
+
+    names = [name_of(number) for number in range(num_images)]
+    make_collection(place, model, folder / "photos", names, content_of, label_of)
 
 
 class Timed:
@@ -173,7 +156,7 @@ def main() -> None:
     if not folder.exists():
         make_files(folder, arguments.images)
         for over in arguments.over:
-            make_collection(folder, place_of(folder, over), arguments.images)
+            make_collection_of(arguments.images, folder, place_of(folder, over))
     print(f"{arguments.images:,} images, 64 bits, a label each", flush=True)
     for over in arguments.over:
         subprocess.run([sys.executable, __file__, str(folder), "--measure", over], check=True)

@@ -236,6 +236,13 @@ def test_few_methods_are_named_at_the_ends_of_their_lines():
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
+def test_names_of_lines_that_end_at_the_top_stay_in_the_figure():
+    axes = plot_by_code_length({str(i): {8: [0.5], 24: [0.9 + i / 1000]} for i in range(6)}).axes[0]
+    heights = [text.xyann[1] for text in axes.texts]  # in the order of the lines
+    assert min(np.diff(heights)) > 0.06
+    assert max(heights) == pytest.approx(1)
+
+
 def test_many_methods_have_lines_of_their_own_and_room():
     axes = plot_by_code_length({str(i): {8: [0.5]} for i in range(24)}).axes[0]
     lines = [container.lines[0] for container in axes.containers]
@@ -318,6 +325,9 @@ def test_queries_are_chosen_of_each_class_in_turn():
     rows = torch.nn.functional.one_hot(labels)
     assert torch.equal(choose_queries(rows, 3, scores), chosen)
     assert len(choose_queries(torch.zeros(3, 2, dtype=torch.long), 2)) == 2
+    of_one = scores[choose_queries(torch.zeros(6, dtype=torch.long), 3, scores)].tolist()
+    assert of_one == sorted(of_one)  # from the worst to the best
+    assert (of_one[0], of_one[-1]) == (scores.min(), scores.max())
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,7 @@ class CollectionEncoder:
     ) -> Iterator[tuple[list[EncodedFile], list[UnreadableImageError]]]:
         """Yield what could be encoded and what could not be read, batch by batch."""
         options: Any = {"num_workers": num_workers, "collate_fn": ReadableItems.collate}
+        options["generator"] = torch.Generator("cpu")  # not the caller's: a seed for workers
         loader = DataLoader(dataset, batch_size, **options)
         encoder = self._encoder(packed=self.packed, progress=progress)
         for codes, batch in encoder.batches(loader):

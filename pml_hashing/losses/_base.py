@@ -224,20 +224,30 @@ class BaseHashingLoss(BaseMetricLossFunction):
         return {"losses": losses, "indices": indices, "reduction_type": "element"}
 
 
-def codes_of_networks(embeddings: Tensor, ref_emb: Tensor) -> list[Tensor]:
-    """Return the codes of the batch by each network: `ref_emb` may be the batch itself.
+def codes_of_networks(
+    embeddings: Tensor, ref_emb: Tensor, code_length: int | None = None
+) -> list[Tensor]:
+    """Return the codes of the same samples by each network, at least float32.
+
+    Args:
+        embeddings: As for `compute_loss`.
+        ref_emb: Their codes by a second network, or `embeddings` themselves.
+        code_length: Number of bits. That of `embeddings` if `None`.
 
     Raises:
-        ValueError: If there is not one code of each network for each sample.
+        ValueError: If a network has another number of codes, or of bits.
     """
-    if ref_emb is embeddings:
-        return [at_least_float32(embeddings)]
-    if ref_emb.shape != embeddings.shape:
-        raise ValueError(
-            f"Expected `ref_emb` of shape {tuple(embeddings.shape)}, the codes of the same samples "
-            f"by the second network, got {tuple(ref_emb.shape)}."
-        )
-    return [at_least_float32(embeddings), at_least_float32(ref_emb)]
+    networks = {"embeddings": embeddings}
+    if ref_emb is not embeddings:
+        networks["ref_emb"] = ref_emb
+    shape = (len(embeddings), embeddings.shape[1] if code_length is None else code_length)
+    for name, codes in networks.items():
+        if codes.shape != shape:
+            raise ValueError(
+                f"Expected `{name}` of shape {shape}, one code per sample, got "
+                f"{tuple(codes.shape)}."
+            )
+    return [at_least_float32(codes) for codes in networks.values()]
 
 
 def weigh_samples(

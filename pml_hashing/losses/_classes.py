@@ -14,7 +14,8 @@ from pml_hashing._checks import (
     require_labels,
 )
 from pml_hashing.centers import assigned_codes, hash_centers, spread_codes
-from pml_hashing.codes import at_least_float32, bits_to_signs
+from pml_hashing.codes import bits_to_signs
+from pml_hashing.losses._base import codes_of_networks
 
 ClassCodes: TypeAlias = Tensor | Literal["spread", "assigned"]
 """Codes of the classes, `(num_classes, code_length)`; or those that lie far apart; or these, given
@@ -50,36 +51,12 @@ def batch_of_classes(
         zeros and ones, `(batch_size, num_classes)`, in the dtype of the codes.
     """
     num_classes, code_length = class_codes.shape
-    codes = codes_of_networks(embeddings, ref_emb, code_length)
+    codes = torch.stack(codes_of_networks(embeddings, ref_emb, code_length))
     labels = require_labels(labels)
     if labels.device.type == "cpu":  # reading values back from a GPU would stop it
         check_label_values(labels, num_classes, "labels")
     rows = F.one_hot(labels.long(), num_classes) if labels.ndim == 1 else labels
     return codes, rows.to(codes.dtype)
-
-
-def codes_of_networks(embeddings: Tensor, ref_emb: Tensor, code_length: int) -> Tensor:
-    """Return the codes of the same samples by each network, at least float32.
-
-    Args:
-        embeddings: As for `compute_loss`.
-        ref_emb: Codes of the same samples by a second network, or `embeddings` themselves.
-        code_length: Number of bits.
-
-    Returns:
-        `(num_networks, batch_size, code_length)`.
-
-    Raises:
-        ValueError: If a network has another number of codes, or of bits.
-    """
-    networks = [embeddings] if ref_emb is embeddings else [embeddings, ref_emb]
-    for name, codes in zip(("embeddings", "ref_emb"), networks, strict=False):
-        if codes.shape != (len(embeddings), code_length):
-            raise ValueError(
-                f"Expected `{name}` of shape ({len(embeddings)}, {code_length}), one code per "
-                f"sample, got {tuple(codes.shape)}."
-            )
-    return torch.stack([at_least_float32(codes) for codes in networks])
 
 
 def cross_entropy(logits: Tensor, rows: Tensor) -> Tensor:

@@ -196,7 +196,7 @@ class DiscreteLoss(BaseHashingLoss):
         ref_labels: Tensor | None,
         sample_indices: Tensor | None = None,
     ) -> LossDict:
-        codes = codes_of_networks(embeddings, ref_emb)
+        codes = codes_of_networks(embeddings, ref_emb, self.code_length)
         bank, rows = self._bank_of(codes, labels, sample_indices)
         losses, zero = {}, torch.zeros_like(codes[0][:, 0])
         batch = Batch(bank, rows, codes, indices_tuple)
@@ -328,12 +328,6 @@ class DiscreteLoss(BaseHashingLoss):
         self, codes: list[Tensor], labels: Tensor | None, sample_indices: Tensor | None
     ) -> tuple[CodeBank, Tensor]:
         """Return the bank of this call, which knows its codes, and the rows of the batch."""
-        for name, of_network in zip(("embeddings", "ref_emb"), codes, strict=False):
-            if of_network.shape != (len(codes[0]), self.code_length):
-                raise ValueError(
-                    f"Expected `{name}` of shape ({len(codes[0])}, {self.code_length}), "
-                    f"got {tuple(of_network.shape)}."
-                )
         if self.code_bank is not None:
             return self.code_bank, self._rows_of_bank(self.code_bank, codes, labels, sample_indices)
         if sample_indices is not None:

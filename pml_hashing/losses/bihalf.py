@@ -14,8 +14,7 @@ from pml_hashing._checks import (
     require_labels,
 )
 from pml_hashing.codes import at_least_float32
-from pml_hashing.losses._base import BaseHashingLoss, LossDict
-from pml_hashing.losses._classes import codes_of_networks
+from pml_hashing.losses._base import BaseHashingLoss, LossDict, codes_of_networks
 from pml_hashing.pairs import IndicesTuple
 
 
@@ -106,7 +105,7 @@ class BiHalfLoss(BaseHashingLoss):
         ref_emb: Tensor,
         ref_labels: Tensor | None,
     ) -> LossDict:
-        codes = codes_of_networks(embeddings, ref_emb, embeddings.shape[1])
+        codes = torch.stack(codes_of_networks(embeddings, ref_emb))
         features = self._features_of(require_labels(labels)).to(codes)
         bits = torch.stack([halves(u) for u in codes.detach()])
         binary_codes = bits + (codes - codes.detach())  # of the bits' value, with a gradient of 1

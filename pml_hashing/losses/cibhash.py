@@ -8,8 +8,7 @@ from torch.nn import functional as F
 
 from pml_hashing._checks import check, check_at_least, require_labels
 from pml_hashing.codes import straight_through_sign
-from pml_hashing.losses._base import BaseHashingLoss, LossDict
-from pml_hashing.losses._classes import codes_of_networks
+from pml_hashing.losses._base import BaseHashingLoss, LossDict, codes_of_networks
 from pml_hashing.pairs import IndicesTuple, similarity
 
 MARGIN = 1e-5
@@ -83,7 +82,7 @@ class CIBHashLoss(BaseHashingLoss):
         if labels is None and ref_emb is not embeddings:
             labels = torch.arange(len(embeddings), device=embeddings.device)
         views, labels = (
-            codes_of_networks(embeddings, ref_emb, embeddings.shape[1]),
+            torch.stack(codes_of_networks(embeddings, ref_emb)),
             require_labels(labels),
         )
         place = torch.arange(len(views) * len(labels), device=labels.device)

@@ -134,19 +134,19 @@ class DAPHLoss(DiscreteLoss):
     def improve_codes(self, bank: CodeBank, progress: bool = False) -> None:
         first = bank.binary_codes.clone()
         for block in bank.row_blocks(progress):
-            codes = [codes[block] for codes in bank.networks]
-            best = self._best_codes(codes) if len(codes) == 2 else [binarize_unchecked(codes[0])]
+            codes, held = [codes[block] for codes in bank.networks], bank.binary_codes[block]
+            best = self._best_codes(codes, held) if len(codes) == 2 else [_signs(codes[0], held)]
             first[block], bank.binary_codes[block] = (b.to(torch.int8) for b in (best[0], best[-1]))
         if len(bank.networks) == 2:
             bank.keep(FIRST, {"binary_codes": first}, "binary_codes")
 
-    def _best_codes(self, codes: list[Tensor]) -> list[Tensor]:
-        """Return the best of the four values of every bit of B and H."""
+    def _best_codes(self, codes: list[Tensor], held: Tensor) -> list[Tensor]:
+        """Return the best of the four values of every bit of B and H; of equals, those of H."""
         total, difference = codes[0] + codes[1], codes[0] - codes[1]
         # Equal bits gain alpha |u + z| + gamma, different ones alpha |u - z| - gamma.
         alpha, gamma = self.weights["quantization"], self.weights["agreement"]
         gain = alpha * (total.abs() - difference.abs()) + 2 * gamma
-        equal, apart = binarize_unchecked(total), binarize_unchecked(difference)
+        equal, apart = _signs(total, held), binarize_unchecked(difference)
         return [torch.where(gain >= 0, equal, sign * apart) for sign in (1, -1)]
 
 
@@ -166,6 +166,11 @@ class OwnQuantization(Term):
         if len(batch.codes) == 2:
             squares = squares + (batch.codes[1] - batch.binary_codes).square().sum(dim=1)
         return squares / batch.bank.code_length
+
+
+def _signs(codes: Tensor, held: Tensor) -> Tensor:
+    """Return the signs of codes; of 0, as of a sample that no network has had, what is held."""
+    return torch.where(codes == 0, held.to(codes), binarize_unchecked(codes))
 
 
 def _first_codes(bank: CodeBank) -> Tensor:

@@ -182,7 +182,8 @@ class Encoder:
     def _loader(self, dataset: Dataset[Any], collate_fn: Any) -> DataLoader[Any]:
         workers, pin = self.num_workers, self.device.type == "cuda"
         options: Any = {"num_workers": workers, "collate_fn": collate_fn, "pin_memory": pin}
-        return DataLoader(dataset, self.batch_size, **options)
+        # Of its own, since it draws a seed for workers, also where there are none.
+        return DataLoader(dataset, self.batch_size, generator=torch.Generator("cpu"), **options)
 
 
 @dataclass

@@ -96,8 +96,9 @@ def draw_places(count: int, max_samples: int, seed: int) -> list[int]:
     check_at_least(max_samples, 1, "max_samples")
     if count <= max_samples:
         return list(range(count))
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randperm(count, generator=generator)[:max_samples].sort().values.tolist()
+    generator = torch.Generator("cpu").manual_seed(seed)
+    order = torch.randperm(count, generator=generator, device="cpu")
+    return order[:max_samples].sort().values.tolist()
 
 
 def _drawn(inputs: Any, max_samples: int, seed: int) -> Any:

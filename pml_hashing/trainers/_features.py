@@ -1,7 +1,6 @@
 """Features of the training set before the first round, from which class codes are assigned."""
 
 import logging
-import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol, runtime_checkable
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from pml_hashing._eval_mode import eval_mode
 from pml_hashing.centers.similarity import narrow
-from pml_hashing.distributed import gather_rows, parts, rank
+from pml_hashing.distributed import gather_rows, parts, rank, world_size
 from pml_hashing.solvers import label_counts
 from pml_hashing.trainers._loading import RoundLoader
 from pml_hashing.trainers._random import random_state, set_random_state
@@ -73,17 +72,17 @@ def features_of(
         seed: Of the draw, and of the augmentation of the samples.
 
     Returns:
-        Those of all processes, less samples whose features are not finite; `None` if there are
-        none, or fewer than two samples with labels.
+        Those of all processes, in the order of the data set, less samples whose features are not
+        finite; `None` if there are none, or fewer than two samples with labels.
     """
     size = len(loader.samples.dataset)
     generator = torch.Generator("cpu").manual_seed(seed)
     order = torch.randperm(size, generator=generator, device="cpu")
     order = order[: max(FEWEST_SAMPLES, SAMPLES_OF_A_CLASS * num_classes)].sort().values
-    batches = order.tensor_split(math.ceil(len(order) / loader.batches.batch_size))
-    mine = [batch[parts(len(batch))[rank()]] for batch in batches]
+    mine = order[parts(len(order))[rank()]]  # in a row, so that all are gathered in their order
+    batches = mine.split(loader.batches.batch_size // world_size())
     found: list[Features] = []
-    for batch in loader.load_places(mine, seed):
+    for batch in loader.load_places(batches, seed):
         of_batch = compute(batch)
         if of_batch is None:
             return None

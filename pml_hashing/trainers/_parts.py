@@ -11,7 +11,9 @@ from torch.optim import Optimizer
 
 from pml_hashing._checks import check
 from pml_hashing.code_bank import CodeBank
+from pml_hashing.distributed import rank
 from pml_hashing.losses import DiscreteLoss
+from pml_hashing.trainers._features import LOGGER
 
 T = TypeVar("T")
 GATHERING = {DistributedDataParallel.__name__, "DistributedLossWrapper"}  # the latter is PML's
@@ -85,8 +87,23 @@ class Parts:
 
     def are_finite(self) -> bool:
         """Return whether all weights are finite. A GPU has to wait for it."""
-        weights = [p.isfinite().all() for module in self.modules() for p in module.parameters()]
+        weights = [parameter.isfinite().all() for parameter in self._of_all_modules()]
         return all(finite.item() for finite in weights)
+
+    def warn_of_untrained(self) -> None:
+        """Log which parameters of the losses no optimizer has, although they are not frozen."""
+        known = {id(parameter) for group in self._groups() for parameter in group["params"]}
+        names = [
+            name
+            for loss_func in self.loss_funcs.values()
+            for name, parameter in loss_func.named_parameters()
+            if parameter.requires_grad and id(parameter) not in known
+        ]
+        if names and rank() == 0:
+            LOGGER.warning(
+                "No optimizer has these parameters of the loss, which stay as they are: "
+                f"{', '.join(names)}. Give the loss one, or freeze them by requires_grad_(False)."
+            )
 
     def learning_rates(self) -> list[float]:
         """Return the learning rate of every group of parameters."""
@@ -97,6 +114,16 @@ class Parts:
         for group, rate in zip(self._groups(), rates, strict=True):
             if float(group["lr"]) != rate:
                 group["lr"] = rate
+
+    def trained(self) -> list[bool]:
+        """Return of every parameter of networks and losses whether it is trained, or frozen."""
+        return [parameter.requires_grad for parameter in self._of_all_modules()]
+
+    def set_trained(self, trained: Sequence[bool]) -> None:
+        """Freeze parameters of networks and losses, or let them be trained."""
+        for parameter, is_trained in zip(self._of_all_modules(), trained, strict=True):
+            if parameter.requires_grad != is_trained:
+                parameter.requires_grad_(is_trained)
 
     def states(self) -> dict[str, dict[str, Any]]:
         """Return all states, which still belong to their parts: save or copy them."""
@@ -122,6 +149,9 @@ class Parts:
                     where = f'{kind}["{name}"]: {error}'
                     message = f"Expected a checkpoint of this trainer, got another {where}"
                     raise ValueError(message) from error
+
+    def _of_all_modules(self) -> list[nn.Parameter]:
+        return [p for module in self.modules() for p in module.parameters()]
 
     def _groups(self) -> list[dict[str, Any]]:
         return [group for optimizer in self.optimizers.values() for group in optimizer.param_groups]

@@ -90,7 +90,7 @@ def shared_random_numbers(seed: int, device: torch.device) -> Iterator[None]:
     """Give all processes the same random numbers of torch, since each is at another place.
 
     Args:
-        seed: Another one in every step.
+        seed: Another one in every step, and for every part of its batch.
         device: Device of the loss.
     """
     if not is_distributed():

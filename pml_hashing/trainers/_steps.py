@@ -15,6 +15,7 @@ from pml_hashing.trainers._features import trunk_of
 from pml_hashing.trainers._parts import Parts
 from pml_hashing.trainers._precision import Precision
 from pml_hashing.trainers._processes import Codes, gather_batch, parallel, shared_random_numbers
+from pml_hashing.trainers._random import seed_of
 
 Moment: TypeAlias = Literal["step", "round"]
 
@@ -51,6 +52,7 @@ class Stepper:
         self.loss, self.share = torch.zeros((), device=self.device), 1.0
         self.sample_indices = torch.zeros(0, dtype=torch.int64)
         self._parameters: list[nn.Parameter] = parts.parameters()
+        self._part = 0  # of the batch of a step, where that is cut in several
         self._parallel: DistributedDataParallel | None = None
 
     @property
@@ -129,7 +131,8 @@ class Stepper:
         sides: dict[str, Any] = (
             {} if second is None else {"ref_emb": second, "ref_labels": labels.view_as(labels)}
         )
-        with shared_random_numbers(self.seed + self.global_step, self.device):
+        seed = seed_of(self.seed, self.global_step, self._part)
+        with shared_random_numbers(seed, self.device):
             if (miner := self.parts.mining_funcs.get("tuple_miner")) is not None:
                 sides["indices_tuple"] = miner(codes, labels, **sides)
             if self.parts.code_bank is not None:
@@ -164,7 +167,10 @@ class Stepper:
 
     @contextmanager
     def averaged_gradients(self) -> Iterator[None]:
-        """Average the gradients over all processes within this context."""
+        """Average the gradients over all processes within this context.
+
+        Those of what is frozen as it begins are not.
+        """
         networks = self.parts.networks.values()
         self._parameters, self._parallel = (
             self.parts.parameters(),
@@ -183,7 +189,7 @@ class Stepper:
             optimizer.zero_grad()
         size = sum(len(batch.sample_indices) for batch in batches)
         losses = []
-        for batch in batches:
+        for self._part, batch in enumerate(batches):
             self.share, self.sample_indices = len(batch.sample_indices) / size, batch.sample_indices
             is_last = batch is batches[-1]  # whose gradients go to the other processes, with all
             with nullcontext() if is_last or not self._parallel else self._parallel.no_sync():
@@ -197,11 +203,14 @@ class Stepper:
         self.precision.step(self._trained_optimizers())
 
     def _trained_optimizers(self) -> list[Optimizer]:
-        """Return the optimizers that make a step: those with a parameter that is not frozen."""
+        """Return the optimizers that make a step: those with a parameter that has a gradient.
+
+        Of others, of which all is frozen or the loss does not depend, float16 would ask the scale.
+        """
         return [
             optimizer
             for optimizer in self.parts.optimizers.values()
-            if any(p.requires_grad for group in optimizer.param_groups for p in group["params"])
+            if any(p.grad is not None for group in optimizer.param_groups for p in group["params"])
         ]
 
     def _check_loss(self, loss: Tensor) -> None:

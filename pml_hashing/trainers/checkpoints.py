@@ -23,7 +23,7 @@ from pml_hashing._locks import LockedError, locked_file, remove
 from pml_hashing.distributed import from_first_rank
 
 MAGIC = b"pml_hashing.checkpoint"
-VERSION = 2
+VERSION = 3
 FOOTER = struct.Struct(f"<{len(MAGIC)}sIQ32s")
 """Magic, version, size and SHA-256 of what stands before it, which `torch.load` can read."""
 

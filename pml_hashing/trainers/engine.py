@@ -158,8 +158,8 @@ class Engine(Stepper):
         for network in parts.networks.values():
             self.precision.prepare(network, compile)
         check_at_least(passes_per_round, 1, "passes_per_round")
-        check_at_least(steps_per_round or 1, 1, "steps_per_round")
-        check_at_least(checkpoint_every or 1, 1, "checkpoint_every")
+        check_at_least(1 if steps_per_round is None else steps_per_round, 1, "steps_per_round")
+        check_at_least(1 if checkpoint_every is None else checkpoint_every, 1, "checkpoint_every")
         check_choice(schedule_by, ("step", "round"), "schedule_by")
         self.dataset, self.batch_size = IndexedDataset(dataset), batch_size
         self.schedule_by: Moment = schedule_by
@@ -221,8 +221,7 @@ class Engine(Stepper):
                 if start is not None:
                     self._train_round(start, random, on_step)
                 goes_on = call_after_round(on_round, self)
-                rates = self.parts.learning_rates  # which a hook in the first process may change
-                self.parts.set_learning_rates(from_first_rank(rates))
+                self._share_changes()
                 self._next_round = self.round + 1
                 if not goes_on:
                     break
@@ -253,16 +252,24 @@ class Engine(Stepper):
             self.code_update = loss_func.update_codes(progress=self.progress and rank() == 0)
         share_state(self.parts.modules())
 
+    def _share_changes(self) -> None:
+        """Take over what a hook in the first process changed: learning rates, what is frozen."""
+        parts = self.parts
+        rates, trained = from_first_rank(lambda: (parts.learning_rates(), parts.trained()))
+        parts.set_learning_rates(rates)
+        parts.set_trained(trained)
+
     @contextmanager
     def _started(self, start_round: int, num_rounds: int) -> Iterator[None]:
         """Make several processes one training, from the state of the first, and end it."""
         with nullcontext() if self.checkpoints is None else self.checkpoints.in_use():
             check_agreement(start_round=start_round, num_rounds=num_rounds, **self._setup())
             check_agreement(**{"learning rates": self.parts.learning_rates()})
-            self.set_to_train()  # which freezes what is to be frozen
+            check_agreement(**{"number of trained parameters": sum(self.parts.trained())})
             share_state(self.parts.modules())
+            self.parts.warn_of_untrained()
             try:
-                with self.averaged_gradients(), self._loader.workers():
+                with self._loader.workers():
                     self._assign_class_codes()
                     yield
             except FloatingPointError as error:
@@ -307,7 +314,8 @@ class Engine(Stepper):
         loaded = self._loader.load(self.round, start * parts, stop * parts)
         is_hidden = rank() > 0 or not self.progress
         hidden: dict[str, Any] = {"disable": True} if is_hidden else {}  # or as TQDM_DISABLE says
-        with tqdm(range(start, stop), f"round {self.round}", stop, initial=start, **hidden) as bar:
+        steps = tqdm(range(start, stop), f"round {self.round}", stop, initial=start, **hidden)
+        with self.averaged_gradients(), steps as bar:
             for self.step in bar:
                 self.start_step()
                 self.make_step([self._batch(*batch) for batch in islice(loaded, parts)])
@@ -320,6 +328,7 @@ class Engine(Stepper):
                     self._save(made)
         self.update_codes()
         self.step_schedulers("round")
+        share_state(self.parts.loss_funcs.values())  # of which some schedulers set class codes
         check_agreement(**{"learning rates": self.parts.learning_rates()})
         self._save(None)
 
@@ -357,6 +366,7 @@ class Engine(Stepper):
             "loss": self.loss,
             "sample_indices": self.sample_indices,
             "code_update": None if self.code_update is None else tuple(self.code_update),
+            "trained": self.parts.trained(),  # a hook may have frozen others than the script does
             "precision": self.precision.state_dict(),
             "sampler": self._loader.sampler_state(position),
             "random": of_all_ranks(random_state(self.device)),
@@ -373,6 +383,7 @@ class Engine(Stepper):
         expected = "the trainer as it was, since the checkpoint stands within a round: "
         check(step is None or state["setup"] == mine, f"{expected}{state['setup']}", mine)
         self.parts.load_states(state)
+        self.parts.set_trained(state["trained"])
         self.precision.load_state_dict(state["precision"])
         self._order.load_state(state["sampler"])
         self.code_update = state["code_update"] and CodeUpdate(*state["code_update"])

@@ -106,7 +106,7 @@ def plot_embedding(
         The figure.
 
     Raises:
-        ImportError: If matplotlib, or scikit-learn for t-SNE, is not installed.
+        ImportError: If matplotlib is not installed.
         ValueError: If a shape is wrong, a code is NaN or infinite, `labels` are not class ids, or
             `projection` is unknown.
     """
@@ -129,11 +129,8 @@ def plot_embedding(
 
 def _project(signs: Tensor, projection: Projection, seed: int) -> np.ndarray:
     if projection == "tsne" and len(signs) > 3:
-        try:
-            from sklearn.manifold import TSNE  # noqa: PLC0415 (an extra)
-        except ImportError as error:
-            install = 'pip install "pml-hashing[examples]"'
-            raise ImportError(f"t-SNE needs scikit-learn: {install}") from error
+        from sklearn.manifold import TSNE  # noqa: PLC0415 - only here is it waited for
+
         perplexity = min(30, (len(signs) - 1) / 3)
         return TSNE(perplexity=perplexity, random_state=seed).fit_transform(signs.numpy())
     centered = signs - signs.mean(dim=0)

@@ -196,6 +196,16 @@ def test_so_many_samples_are_kept_and_rows_stay_rows(most):
     assert torch.equal(again[1], of_samples)
 
 
+def test_products_of_wide_features_stay_about_as_they_are():
+    images = torch.rand(3, 3, 100, 100)  # none is negative: without signs, sums would pile up
+    gathered, _ = gather_features(nn.Identity(), [(images, torch.arange(3))])
+    assert gathered.shape == (3, 4096)
+    rows = images.flatten(start_dim=1)
+    assert_close(gathered @ gathered.T, rows @ rows.T, rtol=0.15, atol=0)
+    again, _ = gather_features(nn.Identity(), [(images[1:], torch.arange(2))])
+    assert_close(again, gathered[1:])
+
+
 def test_every_sample_can_be_kept():
     batches = [(torch.zeros(4, 1), torch.arange(4 * i, 4 * i + 4)) for i in range(5)]
     seen = [gather_features(nn.Identity(), batches, most=2, seed=s)[1].tolist() for s in range(99)]

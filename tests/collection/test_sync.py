@@ -5,6 +5,7 @@ import random
 import shutil
 
 import pytest
+import torch
 from pictures import fresh_codes, held_codes, save
 from PIL import Image
 
@@ -52,6 +53,13 @@ def test_a_new_folder(home, photos, folder, model):
     assert len(photos) == 5
     assert "deep/er/c.jpg" in photos
     assert photos.path("a.png") == folder / "a.png"
+
+
+def test_random_numbers_go_on_as_if_nothing_was_encoded(photos, folder):
+    save(folder / "new.png", 9)
+    before = torch.get_rng_state()
+    assert photos.sync(**QUIET).encoded == 1
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_nothing_changed(photos, folder):

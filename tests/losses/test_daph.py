@@ -108,6 +108,20 @@ def test_codes_of_the_first_network_are_kept_beside_those_to_search_in():
     assert DAPHLoss(2, 4).query_binary_codes is None
 
 
+@pytest.mark.parametrize("num_networks", [1, 2])
+def test_samples_that_no_batch_had_keep_their_codes(num_networks):
+    labels = torch.arange(12) % 3
+    bank = CodeBank(labels, 8, num_networks=num_networks)
+    loss_func, codes = DAPHLoss(3, 8, code_bank=bank), make_codes(4, 8, num_networks)
+    loss_func(**as_arguments(codes), sample_indices=torch.arange(4))
+    before = bank.binary_codes.clone()
+    loss_func.update_codes()
+    for learned in (bank.binary_codes, loss_func.query_binary_codes):
+        assert torch.equal(learned[4:], before[4:])
+    assert len(before[4:].unique(dim=0)) == 3
+    assert not torch.equal(bank.binary_codes[:4], before[:4])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -253,3 +253,11 @@ def test_wrong_inputs_are_named(model, inputs, error, message):
 def test_batch_size_is_at_least_one(model, images):
     with pytest.raises(ValueError, match="`batch_size` of at least 1, got 0"):
         model.encode(images, batch_size=0)
+
+
+@pytest.mark.parametrize("of", [Images, Stream])
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_random_numbers_go_on_as_if_nothing_was_encoded(of, num_workers, model, images):
+    before = torch.get_rng_state()
+    model.encode(of(images), num_workers=num_workers, progress=False)
+    assert torch.equal(torch.get_rng_state(), before)

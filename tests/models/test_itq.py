@@ -9,6 +9,7 @@ from torch import nn
 from pml_hashing.baselines import ITQ
 from pml_hashing.codes import pack
 from pml_hashing.models import HashingModel
+from pml_hashing.models.itq import draw_places
 
 
 @pytest.fixture
@@ -101,3 +102,13 @@ def test_wrong_arguments(features):
         fit(features, max_samples=0)
     with pytest.raises(ValueError, match="`linear` head"):
         fit(features, head="mlp")
+
+
+def test_places_are_drawn_once_each_in_their_order_whatever_the_default_device():
+    places = draw_places(50, 20, seed=1)
+    assert places == sorted(set(places))
+    assert len(places) == 20
+    with torch.device("meta"):
+        assert draw_places(50, 20, seed=1) == places
+    assert draw_places(50, 20, seed=2) != places
+    assert draw_places(20, 20, seed=1) == list(range(20))

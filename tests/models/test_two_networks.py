@@ -6,6 +6,7 @@ import json
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -101,6 +102,19 @@ def test_round_trip(tmp_path, device):
     config = json.loads((tmp_path / "new" / "folder" / "config.json").read_text())
     assert config["format"] == "pml_hashing.TwoNetworkHashingModel"
     assert config["first"]["options"]["backbone"] == "test_resnet"
+
+
+def test_images_are_encoded_where_both_networks_preprocess_them_alike():
+    networks = [HashingModel("test_resnet", 8, img_size=32) for _ in range(2)]
+    model, images = TwoNetworkHashingModel(*networks), [Image.new("RGB", (40, 40))]
+    samples = torch.stack([model.transform()(image) for image in images])
+    codes = model.encode(images, progress=False)
+    assert torch.equal(codes, model.encode(samples, progress=False))
+    model.second.data_config["mean"] = (0.1, 0.2, 0.3)
+    with pytest.raises(ValueError, match="Expected a model with a `data_config`"):
+        model.encode(images, progress=False)
+    with pytest.raises(ValueError, match="two networks with the same `data_config`"):
+        model.transform()
 
 
 def test_backbones_of_ones_own(tmp_path):

@@ -106,6 +106,27 @@ def test_labels_of_one_column_are_class_ids():
     assert scores[0] == scores[1]
 
 
+@pytest.mark.parametrize("levels", [1, [0, 1]], ids=str)
+@pytest.mark.parametrize("lowest", [-1, 0, 2])
+def test_columns_of_class_ids_are_levels(levels, lowest):
+    """Of a hierarchy, as in PML: those of which a value is neither 0 nor 1."""
+    splits, network = {"query": make_split(11), "database": make_split(70)}, make_network()
+    data = {}
+    for name, split in splits.items():
+        images, fine = split.tensors
+        coarse = (fine > 0).long()
+        data[name] = TensorDataset(images, torch.stack([coarse, fine], dim=1) + lowest)
+    tester = make_tester(label_hierarchy_level=levels)
+    scores = tester.test(data, 1, *network, splits_to_eval=QUERY_VS_DATABASE)["query"]
+    codes = [encode(splits[name], *network)[0] for name in splits]
+    for level in levels if isinstance(levels, list) else [levels]:
+        of_level = [data[name].tensors[1][:, level] for name in splits]
+        expected = mean_average_precision(codes[0], of_level[0], codes[1], of_level[1])
+        score = scores[f"hamming_mean_average_precision_level{level}"]
+        assert score == pytest.approx(expected)
+    assert "hamming_mean_average_precision_levelall" not in scores
+
+
 class Indexed(Dataset):
     """Items `(x, y, index)`."""
 

@@ -107,3 +107,21 @@ def test_bad_arguments_are_named():
         run(make_tester(network), splits, network, against=("query", "database"))
     with pytest.raises(ValueError, match="got 'query' against"):
         run(make_tester(network, database_splits="query"), splits, network)
+    with pytest.raises(ValueError, match=r"got 'database' against \['database'\]"):
+        make_tester(network).test(
+            splits, 1, network, None, splits_to_eval=[("database", ["database"])]
+        )
+
+
+@torch.no_grad()
+def test_databases_have_names():
+    splits, network, other = make_splits(CLASS_IDS), nn.Linear(5, 9), nn.Linear(5, 9)
+    scores = []
+    for names in ("database", ("gallery",), ["database", "gallery"]):
+        tester = make_tester(other, query="first", database="second", database_splits=names)
+        name = names if isinstance(names, str) else names[-1]
+        of_names = {"query": splits["query"], name: splits["database"]}
+        scores.append(run(tester, of_names, network, against=(name,)))
+    (queries, labels), (images, _) = (splits[name].tensors for name in ("query", "database"))
+    expected = mean_average_precision(network(queries), labels, other(images), labels)
+    assert scores == pytest.approx([expected] * 3)

@@ -31,7 +31,15 @@ from pml_hashing.distributed import (
     world_size,
 )
 from pml_hashing.evaluation import average_precision
-from pml_hashing.losses import ADSHLoss, DADHLoss, DHNLoss, DPSHLoss, HashNetLoss
+from pml_hashing.losses import (
+    ADSHLoss,
+    DADHLoss,
+    DCWHLoss,
+    DCWHSchedule,
+    DHNLoss,
+    DPSHLoss,
+    HashNetLoss,
+)
 from pml_hashing.miners import AffinityGraphMiner
 from pml_hashing.trainers import AsymmetricTrainer, Engine, EveryRank, _processes
 
@@ -104,6 +112,19 @@ def train_engine(**options):
     return state | {"map": average_precision(codes, CLASS_IDS, codes, CLASS_IDS).mean().item()}
 
 
+def train_unfrozen():
+    """Return how a training ends whose trunk is frozen in the first of two rounds, by a hook."""
+
+    def unfreeze(trainer):
+        trainer.models["trunk"].requires_grad_(True)
+
+    trainer = make_trainer(ProxyAnchorLoss(3, 8), end_of_epoch_hook=unfreeze)
+    trainer.models["trunk"].requires_grad_(False)
+    trainer.train(num_epochs=2)
+    state = {k: v.state_dict() for k, v in trainer.models.items()}
+    return state | {"map": mean_average_precision(trainer, CLASS_IDS)}
+
+
 TRAININGS = {
     "dsah": lambda: train(DSAHLoss),
     "dsah_multi_hot": lambda: train(DSAHLoss, MULTI_HOT, 2),
@@ -119,6 +140,7 @@ TRAININGS = {
     ),
     "proxies": lambda: train(ProxyAnchorLoss(3, 8)),
     "frozen": lambda: train(DSAHLoss, num_networks=2, freeze_these=("database_trunk",)),
+    "unfrozen": train_unfrozen,
     "all_frozen": lambda: train(ProxyAnchorLoss(3, 8), freeze_these=("trunk", "embedder")),
 }
 
@@ -133,6 +155,54 @@ def dropout():
 
     train(partial(DADHLoss, bank_samples=5), dropout=0.5, end_of_iteration_hook=EveryRank(look))
     return losses, torch.stack(drawn)
+
+
+class Witness(nn.Module):
+    """A loss that keeps the features it is given, and the random numbers of every part of a batch.
+
+    It is one of the codes alone.
+    """
+
+    num_classes, wants_features = 3, True
+
+    def use_features(self, features, labels):
+        self.features, self.labels, self.wants_features = features, labels, False
+        self.drawn = []
+
+    def forward(self, codes, labels):
+        self.drawn.append(torch.rand(()).item())
+        return codes.square().mean()
+
+
+def features():
+    """Return the features of all samples and their labels, as a loss is given them."""
+    witness = Witness()
+    make_trainer(witness).train()
+    return [witness.features, witness.labels]
+
+
+def draws():
+    """Return what a loss drew, for each part of a batch."""
+    witness = Witness()
+    make_trainer(witness, accumulate_steps=2).train(num_epochs=2)
+    return witness.drawn
+
+
+def schedule():
+    """Return the centers that a scheduler set, from samples with other noise in each process."""
+
+    class Noisy:
+        def __iter__(self):
+            images, labels = make_data(CLASS_IDS).tensors
+            yield images + torch.randn_like(images), labels
+
+    loss = DCWHLoss(3, 8)
+    trainer = make_trainer(loss)
+    model = nn.Sequential(trainer.models["trunk"], trainer.models["embedder"])
+    before, schedule = loss.centers.clone(), DCWHSchedule(loss, 1, model, Noisy())
+    trainer.lr_schedulers["metric_loss_scheduler_by_epoch"] = schedule
+    trainer.train()
+    return before, loss.centers.clone()
 
 
 def resume(folder):
@@ -314,13 +384,23 @@ def seeded(function):
 def run():
     """Return the results of everything here, in one process or in one of several."""
     return {name: seeded(function) for name, function in TRAININGS.items()} | {
-        "wrapped": seeded(wrapped)
+        "wrapped": seeded(wrapped),
+        "features": seeded(features),
     }
 
 
 def run_among_others(folder):
     """Return the results of what only several processes do."""
-    functions = (dropout, hooks, hooks_of_every_rank, averages, rows, first_process)
+    functions = (
+        dropout,
+        draws,
+        schedule,
+        hooks,
+        hooks_of_every_rank,
+        averages,
+        rows,
+        first_process,
+    )
     results = {function.__name__: seeded(function) for function in functions}
     return results | {"errors": errors(folder), "resume": resume(folder)}
 

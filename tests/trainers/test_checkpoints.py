@@ -5,13 +5,12 @@ import errno
 import os
 import resource
 import stat
-import subprocess
-import sys
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from processes import CONTEXT
 
 from pml_hashing.trainers import checkpoints
 from pml_hashing.trainers.checkpoints import CheckpointFolder, read_checkpoint, write_checkpoint
@@ -79,10 +78,10 @@ def test_ten_thousand_damaged_files_are_refused(tmp_path, whole):
 
 
 def test_another_version_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoints, "VERSION", 3)
+    monkeypatch.setattr(checkpoints, "VERSION", checkpoints.VERSION + 1)
     write_checkpoint(tmp_path / "state.pt", STATE)
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="got version 3 with"):
+    with pytest.raises(ValueError, match=f"got version {checkpoints.VERSION + 1} with"):
         read_checkpoint(tmp_path / "state.pt")
 
 
@@ -221,21 +220,23 @@ def test_checkpoints_of_another_training_are_not_overwritten(tmp_path):
 
 
 HOLD = """
-import sys, time
+import time
 from pml_hashing.trainers.checkpoints import CheckpointFolder
-with CheckpointFolder(sys.argv[1]).in_use():
-    print("held", flush=True)
+with CheckpointFolder(folder).in_use():
+    held.set()
     time.sleep(60)
 """
 
 
 def test_another_process_that_trains_into_a_folder_is_named(tmp_path):
-    command = [sys.executable, "-c", HOLD, str(tmp_path / "runs")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
-        assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(ValueError, match=r"one training, got .*runs, into which another"):
-            take(CheckpointFolder(tmp_path / "runs"))
-        holder.kill()
+    held = CONTEXT.Event()
+    holder = CONTEXT.Process(target=exec, args=(HOLD, {"folder": tmp_path / "runs", "held": held}))
+    holder.start()
+    assert held.wait(60)
+    with pytest.raises(ValueError, match=r"one training, got .*runs, into which another"):
+        take(CheckpointFolder(tmp_path / "runs"))
+    holder.kill()
+    holder.join()
     take(CheckpointFolder(tmp_path / "runs"))  # what is dead holds nothing
     assert names(tmp_path / "runs") == []
 

@@ -61,15 +61,16 @@ def test_same_result_as_one_process(name, of_ranks, alone):
 
 def test_codes_and_weights_have_moved(alone):
     for name, trained in alone.items():
-        if name != "wrapped":
+        if name in script.TRAININGS:
             assert 0 < trained["map"] <= 1
     assert alone["dsah"]["metric_loss"]["assignment.is_made"]
     codes = alone["dsah"]["code_bank"]["binary_codes"]
     assert len(codes.unique(dim=0)) > 1
     start = script.make_trainer(script.ProxyAnchorLoss(3, 8)).models["trunk"].state_dict()
-    frozen, moved = (alone[name]["trunk"]["0.weight"] for name in ("all_frozen", "proxies"))
+    names = ("all_frozen", "unfrozen", "proxies")
+    frozen, *moved = (alone[name]["trunk"]["0.weight"] for name in names)
     assert torch.equal(start["0.weight"], frozen)
-    assert not torch.equal(start["0.weight"], moved)
+    assert not any(torch.equal(start["0.weight"], weight) for weight in moved)
 
 
 def test_pml_wrapper_gathers_multi_hot_labels(of_ranks, alone):
@@ -79,11 +80,30 @@ def test_pml_wrapper_gathers_multi_hot_labels(of_ranks, alone):
             assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
 
 
+def test_features_come_in_the_order_of_the_data_set(of_ranks, alone):
+    assert torch.equal(alone["features"][1], script.CLASS_IDS)
+    for results in of_ranks:
+        for values, expected in zip(results["features"], alone["features"], strict=True):
+            assert_close(values, expected)
+
+
+def test_every_part_of_a_batch_has_its_own_random_numbers(of_ranks):
+    first, second = (results["draws"] for results in of_ranks)
+    assert first == second
+    assert len(set(first)) == len(first) == 2 * 2 * 3
+
+
 def test_processes_draw_other_numbers_for_the_same_loss(of_ranks):
     (losses, drawn), (second_losses, second_drawn) = (results["dropout"] for results in of_ranks)
     assert not torch.isclose(drawn, second_drawn).any()
     assert len(losses) == 9
     assert losses == second_losses
+
+
+def test_what_a_scheduler_sets_in_a_loss_is_that_of_the_first_process(of_ranks):
+    (before, first), (_, second) = (results["schedule"] for results in of_ranks)
+    assert torch.equal(first, second)
+    assert not torch.equal(first, before)
 
 
 def test_hooks_are_called_in_the_first_process(of_ranks):

@@ -158,19 +158,26 @@ SAMPLERS = {
 }
 
 
-@pytest.mark.parametrize("kind", SAMPLERS)
-@pytest.mark.parametrize("at", [(1, 2), (2, 6), (3, 9)])
-def test_samplers_go_on_where_they_were(tmp_path, kind, at):
-    def make(folder, **options):
-        return script.make_trainer(folder, 0, 1, sampler=SAMPLERS[kind](), **options)
+@pytest.fixture(scope="module", params=SAMPLERS)
+def sampled(request):
+    """What makes a sampler, and the result of a training that nothing interrupted."""
+    make_sampler = SAMPLERS[request.param]
+    trainer = script.make_trainer(None, sampler=make_sampler())
+    trainer.train(num_epochs=3)
+    return make_sampler, script.result_of(trainer)
 
-    whole = make(tmp_path / "whole")
-    whole.train(num_epochs=3)
+
+@pytest.mark.parametrize("at", [(1, 2), (2, 6), (3, 9)])
+def test_samplers_go_on_where_they_were(tmp_path, sampled, at):
+    make_sampler, whole = sampled
+    hook = stop_at(*at)
     with pytest.raises(Interrupted):
-        make(tmp_path / "other", end_of_iteration_hook=stop_at(*at)).train(num_epochs=3)
-    resumed = make(tmp_path / "other")
+        script.make_trainer(
+            tmp_path, 0, 1, sampler=make_sampler(), end_of_iteration_hook=hook
+        ).train(num_epochs=3)
+    resumed = script.make_trainer(tmp_path, 0, None, sampler=make_sampler())
     resumed.train(resumed.resume(), 3)
-    assert equal(script.result_of(resumed), script.result_of(whole))
+    assert equal(script.result_of(resumed), whole)
 
 
 @pytest.mark.parametrize(
@@ -185,13 +192,13 @@ def test_samplers_go_on_where_they_were(tmp_path, kind, at):
     ids=str,
 )
 def test_options_go_on_alike(tmp_path, options):
-    whole = script.make_trainer(tmp_path / "whole", **options)
+    whole = script.make_trainer(None, **options)
     whole.train(num_epochs=2)
     with pytest.raises(Interrupted):
-        script.make_trainer(
-            tmp_path / "other", 0, 1, end_of_iteration_hook=stop_at(2, 4), **options
-        ).train(num_epochs=2)
-    resumed = script.make_trainer(tmp_path / "other", 0, 3, **options)
+        script.make_trainer(tmp_path, 0, 1, end_of_iteration_hook=stop_at(2, 4), **options).train(
+            num_epochs=2
+        )
+    resumed = script.make_trainer(tmp_path, 0, 3, **options)
     assert resumed.resume() == 2
     resumed.train(2, 2)
     assert equal(script.result_of(resumed), script.result_of(whole))

@@ -12,11 +12,14 @@ from processes import run_script
 SCRIPT = Path(__file__).with_name("resumable_training.py")
 
 
-def resume(folder):
-    """Go on in a new interpreter, whose strings have other hashes."""
+def fork(folder):
+    return run_script(SCRIPT, folder)
+
+
+def start_anew(folder):
+    """Run the script in a new interpreter, whose strings have other hashes."""
     command = [sys.executable, str(SCRIPT), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def equal(state, other):
@@ -36,11 +39,12 @@ def whole(tmp_path_factory):
 
 
 # In the middle of rounds 2 and 3 of three steps each.
-@pytest.mark.parametrize("fatal_step", [4, 8])
-def test_killed_training_resumes_to_the_same_result(tmp_path, fatal_step, whole):
+@pytest.mark.parametrize(("fatal_step", "go_on"), [(4, fork), (8, start_anew)])
+def test_killed_training_resumes_to_the_same_result(tmp_path, fatal_step, go_on, whole):
     done = run_script(SCRIPT, tmp_path, fatal_step)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    resume(tmp_path)
+    done = go_on(tmp_path)
+    assert done.returncode == 0, done.stderr
     killed = torch.load(tmp_path / f"result_from_round_{fatal_step // 3 + 1}.pth")
     assert whole["code_bank"]["_extra_state"]["started"]
     assert equal(killed, whole)
