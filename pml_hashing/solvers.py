@@ -182,7 +182,7 @@ def label_sums(class_values: Tensor, labels: Tensor | LabelRows) -> Tensor:
         labels: Class ids `(n,)` or multi-hot rows `(n, num_classes)`.
 
     Returns:
-        Sums, `(n, width)`: of class ids, the row of the class.
+        Sums, `(n, width)`. For a class id it is the row of its class.
     """
     if isinstance(labels, LabelRows):
         return labels.times(class_values)

@@ -35,7 +35,7 @@ def plot_distances(
         database_labels: Their labels.
 
     Returns:
-        The figure: shares of the pairs of each kind, so that the two can be compared.
+        The figure. It has shares of the pairs of each kind, so that the two can be compared.
 
     Raises:
         ImportError: If matplotlib is not installed.
