@@ -7,12 +7,15 @@ import importlib
 import importlib.util
 import pkgutil
 import re
+import shlex
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 
 import pml_hashing
+from pml_hashing.command import main
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -129,6 +132,33 @@ def test_links_lead_somewhere(page):
         target = (page.parent / path) if path else page
         assert target.exists(), f"{link} in {page}"
         assert not anchor or anchor in slugs(target), f"{link} in {page}"
+
+
+def commands_of(page):
+    """Yield the words of every command of a page: of its blocks, and within its sentences."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    blocks = re.findall(r"^```(?:bash|console)\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    lines = "\n".join(blocks).splitlines() + re.findall(r"`((?:python|torchrun) [^`\n]+)`", text)
+    for line in lines:
+        for command in line.split("&&"):
+            yield shlex.split(command, comments=True)
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *PAGES], ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_commands_exist_with_their_options(page):
+    shared = "".join(path.read_text() for path in (ROOT / "benchmarks").rglob("*.py"))
+    for words in commands_of(page):
+        if words[:1] == ["pml-hashing"]:
+            command, *arguments = words[1:]
+            parent = click.Context(main, **main.context_settings)
+            main.commands[command].make_context(command, arguments, parent=parent)
+        for script in [word for word in words if word.endswith(".py")]:
+            source = (ROOT / script).read_text(encoding="utf-8")
+            source += shared if script.startswith("benchmarks/") else ""  # options they share
+            for option in words[words.index(script) :]:
+                assert not option.startswith("--") or f'"{option}"' in source, " ".join(words)
 
 
 def test_every_page_is_in_the_menu_once():
