@@ -158,7 +158,7 @@ def keep(page: Page, path: Path) -> list[str]:
 
 
 def write_attribution(names: list[str], known: dict[str, dict[str, str]], path: Path) -> None:
-    lines = ["| Photograph | Author | Licence |", "| --- | --- | --- |"]
+    lines = ["| Photograph | Author | License |", "| --- | --- | --- |"]
     for name in sorted(set(names)):
         row = known[name]
         page, licence = row["landing_page"].rstrip("/"), row["licence"]

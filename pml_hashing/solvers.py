@@ -98,7 +98,7 @@ def _sweep(bits: Tensor, coupling: Tensor, target: Tensor, sweeps: int) -> None:
 
 
 def dcc_objective(binary_codes: Tensor, gram: Tensor, target: Tensor) -> Tensor:
-    r"""Return $b_i^\top G b_i - 2\, b_i^\top p_i$ of every row: `dcc` minimises the sum.
+    r"""Return $b_i^\top G b_i - 2\, b_i^\top p_i$ of every row: `dcc` minimizes the sum.
 
     Args:
         binary_codes: Codes $B$, `(n, code_length)`.
