@@ -51,6 +51,8 @@ def write_photos(data: Path, folder: Path) -> dict[str, dict[str, str]]:
     images, _, names, *_ = load_assets(data).jpeg_pack(packed / "imagenet_compat250.npz")
     with (packed / "ATTRIBUTION.csv").open(encoding="utf-8", newline="") as file:
         rows = {row["image_id"]: row for row in csv.DictReader(file)}
+    for row in rows.values():
+        row["author"] = unescaped(row["author"])
     known = {}
     for image, name in zip(images, names, strict=True):
         row = rows[Path(str(name)).stem]
@@ -66,6 +68,12 @@ def write_photos(data: Path, folder: Path) -> dict[str, dict[str, str]]:
             image.resize((image.width // 2, image.height // 2)).save(folder / copy, quality=80)
         known[copy] = known[name]
     return known
+
+
+def unescaped(text: str) -> str:
+    r"""Return a text with its bytes that are written in octal, such as `\303\252`, as letters."""
+    written = re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), text)
+    return text if written == text else written.encode("latin-1").decode()
 
 
 def learn(data: Path, photos: Path) -> HashingModel:
@@ -150,7 +158,7 @@ def keep(page: Page, path: Path) -> list[str]:
 
 
 def write_attribution(names: list[str], known: dict[str, dict[str, str]], path: Path) -> None:
-    lines = ["| Photograph | Author | Licence |", "| --- | --- | --- |"]
+    lines = ["| Photograph | Author | License |", "| --- | --- | --- |"]
     for name in sorted(set(names)):
         row = known[name]
         page, licence = row["landing_page"].rstrip("/"), row["licence"]

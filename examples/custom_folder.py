@@ -114,7 +114,7 @@ def score(photos: Collection, images: ImageFiles, queries: list[str]) -> float:
 
 # --8<-- [start:search]
 def search(photos: Collection, images: ImageFiles, queries: list[str]) -> Figure:
-    """Print the neighbours of some images by their names, and draw them."""
+    """Print the neighbors of some images by their names, and draw them."""
     found = photos.similar(queries, k=min(8, len(photos) - 1), where={"label": images.classes})
     for query, matches in zip(queries, found, strict=True):
         print(f"{query}: {', '.join(match.name for match in matches)}")

@@ -90,6 +90,8 @@ class CodeBank(nn.Module):
     binary_codes: Tensor
     query_codes: Tensor
     database_codes: Tensor | None
+    started: bool
+    version: int
 
     def __init__(
         self,

@@ -98,7 +98,7 @@ def _sweep(bits: Tensor, coupling: Tensor, target: Tensor, sweeps: int) -> None:
 
 
 def dcc_objective(binary_codes: Tensor, gram: Tensor, target: Tensor) -> Tensor:
-    r"""Return $b_i^\top G b_i - 2\, b_i^\top p_i$ of every row: `dcc` minimises the sum.
+    r"""Return $b_i^\top G b_i - 2\, b_i^\top p_i$ of every row: `dcc` minimizes the sum.
 
     Args:
         binary_codes: Codes $B$, `(n, code_length)`.
@@ -182,7 +182,7 @@ def label_sums(class_values: Tensor, labels: Tensor | LabelRows) -> Tensor:
         labels: Class ids `(n,)` or multi-hot rows `(n, num_classes)`.
 
     Returns:
-        Sums, `(n, width)`: of class ids, the row of the class.
+        Sums, `(n, width)`. For a class id it is the row of its class.
     """
     if isinstance(labels, LabelRows):
         return labels.times(class_values)

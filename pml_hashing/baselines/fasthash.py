@@ -137,7 +137,7 @@ def spectral_bit(residue: SimilarityResidue, random_state: RandomState) -> np.nd
 
 
 def best_block(bit: np.ndarray, residue: SimilarityResidue, block: np.ndarray) -> np.ndarray:
-    r"""Return the bits of a block that maximise $b^\top R\, b$, given those of all other samples.
+    r"""Return the bits of a block that maximize $b^\top R\, b$, given those of all other samples.
 
     Args:
         bit: Bits $b$ of all samples, -1.0 and 1.0, `(n,)`.
@@ -151,7 +151,7 @@ def best_block(bit: np.ndarray, residue: SimilarityResidue, block: np.ndarray) -
 
 
 def minimum_cut(coupling: np.ndarray, pull: np.ndarray) -> np.ndarray:
-    r"""Return the bits that maximise $b^\top W b + 2\, b^\top f$.
+    r"""Return the bits that maximize $b^\top W b + 2\, b^\top f$.
 
     Two bits that differ lose $4 W_{ij}$, and a bit against its pull $4 \lvert f_i \rvert$: the
     least loss is a minimum cut between a source, on the side of 1, and a sink.
@@ -164,7 +164,7 @@ def minimum_cut(coupling: np.ndarray, pull: np.ndarray) -> np.ndarray:
         Bits, -1.0 and 1.0, `(m,)`.
     """
     m = len(pull)
-    # A pull stronger than all neighbours together decides: more of it would only overflow.
+    # A pull stronger than all neighbors together decides: more of it would only overflow.
     strongest = coupling.sum(axis=1) + 1
     pull = pull.clip(-strongest, strongest)
     source, sink = m, m + 1

@@ -31,7 +31,7 @@ class KSH(BaseShallowHasher):
 
     1. $a$ is the first eigenvector of $\bar K_x^\top R \bar K_x a = \mu \bar K_x^\top \bar K_x a$,
        scaled to $\lVert \bar K_x a \rVert^2 = n$.
-    2. From there, $\varphi(\bar K_x a)^\top R\, \varphi(\bar K_x a)$ is maximised, where
+    2. From there, $\varphi(\bar K_x a)^\top R\, \varphi(\bar K_x a)$ is maximized, where
        $\varphi(t) = 2 / (1 + e^{-t}) - 1$. The result is kept if $b^\top R\, b$ has grown.
 
     The code of a sample is $\operatorname{sign}(A^\top \bar k(x))$. $R$ is never built: it acts

@@ -46,7 +46,7 @@ def assign_codes(
         seed: Seed of the random orders.
 
     Returns:
-        The codes in a new order, of the same dtype and device: row $i$ is that of class $i$, and
+        The codes in a new order, of the same dtype and device. Row $i$ is that of class $i$, and
         rows beyond the classes are left over.
 
     Raises:

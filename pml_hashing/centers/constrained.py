@@ -72,7 +72,7 @@ def separated_centers(num_classes: int, code_length: int, seed: int = 0) -> Tens
 
     Note: Reconstruction
         Rebuilt from a description and the public code, not from the paper. There, one center at a
-        time is optimised by the alternating direction method with an Lp box, from CSQ's centers
+        time is optimized by the alternating direction method with an Lp box, from CSQ's centers
         or random ones, and the set with the best sum of mean, minimum and negative variance of
         the distances is kept.
 
@@ -115,7 +115,7 @@ def semantic_centers(class_similarity: Tensor, code_length: int, seed: int = 0) 
             than 1.
 
     Note: Reconstruction
-        Rebuilt from the abstract and a description, not from the paper, whose optimisation we do
+        Rebuilt from the abstract and a description, not from the paper, whose optimization we do
         not know. The start and the flips are ours.
 
     References:
@@ -149,7 +149,7 @@ def _start(num_classes: int, code_length: int, seed: int) -> tuple[Tensor, int]:
 
 
 def _row_normalized(similarity: Tensor) -> Tensor:
-    """Return SHC's matrix: rows centred and divided by their largest absolute value, diagonal 1."""
+    """Return SHC's matrix: centered rows over their largest absolute value, 1 on the diagonal."""
     similarity = ((similarity + similarity.T) / 2).fill_diagonal_(0)
     similarity = similarity - similarity.sum(dim=1, keepdim=True) / max(1, len(similarity) - 1)
     similarity.fill_diagonal_(0)

@@ -65,8 +65,8 @@ def class_similarity(
         seed: Seed of the folds.
 
     Returns:
-        Similarities, float32 `(num_classes, num_classes)`, on the device of `features`: symmetric,
-        0 on the diagonal, of mean 0 and variance 1 off it; all 0 if all are alike.
+        Similarities, float32 `(num_classes, num_classes)`, on the device of `features`. It is
+        symmetric, 0 on the diagonal, of mean 0 and variance 1 off it; all 0 if all are alike.
 
     Raises:
         ValueError: If a shape is wrong, a value is not finite, a label is out of range, or there
@@ -202,8 +202,8 @@ def gather_features(
         seed: Seed of the draw.
 
     Returns:
-        Features, float32 `(n, width)`, and labels, on the device of the model: of all samples in
-        their order, or of `most` of them.
+        Features, float32 `(n, width)`, and labels, on the device of the model, of all samples
+        in their order, or of `most` of them.
 
     Raises:
         ValueError: If there is no batch, or `most` is less than 1.

@@ -19,7 +19,7 @@ from pml_hashing.collection.files import Content
 from pml_hashing.collection.state import CodedImages, DistinctCodes, as_bytes
 from pml_hashing.search import HammingKNN
 
-MAX_FOUND = 2**24  # neighbours that a block of queries can find, at most
+MAX_FOUND = 2**24  # neighbors that a block of queries can find, at most
 BLOCK = 1024  # queries
 MANY_LINKS = 2**20  # are joined at a time: joining looks at all codes
 

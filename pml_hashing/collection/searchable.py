@@ -59,7 +59,7 @@ class SearchableContents(Contents):
         Args:
             query: A picture: a path, bytes of a file, a PIL image, an array or a tensor of pixels,
                 as of `datasets.load_image`; or the name of an image of the collection, where there
-                is no file of this path, which is then not among its own neighbours. Or several, as
+                is no file of this path, which is then not among its own neighbors. Or several, as
                 a list or as one array or tensor with a first dimension.
             k: How many, at most: 10 if neither `k` nor `radius` is given.
             **options: Any of these:

@@ -18,7 +18,7 @@ BEYOND = 2.0**DIGITS + 1  # all distances: where queries are put that are items 
 def group_counts(retrieval: Retrieval) -> Iterator[Tensor]:
     """Yield for each query its items counted by group of equal distance and grade.
 
-    Groups in which nothing is relevant are counted as one with their neighbours: no score can tell
+    Groups in which nothing is relevant are counted as one with their neighbors: no score can tell
     in which order such items come.
     """
     for distances, grades in _queries(retrieval):

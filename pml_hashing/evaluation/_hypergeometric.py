@@ -51,7 +51,7 @@ def hypergeometric(
 def _falling(items: Tensor, relevant: Tensor, places: Tensor, mode: Tensor, width: int) -> Tensor:
     """Return the probabilities of the numbers after the likeliest one, over that of it.
 
-    They are products of the ratios of neighbours, which keep the digits that differences of lgamma
+    They are products of the ratios of neighbors, which keep the digits that differences of lgamma
     lose; after the largest possible number one factor is 0.
     """
     hits = mode + torch.arange(width, dtype=mode.dtype, device=mode.device)

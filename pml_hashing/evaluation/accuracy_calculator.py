@@ -46,7 +46,7 @@ class HammingAccuracyCalculator(AccuracyCalculator):
         exclude: Names of metrics not to compute.
         avg_of_avgs: Whether means are means of the classes' means, of all metrics.
         return_per_class: Whether the value of each class is returned, of all metrics.
-        k: PML's number of neighbours, for PML's metrics.
+        k: PML's number of neighbors, for PML's metrics.
         label_comparison_fn: PML's, for PML's metrics.
         device: Where to compute. The GPU if there is one, as in PML, if `None`.
         knn_func: PML's, for PML's metrics.

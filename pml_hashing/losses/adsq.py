@@ -32,8 +32,9 @@ class ADSQLoss(DiscreteLoss):
     J = {} & \frac{1}{n^2 K^2} \Big[ \lVert U B^\top - K S \rVert^2
             + \lVert V B^\top - K S \rVert^2
             + \tau \sum_{i, j} \ell_{ij}(u_i, v_j)
-            + \eta \lVert U^\top 1 \rVert^2 + \eta \lVert V^\top 1 \rVert^2
-            + \alpha \sum_{i, j} \left( \ell_{ij}(u_i, h_j) + \ell_{ij}(v_i, h_j) \right) \Big] \\
+            + \eta \lVert U^\top 1 \rVert^2 + \eta \lVert V^\top 1 \rVert^2 \\
+        & \qquad + \alpha \sum_{i, j} \left( \ell_{ij}(u_i, h_j) + \ell_{ij}(v_i, h_j) \right)
+            \Big] \\
         & + \frac{1}{n K^2} \left( \gamma \lVert U - B \rVert^2 + \gamma \lVert V - B \rVert^2
             + \mu \lVert H - B \rVert^2 \right) \\
         & + \frac{1}{n^2} \sum_{i, j} \ell_{ij}(h_i, h_j)

@@ -46,7 +46,7 @@ class BiHalfLoss(BaseHashingLoss):
     sum.
 
     Args:
-        features: $x$, any floating dtype, `(num_rows, num_features)`. **Centre them, or better
+        features: $x$, any floating dtype, `(num_rows, num_features)`. **Center them, or better
             standardize each over the data set**: cosines of features that are all positive are all
             positive, which those of balanced bits cannot be. They are no part of the state.
         gamma: $\gamma$, the pull of codes to their bits. The default is that of the authors' code.

@@ -19,11 +19,14 @@ class CIBHashLoss(BaseHashingLoss):
     r"""NT-Xent of the bits of views of an image, and the divergence of their probabilities.
 
     $$
+    \begin{gathered}
     \mathcal{L} = \frac{1}{m} \sum_i \frac{1}{\lvert P_i \rvert} \sum_{j \in P_i} \left[ - \log
         \frac{e^{\cos(b_i, b_j) / \tau}}
         {e^{\cos(b_i, b_j) / \tau} + \sum_{k \in N_i} e^{\cos(b_i, b_k) / \tau}}
         + \frac{\beta}{2} \left( \mathrm{KL}(p_i \Vert p_j) + \mathrm{KL}(p_j \Vert p_i) \right)
-        \right], \qquad b_i = \operatorname{sign}(u_i), \quad p_i = \frac{1 + u_i}{2}
+        \right], \\
+    b_i = \operatorname{sign}(u_i), \qquad p_i = \frac{1 + u_i}{2}
+    \end{gathered}
     $$
 
     where $u_i \in (-1, 1)^K$ is the code of view $i$ (the tanh belongs to the model), $P_i$ are the

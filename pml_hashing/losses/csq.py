@@ -60,8 +60,9 @@ class CSQLoss(BaseHashingLoss):
 
     Note: Differences from the paper
         The authors' code, on which the weight 0.05 stands, also adds 0.2 of a pairwise loss; the
-        paper does not. To have it, add `HashNetLoss` by PML's `MultipleLosses`. To our knowledge
-        the paper smooths the quantization by log cosh, where the code squares it.
+        paper does not. To have it, add `DHNLoss(alpha=10 / code_length, quantization_weight=0,
+        similar_weight=1)` by PML's `MultipleLosses`. To our knowledge the paper smooths the
+        quantization by log cosh, where the code squares it.
 
     Examples:
         >>> import torch

@@ -20,8 +20,9 @@ class DADHLoss(DiscreteLoss):
     \begin{aligned}
     J = {} & \frac{1}{n^2 K^2} \Big[ \lVert U B^\top - K S \rVert^2
             + \lVert V B^\top - K S \rVert^2
-            + \tau \sum_{i, j} w_{ij} \left( \log(1 + e^{\Theta_{ij}}) - s_{ij} \Theta_{ij} \right)
-            + \eta \lVert U^\top 1 \rVert^2 + \eta \lVert V^\top 1 \rVert^2 \Big] \\
+            + \tau \sum_{i, j} w_{ij} \left( \log(1 + e^{\Theta_{ij}})
+            - s_{ij} \Theta_{ij} \right) \\
+        & \qquad + \eta \lVert U^\top 1 \rVert^2 + \eta \lVert V^\top 1 \rVert^2 \Big] \\
         & + \frac{\gamma}{n K^2} \left( \lVert U - B \rVert^2 + \lVert V - B \rVert^2 \right),
         \qquad \Theta_{ij} = \tfrac{1}{2} u_i^\top v_j, \quad B \in \{-1, 1\}^{n \times K}
     \end{aligned}

@@ -42,7 +42,7 @@ class DCWHLoss(BaseHashingLoss):
     none; `cube_loss`; and `vertex_loss`. Codes of a second network (`ref_emb`) add a loss of
     their own.
 
-    The paper optimises in two stages, without and with the vertices, and sets the centers to the
+    The paper optimizes in two stages, without and with the vertices, and sets the centers to the
     means of their classes between epochs: `DCWHSchedule` does both. Without it, all terms count
     from the start, and centers stay random unless they are learned.
 

@@ -18,12 +18,14 @@ class DFHLoss(DiscreteLoss):
     The terms are those of the authors' code, put together in one objective by us:
 
     $$
-    J = \frac{1}{|\mathcal{S}|} \sum_{(i, j) \in \mathcal{S}} w_{ij} \left[
+    \begin{aligned}
+    J = {} & \frac{1}{|\mathcal{S}|} \sum_{(i, j) \in \mathcal{S}} w_{ij} \left[
             s_{ij} \log\left(1 + e^{m - \Theta_{ij}}\right)
-            + (1 - s_{ij}) \log\left(1 + e^{m + \Theta_{ij}}\right) \right]
-        + \frac{\eta}{nK} \lVert B - U \rVert^2
+            + (1 - s_{ij}) \log\left(1 + e^{m + \Theta_{ij}}\right) \right] \\
+        & + \frac{\eta}{nK} \lVert B - U \rVert^2
         + \eta \mu \left[ \frac{1}{nK} \lVert B - Y C \rVert^2
             + \frac{\nu}{c^2} \sum_{a \ne b} \left(\tfrac{1}{K} c_a^\top c_b + 1\right)^2 \right]
+    \end{aligned}
     $$
 
     over the network, $B \in \{-1, 1\}^{n \times K}$ and $C \in \{-1, 1\}^{c \times K}$, where $U$

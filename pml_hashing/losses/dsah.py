@@ -22,11 +22,13 @@ class DSAHLoss(DiscreteLoss):
     results as "DSAH (reconstruction in pml-hashing)".
 
     $$
-    J = \sum_{i, j} \left[ \frac{\gamma}{K} Q_{ij} \left( \lVert u_i - b_j \rVert^2
+    \begin{aligned}
+    J = {} & \sum_{i, j} \left[ \frac{\gamma}{K} Q_{ij} \left( \lVert u_i - b_j \rVert^2
             + \lVert v_i - b_j \rVert^2 \right)
-            + \frac{\lambda}{K} A_{ij} \lVert u_i - v_j \rVert^2 \right]
-        + \alpha \lVert Y - B W_1 \rVert^2 + \beta \lVert \tilde Y - B W_2 \rVert^2
+            + \frac{\lambda}{K} A_{ij} \lVert u_i - v_j \rVert^2 \right] \\
+        & + \alpha \lVert Y - B W_1 \rVert^2 + \beta \lVert \tilde Y - B W_2 \rVert^2
         + \nu \lVert W_1 \rVert^2 + \nu \lVert W_2 \rVert^2
+    \end{aligned}
     $$
 
     over $B \in \{-1, 1\}^{n \times K}$, $W_1, W_2 \in \mathbb{R}^{K \times C}$ and the networks,

@@ -29,7 +29,7 @@ class ClassStructureQuantizationLoss(BaseHashingLoss):
 
     where $u_i \in (-1, 1)^K$ is the code of sample $i$, $v_i$ that of a second network (without
     one, its part is absent), $Y$ the labels with $n_c$ samples of class $c$ in the batch, and
-    $b_j$ the binary code of sample $j$, which here takes the value that minimises $\mathcal{L}$:
+    $b_j$ the binary code of sample $j$, which here takes the value that minimizes $\mathcal{L}$:
     $B = \operatorname{sign}(Q^\top (U + V))$. The sum over $j$ is computed from $\sum_j Q_{ij}$ and
     $\sum_j Q_{ij} b_j$. Nothing here drives classes apart: add this to a loss that does.
 

@@ -30,8 +30,8 @@ class DSAHALoss(DiscreteLoss):
     $$
     \begin{aligned}
     J = {} & \frac{1}{n^2 K^2} \sum_{i, j} \left[ \left( u_i^\top v_j - K S_{ij} \right)^2
-            + \alpha\, \ell_{ij}(u_i, h_j) \right]
-        + \frac{1}{n K^2} \sum_i \left( \gamma \lVert v_i - u_i \rVert^2
+            + \alpha\, \ell_{ij}(u_i, h_j) \right] \\
+        & + \frac{1}{n K^2} \sum_i \left( \gamma \lVert v_i - u_i \rVert^2
             + \beta \lVert u_i - h_i \rVert^2 + \mu \lVert v_i - h_i \rVert^2 \right) \\
         & + \frac{1}{n^2} \sum_{i, j} \ell_{ij}(h_i, h_j)
             + \frac{0.01}{n K} \sum_{i, k} \bigl\lvert \lvert h_{ik} \rvert - 1 \bigr\rvert

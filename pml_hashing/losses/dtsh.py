@@ -20,10 +20,12 @@ class DTSHLoss(BaseHashingLoss):
     The formula is the paper's, its constants are those of the authors' code.
 
     $$
+    \begin{gathered}
     L = -\sum_{m=1}^{M} \left( \Theta_{q_m p_m} - \Theta_{q_m n_m} - \alpha
         - \log\left(1 + e^{\Theta_{q_m p_m} - \Theta_{q_m n_m} - \alpha}\right) \right)
-        + \lambda \sum_{i=1}^{N} \lVert b_i - u_i \rVert_2^2, \qquad
-    \Theta_{ij} = \tfrac{1}{2} u_i^\top u_j, \quad b_i = \operatorname{sign}(u_i)
+        + \lambda \sum_{i=1}^{N} \lVert b_i - u_i \rVert_2^2, \\
+    \Theta_{ij} = \tfrac{1}{2} u_i^\top u_j, \qquad b_i = \operatorname{sign}(u_i)
+    \end{gathered}
     $$
 
     where $u_i \in \mathbb{R}^K$ is the code of sample $i$ and $(q_m, p_m, n_m)$ a triplet of the

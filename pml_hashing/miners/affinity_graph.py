@@ -1,4 +1,4 @@
-"""Pairs of the affinity graph of a batch: near neighbours that share a label, and near ones not."""
+"""Pairs of the affinity graph of a batch: near neighbors that share a label, and near ones not."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ class AffinityGraphMiner(BaseHashingMiner):
 
     where $s_{ij}$ is 1 if samples $i$ and $j$ share a label and 0 if not, $N_k(i)$ holds the $k$
     samples similar to $i$ that are nearest to it, and $M_m(i)$ the $m$ dissimilar ones, which are
-    the hardest. The first set is the graph of within-class neighbours: a class of several clusters
+    the hardest. The first set is the graph of within-class neighbors: a class of several clusters
     is not pulled into one. Of samples at equal distance those that come first in the batch are
     taken. A sample with fewer similar or dissimilar samples gives fewer pairs.
 

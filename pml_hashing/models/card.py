@@ -31,7 +31,7 @@ class CardOptions(TypedDict, total=False):
     dataset: str
     """What they were measured on: data set, split, queries and database."""
     license: str
-    """Name of the licence as the hub has it, such as `mit`."""
+    """Name of the license as the hub has it, such as `mit`."""
     description: str
     """Markdown about the model: its training images, the loss, what it is not for."""
 

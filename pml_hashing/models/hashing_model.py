@@ -211,7 +211,7 @@ class HashingModel(hub.HubModel):
 
         Args:
             is_training: Whether to add timm's default augmentation: random crops, flips and
-                colours.
+                colors.
             **augmentation: What differs from that default, as arguments of
                 `timm.data.create_transform`: `LIGHT_AUGMENTATION` for fine-tuning, `hflip=0`
                 where left and right mean something.

@@ -21,7 +21,7 @@ LIGHT_AUGMENTATION: Mapping[str, Any] = MappingProxyType(
 )
 """Augmentation for a trained backbone that is fine-tuned on few images.
 
-Crops have at least 70 % of an image, colours stay, and half are mirrored:
+Crops have at least 70 % of an image, colors stay, and half are mirrored:
 `model.transform(is_training=True, **LIGHT_AUGMENTATION)`. timm's own, for training from nothing,
 cuts out as little as 8 %.
 """

@@ -12,7 +12,7 @@ from pml_hashing.search import _clickhouse_sql as sql
 from pml_hashing.search._clickhouse_client import Connection
 from pml_hashing.search._clickhouse_sql import Condition
 
-MAX_SORTED = 1000  # neighbours up to which one scan serves many queries
+MAX_SORTED = 1000  # neighbors up to which one scan serves many queries
 MAX_QUERIES = 100  # of one scan
 MAX_TEXT = 2**16  # bytes of their codes in a statement
 FEW_QUERIES = 2  # for which a scan each is faster than a sample and a scan
@@ -25,7 +25,7 @@ KEY = ["place", "batch", "version"]
 
 
 class Found(NamedTuple):
-    """Neighbours of a query.
+    """Neighbors of a query.
 
     Attributes:
         distances: int32.
@@ -108,7 +108,7 @@ class Search:
         return pa.StructArray.from_arrays(columns, names=["distance", *KEY])
 
     def _bounds(self, queries: list[bytes], k: int, farthest: int) -> list[int]:
-        """Return for each query a distance beyond which none of its neighbours are.
+        """Return for each query a distance beyond which none of its neighbors are.
 
         It is that of the `k`-th nearest row of a sample. Some `k * step` rows are then sorted, and
         the sample is so large that it costs as much.

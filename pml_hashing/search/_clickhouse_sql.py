@@ -314,7 +314,7 @@ def within(source: str, radius: int, count: int) -> str:
 
 
 def ordered(source: str, k: int, columns: Sequence[str]) -> str:
-    """Return the scan for one query with many neighbours."""
+    """Return the scan for one query with many neighbors."""
     chosen = ", ".join(["d0", "place", *columns])
     return f"select {chosen} from {source} order by d0, place, batch limit {k}"
 

@@ -35,7 +35,7 @@ BLOCK_ELEMENTS = 2**24
 
 @dataclass(frozen=True)
 class NeighborSearch:
-    """How neighbours are found.
+    """How neighbors are found.
 
     Attributes:
         rerank: What candidates are ordered by; their Hamming distance if `None`.
@@ -66,7 +66,7 @@ class NeighborSearch:
         Args:
             store: What to search in.
             query: Codes to search for, as they came.
-            k: Number of neighbours.
+            k: Number of neighbors.
             where: A checked condition.
             index: Finds them if there is no condition. Exact search if `None`.
             own: 1 if query `i` is item `i`, which is then left out, else 0.
@@ -120,7 +120,7 @@ class NeighborSearch:
 def indexes_of(
     recipe: IVF | HNSW | MultiHash | None,
 ) -> tuple[ApproximateIndex | None, RangeIndex | None]:
-    """Return the index that finds neighbours and the one that finds all within a radius, if any.
+    """Return the index that finds neighbors and the one that finds all within a radius, if any.
 
     Raises:
         TypeError: If it is none of these.
@@ -166,7 +166,7 @@ def find_within(
 
 
 def _check_k(k: int, count: int, where: Where, own: int) -> None:
-    """Raise unless `count` codes, less the query's own, hold `k` neighbours."""
+    """Raise unless `count` codes, less the query's own, hold `k` neighbors."""
     if not 1 <= k <= count - own:
         raise ValueError(
             f"Expected `k` from 1 to {count - own}, as {count} codes "

@@ -125,7 +125,7 @@ class ApproximateIndex:
 
         Args:
             query: Packed codes.
-            k: Number of neighbours.
+            k: Number of neighbors.
             table: What to search, at least `k` codes.
         """
         index, row_of = self._followed.current(table)

@@ -46,7 +46,7 @@ FETCHED = {"packed_codes": ("code", to_codes), "vectors": ("vector", to_vectors)
 class ClickHouseStore(CodeStore):
     """Codes in a table of [ClickHouse](https://clickhouse.com), for more than one machine holds.
 
-    The engine compares packed codes bit by bit and returns exact neighbours, ties in database
+    The engine compares packed codes bit by bit and returns exact neighbors, ties in database
     order. It runs in this process and keeps a folder (`chdb:///folder`: one process at a time), or
     it is a server, or a cluster of them, which any number of processes share. What is there already
     is opened, and nothing of it is loaded.

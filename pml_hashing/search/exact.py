@@ -34,12 +34,12 @@ Within: TypeAlias = tuple[list[int], Tensor, Tensor]
 def nearest(query: Tensor, database: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return distances (int32) and rows (int64) of the `k` nearest codes, `(num_queries, k)`.
 
-    The search runs where the query is. Neighbours at equal distance come in database order.
+    The search runs where the query is. Neighbors at equal distance come in database order.
 
     Args:
         query: Packed codes.
         database: Packed codes on the same device, at least `k` of them.
-        k: Number of neighbours.
+        k: Number of neighbors.
     """
     num_queries, (num_codes, width) = query.shape[0], database.shape
     check_width(query, width)

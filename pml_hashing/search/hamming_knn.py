@@ -19,11 +19,11 @@ from pml_hashing.search.store import Codes, CodeStore, Records, filled
 
 
 class HammingKNN:
-    r"""Nearest neighbours by Hamming distance, exact unless told otherwise.
+    r"""Nearest neighbors by Hamming distance, exact unless told otherwise.
 
     It is a `knn_func` of PML: `AccuracyCalculator(knn_func=HammingKNN())` searches the reference
     set of each call, and `InferenceModel(knn_func=HammingKNN(), normalize_embeddings=False)` the
-    codes that were added. Neighbours at equal distance come in database order, which is the order
+    codes that were added. Neighbors at equal distance come in database order, which is the order
     of insertion: `update` leaves a code at its place, and one that is removed and added again comes
     last.
 
@@ -43,7 +43,7 @@ class HammingKNN:
     Args:
         code_length: Number of bits. That of the first codes if `None`, where packed codes count
             eight bits a byte: needed for packed codes of a length that is no multiple of 8.
-        index: An approximate index for neighbours, `IVF()` or `HNSW()`, or `MultiHash()`, an exact
+        index: An approximate index for neighbors, `IVF()` or `HNSW()`, or `MultiHash()`, an exact
             one for `range_search`. All codes are compared if `None`.
         rerank: What candidates are ordered by; their Hamming distance if `None`.
         num_candidates: How many candidates are ordered anew, at least `k`.
@@ -106,7 +106,7 @@ class HammingKNN:
 
     @property
     def ids(self) -> list[Hashable]:
-        """The ids of all codes, in database order: `ids[index]` is that of a neighbour's index.
+        """The ids of all codes, in database order: `ids[index]` is that of a neighbor's index.
 
         They become a list. Only for codes in memory.
         """
@@ -164,10 +164,10 @@ class HammingKNN:
 
         Args:
             query: Codes to search for.
-            k: Number of neighbours.
+            k: Number of neighbors.
             reference: Codes to search in, which are not kept. Those that were added if `None`.
             ref_includes_query: Whether query `i` is item `i` of what is searched. It is then not
-                among its own neighbours.
+                among its own neighbors.
 
         Returns:
             Distances in bits, int32, or float32 if re-ranked, and indices of database items,
@@ -195,14 +195,14 @@ class HammingKNN:
 
         Args:
             query: Codes to search for.
-            k: Number of neighbours. There must be as many that match: `count(where)` tells.
+            k: Number of neighbors. There must be as many that match: `count(where)` tells.
             where: For each column named a value, or a list, tuple or set of values, one of which
                 the code must have: `{"label": 3, "shop": ["a", "b"]}`. Under a condition the search
                 is exact, whatever the index.
 
         Returns:
             Distances, `(num_queries, k)`, as of a call, and for each query the ids of its
-            neighbours, the nearest first.
+            neighbors, the nearest first.
 
         Raises:
             TypeError: If codes are no tensor, or packed where they are to be re-ranked, or a value

@@ -23,7 +23,7 @@ from pml_hashing.search.store import (
 )
 
 RowSearch: TypeAlias = Callable[[Tensor, int, Table], tuple[Tensor, Tensor]]
-"""Returns distances and rows of the `k` neighbours of packed queries in a table."""
+"""Returns distances and rows of the `k` neighbors of packed queries in a table."""
 
 RangeSearch: TypeAlias = Callable[[Tensor, int, Where, Table], Within]
 """Returns sizes, distances and rows of what matches within a radius of packed queries."""
@@ -166,9 +166,9 @@ class MemoryStore(CodeStore):
 
         Args:
             packed_query: uint8, on any device.
-            k: Number of neighbours, at least 1.
+            k: Number of neighbors, at least 1.
             where: A condition on columns that there are.
-            fetch: What of the neighbours is wanted with them.
+            fetch: What of the neighbors is wanted with them.
             search: Finds them if there is no condition. Exact search if `None`.
             with_ids: Whether ids are wanted, else positions: as `order`.
         """

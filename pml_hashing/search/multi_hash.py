@@ -45,7 +45,7 @@ class MultiHash:
     which pairs of 1,024 of the codes tell. Where a scan is not expected to take twice as long (few
     codes, tight clusters, a large radius), no tables are built, and all codes are compared.
 
-    The search for nearest neighbours is exact and makes no use of it. Tables of codes of 64 bits
+    The search for nearest neighbors is exact and makes no use of it. Tables of codes of 64 bits
     take 60 to 300 bytes for a code: up to 100 for each table, in which equal keys share a place.
 
     Args:

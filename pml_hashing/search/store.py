@@ -45,9 +45,9 @@ class Neighbors(NamedTuple):
 
     Attributes:
         distances: int32, `(num_queries, k)`.
-        ids: For each query those of its neighbours.
+        ids: For each query those of its neighbors.
         order: int64, `(num_queries, k)`, numbers that grow with database order.
-        values: What was to be fetched of each neighbour, `(num_queries, k, width)`, if anything.
+        values: What was to be fetched of each neighbor, `(num_queries, k, width)`, if anything.
     """
 
     distances: Tensor
@@ -168,9 +168,9 @@ class CodeStore(ABC):
 
         Args:
             packed_query: uint8, on any device.
-            k: Number of neighbours, at least 1.
+            k: Number of neighbors, at least 1.
             where: A condition on columns that there are.
-            fetch: What of the neighbours is wanted with them.
+            fetch: What of the neighbors is wanted with them.
         """
 
     @abstractmethod

@@ -65,7 +65,7 @@ class Engine(Stepper):
         lr_schedulers: Schedulers of learning rates, one or several.
         schedule_by: Whether they are stepped after every `"step"` or every `"round"`.
         device: Of the networks and the loss. That of the first network if `None`.
-        dtype: Which images are converted to. None if `None`.
+        dtype: Which images are converted to. They stay as they are if `None`.
         sampler: Gives the places of the samples of a pass. In random order if `None`.
         collate_fn: Makes a batch out of items of `dataset`. torch's own if `None`.
         num_workers: Processes that load data. None but the training's own if 0.
@@ -91,8 +91,8 @@ class Engine(Stepper):
         steps_per_round: Number of steps of a round.
         loss: Loss of the latest step, on the device.
         sample_indices: Places in the data set of the samples of the latest batch.
-        code_update: Objective before and after the latest discrete step, `None` without one.
         precision: Counts the steps that `"fp16"` skipped: `precision.skipped_steps`.
+        code_update: Objective before and after the latest discrete step, `None` without one.
         checkpoints: The checkpoints in `checkpoint_folder`, `None` without one.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What all figures share: colours, and how a figure is made."""
+"""What all figures share: colors, and how a figure is made."""
 
 from typing import TYPE_CHECKING
 
@@ -31,7 +31,7 @@ def label_ends(axes: "Axes", ends: dict[str, tuple[float, float, str]]) -> None:
 
     Args:
         axes: Where the lines are, all of them.
-        ends: The last point of each line, and its colour, by its name.
+        ends: The last point of each line, and its color, by its name.
     """
     low, high = axes.get_ylim()
     axes.set_ylim(low, high)  # as it is now, since places of names are parts of it

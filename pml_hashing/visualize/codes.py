@@ -35,7 +35,7 @@ def plot_distances(
         database_labels: Their labels.
 
     Returns:
-        The figure: shares of the pairs of each kind, so that the two can be compared.
+        The figure. It has shares of the pairs of each kind, so that the two can be compared.
 
     Raises:
         ImportError: If matplotlib is not installed.
@@ -90,13 +90,13 @@ def plot_embedding(
     projection: Projection = "pca",
     seed: int = 0,
 ) -> "Figure":
-    """Plot binary codes in two dimensions, coloured by class.
+    """Plot binary codes in two dimensions, colored by class.
 
     Equal codes fall on one point: the size of a point shows how many codes lie on it.
 
     Args:
         codes: Real or binary codes `(n, code_length)`, or packed codes (uint8).
-        labels: Class ids `(n,)`. Codes with several labels have no single colour.
+        labels: Class ids `(n,)`. Codes with several labels have no single color.
         class_names: Name of each class, by class id. The ids if `None`.
         code_length: Number of bits, for packed codes of a length that is no multiple of 8.
         projection: `"pca"`, or `"tsne"` (scikit-learn's) of the distinct codes.

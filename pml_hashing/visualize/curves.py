@@ -155,7 +155,7 @@ def _means(name: str, scores: Mapping[int, Sequence[float]]) -> Points:
 
 
 def _ends(points: Mapping[str, Points]) -> dict[str, tuple[float, float, str]]:
-    """Return the point of the longest code of each method that has any, and its colour."""
+    """Return the point of the longest code of each method that has any, and its color."""
     return {
         name: (*max(zip(code_lengths, means, strict=True)), _color(number))
         for number, (name, (code_lengths, means, _)) in enumerate(points.items())

@@ -1,4 +1,4 @@
-"""A gallery of queries, each with its nearest neighbours."""
+"""A gallery of queries, each with its nearest neighbors."""
 
 from collections.abc import Sequence
 from pathlib import PurePath
@@ -26,15 +26,15 @@ HEIGHT_OF_A_LINE = 0.2  # of a caption, in heights of an image
 def plot_neighbors(
     images: LabelledImages, queries: Tensor, neighbors: Tensor, *, distances: Tensor | None = None
 ) -> "Figure":
-    """Draw images of a data set, each with its nearest neighbours in it: see `plot_retrieval`.
+    """Draw images of a data set, each with its nearest neighbors in it: see `plot_retrieval`.
 
-    A neighbour is right if it shares a label with the query. Below an image stand its name, where
+    A neighbor is right if it shares a label with the query. Below an image stand its name, where
     it has a file, and its classes.
 
     Args:
         images: The data set, such as `ImageFiles`.
         queries: Places of the queries in it, `(num_queries,)`.
-        neighbors: Places of their neighbours, from the nearest on, `(num_queries, k)`.
+        neighbors: Places of their neighbors, from the nearest on, `(num_queries, k)`.
         distances: Their Hamming distances, `(num_queries, k)`, written below them.
 
     Raises:
@@ -49,7 +49,7 @@ def plot_neighbors(
         >>> from pml_hashing.visualize import plot_neighbors
         >>> images = ImageArrays(np.zeros((4, 8, 8), np.uint8), [0, 0, 1, 1])
         >>> figure = plot_neighbors(images, torch.tensor([0]), torch.tensor([[1, 2, 3]]))
-        >>> len(figure.axes)  # a query and three neighbours
+        >>> len(figure.axes)  # a query and three neighbors
         4
     """
     if (queries.ndim, neighbors.ndim) != (1, 2) or not 0 < len(queries) == len(neighbors):
@@ -126,7 +126,7 @@ def plot_retrieval(
     query_names: Sequence[str] | None = None,
     retrieved_names: Sequence[Sequence[str]] | None = None,
 ) -> "Figure":
-    """Draw queries, each with its nearest neighbours, and a frame around the wrong ones.
+    """Draw queries, each with its nearest neighbors, and a frame around the wrong ones.
 
     An image is a PIL image, gray or RGB; an array `(height, width)` or `(height, width, channels)`;
     or a tensor `(height, width)` or `(channels, height, width)`. Its values are integers up to 255,
@@ -134,13 +134,13 @@ def plot_retrieval(
 
     Args:
         query_images: One image per row.
-        retrieved_images: The neighbours of every query, `k` per row: of an array or a tensor of all
+        retrieved_images: The neighbors of every query, `k` per row: of an array or a tensor of all
             images, `images[indices]` with the indices that `HammingKNN` returns.
         relevant: Whether each of them is right, bool, `(num_queries, k)`. `pairs.similarity` of
             the labels of queries and database tells that: `.gather(1, indices)` of it.
         distances: Their Hamming distances, `(num_queries, k)`, written below them.
         query_names: Text to write below the queries. Lines that are too long are cut.
-        retrieved_names: Text to write below their neighbours, `k` per row.
+        retrieved_names: Text to write below their neighbors, `k` per row.
 
     Returns:
         The figure. `figure.savefig("gallery.png")` writes it to a file.
@@ -159,7 +159,7 @@ def plot_retrieval(
         >>> indices = torch.tensor([[2, 1, 4]])
         >>> relevant = similarity(labels[:1], labels).gather(1, indices)
         >>> figure = plot_retrieval(images[:1], images[indices], relevant)
-        >>> len(figure.axes)  # a query and three neighbours
+        >>> len(figure.axes)  # a query and three neighbors
         4
     """
     images = {"query_images": query_images, "retrieved_images": retrieved_images}
@@ -193,7 +193,7 @@ def _captions(
     query_names: Sequence[str] | None,
     retrieved_names: Sequence[Sequence[str]] | None,
 ) -> list[str]:
-    """Return what stands below a query and its neighbours."""
+    """Return what stands below a query and its neighbors."""
     captions = ["" if query_names is None else query_names[row]]
     for column in range(num_neighbors):
         lines = [] if retrieved_names is None else [retrieved_names[row][column]]
@@ -206,11 +206,11 @@ def _captions(
 def _new_gallery(
     num_rows: int, num_columns: int, *, caption: float
 ) -> tuple["Figure", list[list["Axes"]]]:
-    """Return a figure, and the axes of each row: the query and, apart from it, its neighbours.
+    """Return a figure, and the axes of each row: the query and, apart from it, its neighbors.
 
     Args:
         num_rows: Number of queries.
-        num_columns: Number of neighbours.
+        num_columns: Number of neighbors.
         caption: Height of what is written below an image, in heights of an image.
     """
     pitch, gap, margin, title = 1.08, 0.25, 0.12, 0.35  # in sizes of an image

@@ -19,7 +19,7 @@ class Quadratic(NamedTuple):
     r"""How a term depends on the binary code $b_i$ of every sample.
 
     $$b_i\, G\, b_i^\top - 2\, b_i\, p_i^\top, \qquad
-    p_i = \text{targets}_{g(i)} + \text{own}\, (u_i + v_i) + \text{own\_targets}_i$$
+    p_i = \text{targets}_{g(i)} + \text{own}\, (u_i + v_i) + \text{own targets}_i$$
 
     and what is constant in $b_i$, where $g(i)$ is the sample's group of equal labels and $u_i$,
     $v_i$ are its codes by the networks. Quadratics of terms add up.
@@ -61,7 +61,7 @@ class Batch:
     rows: Rows
     codes: list[Tensor]
     pairs: IndicesTuple | None = None
-    _once: dict[object, Any] = field(default_factory=dict, repr=False)
+    _once: dict[object, Any] = field(default_factory=dict, init=False, repr=False)
 
     def once(self, key: object, compute: Callable[[], T]) -> T:
         """Return what `compute` gives, which is called once for all terms of the batch."""

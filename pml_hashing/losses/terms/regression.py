@@ -6,7 +6,7 @@ $T_2 = \tilde Y W_2^\top = s Y W_2^\top + 1 (W_2 t)^\top$, both forms are one qu
 
 $$b\, G\, b^\top - 2\, b\, p_i^\top + c_i, \qquad P = \alpha T_1 + \beta T_2,$$
 
-which the discrete step minimises: code to label has $G = \alpha W_1 W_1^\top + \beta W_2 W_2^\top$;
+which the discrete step minimizes: code to label has $G = \alpha W_1 W_1^\top + \beta W_2 W_2^\top$;
 label to code, with $M_1 = W_1^\top$ and $M_2 = W_2^\top$, has $G = (\alpha + \beta) I$.
 """
 
