@@ -56,10 +56,8 @@ class Engine(Stepper):
             encodes the database. By name for a subclass that calls them in `compute_codes`.
         loss_func: The loss. Its code bank, if any, is saved and resumed too.
         optimizers: One or several. Those whose parameters are all frozen are not stepped.
-        dataset: Items `(data, label)`, at least `batch_size` of them. Labels are class ids or
-            multi-hot rows.
-        batch_size: Largest size of a batch, of each process. Batches of a pass are of nearly equal
-            size.
+        dataset: Items `(data, label)`, at least `batch_size`. Labels are ids or multi-hot rows.
+        batch_size: Largest size of a batch, of each process. Those of a pass are nearly equal.
         miner: Gives the `indices_tuple` of the loss for codes and labels, and for `ref_emb` and
             `ref_labels` where there are two networks.
         lr_schedulers: Schedulers of learning rates, one or several.
@@ -74,9 +72,8 @@ class Engine(Stepper):
         seed: Of all random numbers: the order of the samples, their augmentation, dropout.
         amp: `"bf16"` or `"fp16"`: the networks compute in it where it is safe, the loss in float32.
             With `"fp16"` the loss is scaled, and a step whose gradients are not finite is skipped.
-        freeze_batch_norm: Keep the batch normalization of what comes before the hash layer in eval
-            mode: its statistics stay those of the images that a backbone was trained on, and its
-            weights learn. See "Fine-tune the backbone" in the documentation.
+        freeze_batch_norm: Keep the batch normalization before the hash layer in eval mode, so that
+            its statistics stay those of what a backbone was trained on. Its weights learn.
         channels_last: Store images and weights of convolutions channel by channel of a pixel.
         compile: Compile the networks by `torch.compile`: `True`, or its arguments.
         accumulate_steps: Parts into which a batch is cut to save memory: the gradients of their
