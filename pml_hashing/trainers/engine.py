@@ -55,7 +55,8 @@ class Engine(Stepper):
         networks: From data to codes, on their device: one network, or two, of which the second
             encodes the database. By name for a subclass that calls them in `compute_codes`.
         loss_func: The loss. Its code bank, if any, is saved and resumed too.
-        optimizers: One or several. Those whose parameters are all frozen are not stepped.
+        optimizers: One or several. Those whose parameters have no gradient, such as frozen ones,
+            are not stepped. Parameters of the loss that none of them has are named in the log.
         dataset: Items `(data, label)`, at least `batch_size` of them. Labels are class ids or
             multi-hot rows.
         batch_size: Largest size of a batch, of each process. Batches of a pass are of nearly equal
