@@ -55,13 +55,14 @@ class Engine(Stepper):
         networks: From data to codes, on their device: one network, or two, of which the second
             encodes the database. By name for a subclass that calls them in `compute_codes`.
         loss_func: The loss. Its code bank, if any, is saved and resumed too.
-        optimizers: One or several. Those whose parameters are all frozen are not stepped.
+        optimizers: One or several. Those whose parameters have no gradient, such as frozen ones,
+            are not stepped. Parameters of the loss that none of them has are named in the log.
         dataset: Items `(data, label)`, at least `batch_size`. Labels are ids or multi-hot rows.
         batch_size: Largest size of a batch, of each process. Those of a pass are nearly equal.
         miner: Gives the `indices_tuple` of the loss for codes and labels, and for `ref_emb` and
             `ref_labels` where there are two networks.
         lr_schedulers: Schedulers of learning rates, one or several.
-        schedule_by: Whether they are stepped after every `"step"` or every `"round"`.
+        schedule_by: Whether they are stepped after every `"step"` or `"round"`.
         device: Of the networks and the loss. That of the first network if `None`.
         dtype: Which images are converted to. They stay as they are if `None`.
         sampler: Gives the places of the samples of a pass. In random order if `None`.
