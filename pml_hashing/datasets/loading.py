@@ -127,7 +127,11 @@ def decode_image(content: bytes, path: str | os.PathLike[str]) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return an image upright, in RGB, on white where it is transparent."""
+    """Return an image upright, in RGB, on white where it is transparent.
+
+    What else the file tells of it is left out: who reads that it is to be turned would turn it
+    again.
+    """
     image.load()  # what decoding finds, as the orientation of a TIFF, is known only then
     turn = UPRIGHT.get(_orientation(image))
     if image.mode in DEEP_MODES:
@@ -138,7 +142,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
         upright = Image.alpha_composite(white, opaque)
     else:
         upright = image
-    return (upright if turn is None else upright.transpose(turn)).convert("RGB")
+    pixels = (upright if turn is None else upright.transpose(turn)).convert("RGB")
+    pixels.info = {}
+    return pixels
 
 
 def _orientation(image: Image.Image) -> int:

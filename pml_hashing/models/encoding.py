@@ -145,8 +145,39 @@ class Encoder:
             batch = ReadableBatch(batch, len(_samples_of(batch)), [])
         if batch.batch is None:
             return Codes(batch, self.no_codes(), torch.ones(0).bool())
-        values = _samples_of(batch.batch).to(self.device, non_blocking=True)
+        values = _samples_of(batch.batch)
+        self._check_images(values)
+        values = values.to(self.device, self._dtype_for(values), non_blocking=True)
         return Codes.of(batch, self.model(values), self.packed)
+
+    def _check_images(self, values: Tensor) -> None:
+        """Raise where the model takes images, and these are none that were preprocessed.
+
+        Raises:
+            TypeError: If they are integers, as pixels are.
+            ValueError: If their shape is another.
+        """
+        if self.data_config is None:
+            return
+        channels = self.data_config["input_size"][0]
+        if values.ndim != 4 or values.shape[1] != channels:
+            raise ValueError(
+                f"Expected preprocessed images of shape (n, {channels}, height, width) in "
+                f"`inputs`, got {tuple(values.shape)}."
+            )
+        if not values.is_floating_point():
+            raise TypeError(
+                f"Expected preprocessed images of floats in `inputs`, got {values.dtype}: pixels "
+                "are preprocessed where they come as an array (n, height, width, channels) or a "
+                "list of images."
+            )
+
+    def _dtype_for(self, values: Tensor) -> torch.dtype:
+        """Return the model's own type for floats, such as float32 for numpy's float64."""
+        if not values.is_floating_point():
+            return values.dtype
+        floats = (value.dtype for value in self.model.parameters() if value.is_floating_point())
+        return next(floats, values.dtype)
 
     def no_codes(self) -> Tensor:
         """Return codes of nothing."""

@@ -255,7 +255,7 @@ class HashingModel(hub.HubModel):
             inputs: One of these:
 
                 - preprocessed images `(n, in_chans, height, width)`, or whatever the backbone
-                  takes, as a tensor or an array of floats;
+                  takes, as a tensor or an array of floats, or a list of such images;
                 - images, which `transform` preprocesses: a list of paths, of bytes of files, of PIL
                   images or of arrays of pixels; one array of pixels (uint8 or uint16,
                   `(n, height, width[, channels])`); or rows of a table, dicts with an image under
@@ -289,8 +289,9 @@ class HashingModel(hub.HubModel):
             OSError: If the file cannot be written; what was written before is kept.
             TypeError: If `inputs` or a batch of them is of another type.
             UnreadableImageError: If an item cannot be read, and `on_unreadable` is `None`.
-            ValueError: If `inputs` are empty, a code is NaN or infinite, `ids` are not as many or
-                not distinct, or `path` holds anything but codes by this model of such a data set.
+            ValueError: If `inputs` are empty or of another shape, a code is NaN or infinite, `ids`
+                are not as many or not distinct, or `path` holds anything but codes by this model of
+                such a data set.
         """
         return encoding.encode(
             self,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from PIL import Image
 from timm.data import config as timm_config
 from timm.data import transforms_factory
 from torch import nn
@@ -13,6 +14,7 @@ from torchvision import transforms
 from torchvision.transforms import v2
 
 from pml_hashing._checks import check
+from pml_hashing.datasets import load_image
 
 LARGEST_SIDE = 2**14  # of an image, in pixels
 SMALLEST_CROP = 1 / 16  # of a side
@@ -54,16 +56,29 @@ def create_transform(
     """Return timm's transform, after one that gives an image the channels that it expects.
 
     Raises:
-        TypeError: If timm's transform has no such argument.
+        TypeError: If timm's transform has no such argument, or `is_training` is an image.
         ValueError: If there is an `augmentation`, but not `is_training`: timm would ignore it.
     """
+    if not isinstance(is_training, bool):
+        raise TypeError(
+            f"Expected `is_training` of True or False, got {type(is_training).__name__}: "
+            "`transform()` returns the preprocessing, which is then called with an image."
+        )
     changed = f"no `{next(iter(augmentation), None)}` without `is_training`"
     check(is_training or not augmentation, changed, "nothing that would be augmented")
-    steps = {1: [v2.Grayscale()], 3: [v2.RGB()]}.get(data_config["input_size"][0], [])
+    steps = {1: [as_seen, v2.Grayscale()], 3: [as_seen, v2.RGB()]}
     arguments = data_config | augmentation
     return transforms.Compose(
-        [*steps, transforms_factory.create_transform(**arguments, is_training=is_training)]
+        [
+            *steps.get(data_config["input_size"][0], []),
+            transforms_factory.create_transform(**arguments, is_training=is_training),
+        ]
     )
+
+
+def as_seen(image: Any) -> Any:
+    """Return a PIL image as `load_image` does, as `encode` sees it, and tensors as they are."""
+    return load_image(image) if isinstance(image, Image.Image) else image
 
 
 def from_json(data_config: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -46,17 +46,26 @@ def as_samples(inputs: Any, data_config: DataConfig) -> Any:
         return SampleStream(inputs, data_config)
     if isinstance(inputs, Dataset):
         return Samples(inputs, data_config)
-    if hasattr(inputs, "__getitem__") and hasattr(inputs, "__len__") and not _is_batches(inputs):
+    if (
+        hasattr(inputs, "__getitem__")
+        and hasattr(inputs, "__len__")
+        and not _is_batches(inputs, of_images=data_config is not None)
+    ):
         return Samples(inputs, data_config)
     return inputs
 
 
-def _is_batches(inputs: Sequence[Any]) -> bool:
-    """Return whether this is a list of batches: of tensors, or tuples that start with one."""
+def _is_batches(inputs: Sequence[Any], of_images: bool) -> bool:
+    """Return whether this is a list of batches: of tensors, or tuples that start with one.
+
+    Tensors of three dimensions are no batches of images, but preprocessed images.
+    """
     if isinstance(inputs, Tensor) or not len(inputs):
         return True
     first = inputs[0]
     first = first[0] if isinstance(first, tuple | list) and first else first
+    if isinstance(first, Tensor):
+        return not (of_images and first.ndim == 3)
     return not isinstance(first, IMAGES | Mapping | np.ndarray)
 
 

@@ -31,7 +31,7 @@ def encode_batches(
     **options: Unpack[StreamOptions],
 ) -> Iterator[tuple[Any, Tensor]]:
     """Yield ids and codes of each batch, as `HashingModel.encode_batches` documents it."""
-    for ids, images in batches:
+    for ids, images in map(_as_pair, batches):
         found = _as_batch(images)
         if len(ids) != len(found):
             raise ValueError(
@@ -49,6 +49,14 @@ def encode_batches(
         parts = list(encoder.batches(found)) if len(found) else []
         codes = torch.cat([codes for codes, _ in parts]) if parts else encoder.no_codes()
         yield _readable(ids, [error for _, part in parts for error in part.unreadable]), codes
+
+
+def _as_pair(batch: Any) -> Batch:
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        kind = type(batch).__name__
+        raise TypeError(f"Expected `batches` of pairs, ids and as many images, got {kind}.")
+    ids, images = batch
+    return ids, images
 
 
 def _as_batch(images: Any) -> Any:

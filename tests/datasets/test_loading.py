@@ -34,6 +34,7 @@ def test_orientation(tmp_path, colors, orientation, kind):
     turned |= {7: lambda a: np.rot90(a.swapaxes(0, 1), 2), 8: np.rot90}
     expected = turned.get(orientation, lambda a: a)(colors)
     assert np.array_equal(pixels_of(load_image(tmp_path / "image")), expected)
+    assert np.array_equal(pixels_of(load_image(load_image(tmp_path / "image"))), expected)
     with Image.open(tmp_path / "image") as opened:
         assert np.array_equal(np.asarray(ImageOps.exif_transpose(opened)), expected)
 

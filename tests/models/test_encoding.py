@@ -62,6 +62,11 @@ KINDS = {
     "stream": Stream,
     "loader": lambda images: DataLoader(Images(images), batch_size=4),
     "list_of_batches": lambda images: [[images[:2], 0], (images[2:],)],
+    "list_of_images": list,
+    "list_of_images_with_labels": lambda images: [(image, 0) for image in images],
+    "float64": lambda images: images.double(),
+    "array_of_float64": lambda images: images.numpy().astype(np.float64),
+    "stream_of_float64": lambda images: Stream(images.double()),
     "generator": lambda images: (images[i : i + 1] for i in range(len(images))),
 }
 
@@ -242,6 +247,10 @@ def test_codes_that_are_not_finite_are_found(value):
         ("photo.jpg", TypeError, "to be a list of images, got one str"),
         ({"image": "photo.jpg"}, TypeError, "to be a list of images, got one dict"),
         ([()], TypeError, "to be tensors or tuples that start with one, got tuple"),
+        (torch.zeros(3, 32, 32), ValueError, r"\(n, 3, height, width\) .* got \(3, 32, 32\)"),
+        (torch.zeros(2, 1, 32, 32), ValueError, r"\(n, 3, height, .* got \(2, 1, 32, 32\)"),
+        (torch.zeros(2, 32, 32, 3), ValueError, r"\(n, 3, height, .* got \(2, 32, 32, 3\)"),
+        (torch.zeros(2, 3, 32, 32).byte(), TypeError, "images of floats .* got torch.uint8: pix"),
         (3, TypeError, "a tensor, images, a data set or an iterable of batches, got int"),
     ],
 )

@@ -1,6 +1,7 @@
 """HashingModel over families of backbones, and over modules of one's own."""
 
 import copy
+import io
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from torch import nn
 from torch.testing import assert_close
 from torch.utils.data import TensorDataset
 
+from pml_hashing.datasets import load_image
 from pml_hashing.models import HashingModel, TwoNetworkHashingModel
 
 FAMILIES = [
@@ -205,6 +207,45 @@ def test_transform_of_a_model_for_gray_images(mode):
     mean, std = (sum(model.trunk.pretrained_cfg[key]) / 3 for key in ("mean", "std"))
     pixels = model.transform()(image)
     assert_close(pixels, torch.full((1, 32, 32), (0.2 - mean) / std))
+
+
+def photograph(kind):
+    """Return a PIL image whose pixels are not what people see."""
+    pixels = np.random.default_rng(0).integers(256, size=(40, 30), dtype=np.uint16)
+    if kind == "16 bits":
+        return Image.fromarray(pixels * 257)
+    image = Image.fromarray(pixels.astype(np.uint8)).convert("RGB")
+    if kind == "transparent":
+        image.putalpha(Image.fromarray((pixels % 7 * 40).astype(np.uint8)))
+        return image
+    exif = image.getexif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    image.save(file, "PNG", exif=exif)
+    return Image.open(file)
+
+
+@pytest.mark.parametrize("in_chans", [1, 3])
+@pytest.mark.parametrize("kind", ["16 bits", "transparent", "turned"])
+def test_transform_sees_an_image_as_encode_does(kind, in_chans):
+    model = HashingModel("test_resnet", 32, img_size=32, in_chans=in_chans)
+    image = photograph(kind)
+    seen = model.transform()(load_image(image))
+    assert seen.std() > 0.1
+    assert_close(model.transform()(image), seen, rtol=0, atol=0)
+    real = [model.encode(x, packed=False, progress=False) for x in ([image], seen[None])]
+    assert_close(*real, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("value", [Image.new("RGB", (40, 30)), np.zeros((40, 30, 3)), None])
+def test_an_image_is_given_to_the_transform_itself(value):
+    model = HashingModel("test_resnet", 8, img_size=32)
+    two = TwoNetworkHashingModel(model, copy.deepcopy(model))
+    for each in (model, two):
+        with pytest.raises(
+            TypeError, match=r"`is_training` of True or False, got .*called with an"
+        ):
+            each.transform(value)
 
 
 def test_transform_for_more_channels():

@@ -106,6 +106,12 @@ def test_an_id_for_each_image(model, pixels):
         list(model.encode_batches([([1, 2], pixels[:3])]))
 
 
+def test_batches_are_pairs(model, pixels):
+    for batch in (pixels, (list(range(10)), pixels, 0)):
+        with pytest.raises(TypeError, match=f"pairs, ids .* got {type(batch).__name__}"):
+            list(model.encode_batches([batch]))
+
+
 def test_two_networks(pixels):
     first, second = (HashingModel("test_resnet", 12, img_size=32) for _ in range(2))
     both = TwoNetworkHashingModel(first, second)
