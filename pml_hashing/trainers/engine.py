@@ -41,9 +41,8 @@ class Engine(Stepper):
     CPU: see `checkpoint_folder`, and "Faults and resuming" in the documentation.
 
     A loss with `class_codes="assigned"`, as `DSAHLoss` has by default, gets features of the data
-    set before the first round: those that the first network has before its hash layer, in eval
-    mode, in one pass. Where they are not known (see `compute_features`), its class codes stay as
-    they are, which is logged.
+    set before the first round: what the first network has before its hash layer, in eval mode.
+    Where they are not known (see `compute_features`), its class codes stay, which is logged.
 
     In several processes (after `torch.distributed.init_process_group`, as under `torchrun`) a batch
     is `batch_size` samples per process, and training is that of one process with as large a batch.
@@ -52,8 +51,8 @@ class Engine(Stepper):
     engine does not need. A subclass may override the methods below that say what a step does.
 
     Args:
-        networks: From data to codes, on their device: one network, or two, of which the second
-            encodes the database. By name for a subclass that calls them in `compute_codes`.
+        networks: One network from data to codes, on its device, or two, of which the second encodes
+            the database. By name for a subclass that calls them in `compute_codes`.
         loss_func: The loss. Its code bank, if any, is saved and resumed too.
         optimizers: One or several. Those whose parameters have no gradient, such as frozen ones,
             are not stepped. Parameters of the loss that none of them has are named in the log.
@@ -67,7 +66,7 @@ class Engine(Stepper):
         dtype: Which images are converted to. They stay as they are if `None`.
         sampler: Gives the places of the samples of a pass. In random order if `None`.
         collate_fn: Makes a batch out of items of `dataset`. torch's own if `None`.
-        num_workers: Processes that load data. None but the training's own if 0.
+        num_workers: Processes that load data; the training's own if 0.
         passes_per_round: Passes over the data set between two discrete steps.
         steps_per_round: Steps between two discrete steps, in place of whole passes.
         seed: Of all random numbers: the order of the samples, their augmentation, dropout.
@@ -86,9 +85,9 @@ class Engine(Stepper):
     Attributes:
         round: The latest round, from 1 on; 0 before the first.
         step: The latest step of that round, from 0 on.
-        steps_per_round: Number of steps of a round.
+        steps_per_round: Steps of a round.
         loss: Loss of the latest step, on the device.
-        sample_indices: Places in the data set of the samples of the latest batch.
+        sample_indices: Places in the data set of the latest batch.
         precision: Counts the steps that `"fp16"` skipped: `precision.skipped_steps`.
         code_update: Objective before and after the latest discrete step, `None` without one.
         checkpoints: The checkpoints in `checkpoint_folder`, `None` without one.
