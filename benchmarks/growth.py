@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ from torch import Tensor
 
 import pml_hashing
 from pml_hashing import CodeBank, DSAHLoss, losses
-from pml_hashing.codes import hamming_distance
+from pml_hashing.centers import spread_codes
+from pml_hashing.codes import hamming_distance, unpack
 from pml_hashing.evaluation import HammingRanking
 from pml_hashing.pairs import LabelGroups, similar_sums, to_pairs
 from pml_hashing.search import HNSW, HammingKNN
@@ -87,6 +89,32 @@ def evaluation(count: int, num_classes: int, plain: bool) -> Work:
         return (precisions * ranking).sum(dim=1) / ranking.sum(dim=1).clamp(min=1)
 
     return all_at_once if plain else lambda: HammingRanking(*data).average_precision()
+
+
+def asymmetric_evaluation(count: int, num_classes: int, plain: bool) -> Work:
+    """Real queries: inner products with all codes, and a whole order for each query."""
+    labels = torch.randint(num_classes, (count,))
+    codes = torch.randint(256, (count, CODE_LENGTH // 8), dtype=torch.uint8)
+    query, relevant = torch.randn(10, CODE_LENGTH), labels[:10, None] == labels
+
+    def one_by_one() -> list[Tensor]:
+        found = []
+        for row, matches in zip(query, relevant, strict=True):
+            order = (unpack(codes).double() @ -row.double()).argsort(stable=True)
+            hits = matches[order]
+            precisions = hits.cumsum(dim=0) / torch.arange(1, count + 1)
+            found.append((precisions * hits).sum() / hits.sum())
+        return found
+
+    data = query, labels[:10], codes, labels
+    ranking = partial(HammingRanking, *data, asymmetric=True)
+    return one_by_one if plain else lambda: ranking().average_precision()
+
+
+def class_codes(count: int, num_classes: int, plain: bool) -> Work:
+    """Codes of classes that lie far apart. Found anew in each call: seeds differ."""
+    seeds = iter(range(100))
+    return lambda: spread_codes(num_classes, CODE_LENGTH, seed=next(seeds))
 
 
 def dense_pairs(codes: Tensor, labels: Tensor) -> Tensor:
@@ -150,6 +178,12 @@ ROWS: dict[str, tuple[Callable[..., Work], list[tuple[int, int]], bool]] = {
         False,
     ),
     "mAP of 100 queries": (evaluation, [(100_000, 80), (1_000_000, 80)], True),
+    "asymmetric mAP, 10 queries": (
+        asymmetric_evaluation,
+        [(100_000, 10), (1_000_000, 10)],
+        True,
+    ),
+    "class codes, far apart": (class_codes, [(0, 1024), (0, 1025), (0, 10_000)], False),
     "step of HashNet": (
         step(lambda _: losses.HashNetLoss(), "pairs"),
         [(128, 21), (1024, 21), (4096, 21)],
@@ -216,7 +250,7 @@ def main() -> None:
         _, sizes, has_plain = ROWS[name]
         for count, num_classes in sizes:
             cells = run(name, count, num_classes, False)
-            few = count <= MANY_ROWS or name == "mAP of 100 queries"
+            few = count <= MANY_ROWS or "mAP" in name
             if has_plain and few and count * num_classes <= LARGEST_PLAIN:
                 cells += run(name, count, num_classes, True)
             print(f"{name:26}{count:10,}{num_classes:9,}{cells}", flush=True)

@@ -13,6 +13,7 @@ import ctypes
 import itertools
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -355,6 +356,23 @@ def processor() -> str:
     return names[0] if names else platform.machine()
 
 
+def time_imports() -> None:
+    """Tell what a service pays before its first search: each line is an interpreter of its own."""
+    print("\nImports: CPU seconds (least of 5) and the most memory, MB")
+    for modules in ("torch", "pml_hashing", "pml_hashing.search", "pml_hashing.models"):
+        code = (
+            f"import resource, {modules}; of = resource.getrusage(resource.RUSAGE_SELF); "
+            "print(of.ru_utime + of.ru_stime, of.ru_maxrss / 1000)"
+        )
+        runs = [
+            subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+            for _ in range(5)
+        ]
+        figures = [tuple(map(float, run.stdout.split())) for run in runs]
+        seconds, megabytes = (min(column) for column in zip(*figures, strict=True))
+        print(f"{modules:<20} {seconds:6.2f} {megabytes:6.0f}", flush=True)
+
+
 def main() -> None:
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
@@ -373,6 +391,7 @@ def main() -> None:
         time_multi_hash,
         time_changes,
         time_approximate,
+        time_imports,
     )
     chosen = sys.argv[1:]
     for part in parts:

@@ -46,8 +46,7 @@ def _count(ascending: Tensor, grades: Tensor, levels: int) -> Tensor:
     distances, group, found = ascending[relevant].unique_consecutive(
         return_inverse=True, return_counts=True
     )
-    first = torch.searchsorted(ascending, distances)
-    end = torch.searchsorted(ascending, distances, right=True)
+    first, end = _limits(ascending, relevant, distances, found)
     # Before each group that has relevant items, and after the last, those that are not.
     counts = ascending.new_zeros(2 * len(distances) + 1, levels)
     counts[0::2, 0] = torch.cat([first, first.new_tensor([len(ascending)])])
@@ -56,6 +55,29 @@ def _count(ascending: Tensor, grades: Tensor, levels: int) -> Tensor:
     counts[1::2] = by_grade.view(-1, levels)
     counts[1::2, 0] = end - first - found
     return counts[None]
+
+
+def _limits(
+    ascending: Tensor, relevant: Tensor, distances: Tensor, found: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return where the items at each distance begin and end.
+
+    Most often nothing else is at the distance of a relevant item, so that little is searched for.
+
+    Args:
+        ascending: Distances of all items.
+        relevant: Places of the relevant items among them.
+        distances: Those of relevant items, each once.
+        found: Number of relevant items at each of them.
+    """
+    ends = found.cumsum(dim=0)
+    first = relevant[ends - found]
+    end = relevant[ends - 1] + 1
+    tied = ascending[(first - 1).clamp(min=0)] == distances
+    first[tied] = torch.searchsorted(ascending, distances[tied])
+    tied = ascending[end.clamp(max=len(ascending) - 1)] == distances
+    end[tied] = torch.searchsorted(ascending, distances[tied], right=True)
+    return first, end
 
 
 def orders(retrieval: Retrieval) -> Iterator[list[tuple[np.ndarray, np.ndarray]]]:
