@@ -78,6 +78,8 @@ def create_transform(
 
 def as_seen(image: Any) -> Any:
     """Return a PIL image as `load_image` does, as `encode` sees it, and tensors as they are."""
+    if type(image) is Image.Image and image.mode == "RGB" and not image.info:
+        return image  # as `load_image` returns it: another copy of a photograph would take long
     return load_image(image) if isinstance(image, Image.Image) else image
 
 
