@@ -141,8 +141,9 @@ def start_or_resume(
     reading = {"num_workers": workers, "progress": progress}
     if setup.fine_tune:
         images = images.readable(warn_left_out)
-    make_dataset = to_images if setup.fine_tune else to_features
-    dataset, labels = make_dataset(model, images, **reading)
+        dataset, labels = to_images(model, images)
+    else:
+        dataset, labels = to_features(model, images, **reading)
     loss_func = make_loss(setup, labels, len(images.classes))
     loss_func.to(next(model.embedder.parameters()).device)
     options = {"progress": progress, "num_workers": workers if setup.fine_tune else 0}
@@ -208,9 +209,7 @@ def to_features(
     return TensorDataset(features, labels), labels
 
 
-def to_images(
-    model: "HashingModel", images: "ImageFiles", **_: Any
-) -> "tuple[Dataset[Any], Tensor]":
+def to_images(model: "HashingModel", images: "ImageFiles") -> "tuple[Dataset[Any], Tensor]":
     """Return images as the backbone is trained on them, and their labels."""
     from pml_hashing.models import LIGHT_AUGMENTATION
 
