@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, TypeAlias, TypedDict, Unpack
@@ -147,8 +148,21 @@ class Encoder:
             return Codes(batch, self.no_codes(), torch.ones(0).bool())
         values = _samples_of(batch.batch)
         self._check_images(values)
-        values = values.to(self.device, self._dtype_for(values), non_blocking=True)
+        layout = self._layout if values.ndim == 4 else torch.preserve_format
+        values = values.to(
+            self.device, self._dtype_for(values), non_blocking=True, memory_format=layout
+        )
         return Codes.of(batch, self.model(values), self.packed)
+
+    @cached_property
+    def _layout(self) -> torch.memory_format:
+        """How images lie in memory: on a CPU, convolutions are faster with channels last.
+
+        Only for timm's backbones: one of your own may take a `view` of its images.
+        """
+        of_timm = any(hasattr(module, "pretrained_cfg") for module in self.model.modules())
+        faster = of_timm and self.device.type == "cpu"
+        return torch.channels_last if faster else torch.preserve_format
 
     def _check_images(self, values: Tensor) -> None:
         """Raise where the model takes images, and these are none that were preprocessed.

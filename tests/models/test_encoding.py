@@ -86,6 +86,35 @@ def test_codes_are_binarized_and_packed(model, images):
     assert torch.equal(unpack(codes, model.code_length), binarize(model(images)))
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_images_lie_where_convolutions_are_fastest(model, images, layout):
+    seen = []
+    first = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
+    first.register_forward_pre_hook(lambda _, args: seen.append(args[0].stride()))
+    codes = model.encode(images.contiguous(memory_format=layout), device="cpu", progress=False)
+    assert seen == [(3 * 32 * 32, 1, 3 * 32, 3)]  # channels lie beside each other
+    assert torch.equal(codes, expected_codes(model, images))
+    assert first.weight.is_contiguous()  # the model is as it was
+
+
+class Viewing(nn.Module):
+    """A backbone of one's own, which counts on how its images lie in memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, 3)
+
+    def forward(self, images):
+        return self.convolution(images).view(len(images), -1)
+
+
+def test_a_backbone_of_ones_own_may_take_a_view(model, images):
+    own = HashingModel(Viewing(), 16, num_features=4 * 30 * 30)
+    own.data_config = model.data_config
+    codes = own.encode(images, device="cpu", progress=False)
+    assert torch.equal(codes, expected_codes(own, images))
+
+
 class Table:
     """Rows by their numbers, as a table of `datasets` has them."""
 
