@@ -5,10 +5,11 @@
 
 On the CPU: one thread, and CPU time. On a GPU: wall time until all work is done. Each is the least
 of several runs in turn, so that all ways meet the same machine. The bare pass is a loop over the
-same batches that throws the codes away, in eval and inference mode.
+same batches, as they come, that throws the codes away, in eval and inference mode.
 """
 
 import argparse
+import os
 import platform
 import tempfile
 import time
@@ -72,6 +73,7 @@ def time_ways(model: HashingModel, images: Tensor, args: argparse.Namespace) -> 
             "encode, tensor, to a file": partial(
                 encode_to_new_file, model, images, names, **options
             ),
+            "encode, tensor, amp": partial(model.encode, images, amp=True, **options),
             "bare pass over a data set": partial(bare_pass, model, loader, args.device),
             "encode, data set": partial(model.encode, dataset, **options),
             "encode, data set, to a file": partial(
@@ -105,6 +107,8 @@ def main() -> None:
         f"command: python benchmarks/encoding.py --backbone {args.backbone} --device {args.device} "
         f"--images {args.images} --batch-size {args.batch_size} --repeats {args.repeats}"
     )
+    if memory := os.environ.get("GLIBC_TUNABLES"):
+        print(f"with: GLIBC_TUNABLES={memory}")
     print(f"on: {where}; pml_hashing {pml_hashing.__version__}, torch {torch.__version__}")
     print(
         f"{args.backbone}, {tuple(images.shape)}, {CODE_LENGTH} bits, a progress bar; least "
