@@ -24,7 +24,7 @@ FROM_THE_HUB = {
 }
 """What each that takes weights from timm's hub is called with, so that it does."""
 
-HELP_ALONE = {"cifar10_features", "cifar10_views", "encoding", "fine_tuning", "serve", "training"}
+HELP_ALONE = {"cifar10_features", "cifar10_views", "encoding", "serve", "settings", "training"}
 """Those whose weights are random without a file, or come with data too large for a test."""
 
 ASSETS = """

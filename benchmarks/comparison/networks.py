@@ -171,7 +171,7 @@ def make_loss(recipe: Recipe, task: Task) -> nn.Module:
     labels, code_length = task.data.labels, task.code_length
     num_classes = labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
     name = getattr(recipe.loss, "__qualname__", repr(recipe.loss))
-    accepted = _arguments_of(recipe.loss)
+    accepted = arguments_of(recipe.loss)
     offered = {"num_classes": num_classes, "code_length": code_length, "seed": task.seed}
     arguments: dict[str, Any] = {key: value for key, value in offered.items() if key in accepted}
     if "code_bank" in accepted:
@@ -194,7 +194,7 @@ def make_loss(recipe: Recipe, task: Task) -> nn.Module:
     return loss_func.to(task.device)
 
 
-def _arguments_of(loss: Callable[..., Any]) -> set[str]:
+def arguments_of(loss: Callable[..., Any]) -> set[str]:
     """Return the names of the arguments of a loss.
 
     A class with `**` has those of its parents too, and a function with `**` has the sizes.
