@@ -76,6 +76,7 @@ def train(images: ImageFiles, names: list[str], args: Namespace) -> HashingModel
         data_device=torch.device(args.device),
         dataloader_num_workers=args.workers,
         freeze_trunk_batchnorm=is_trained,
+        channels_last=True,
         seed=args.seed,
     )
     trainer.train(num_epochs=args.epochs)

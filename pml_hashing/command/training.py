@@ -183,6 +183,7 @@ def _engine(
         min(setup.batch_size, len(dataset)),
         seed=setup.seed,
         freeze_batch_norm=setup.fine_tune,
+        channels_last=setup.fine_tune,
         **options,
     )
 

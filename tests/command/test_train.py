@@ -9,6 +9,7 @@ import pytest
 import torch
 from command.conftest import MODEL
 from PIL import Image
+from torch import nn
 from torch.testing import assert_close
 
 from pml_hashing import Collection, HashingModel
@@ -135,6 +136,8 @@ def test_fine_tuning_starts_with_a_trained_hash_layer(colors, weights):
     assert any(name.startswith("trunk") for name in changed)
     assert not any("running" in name for name in changed)  # of batch normalization
     assert any("running" in name for name in start)
+    first = next(module for module in models[1].trunk.modules() if isinstance(module, nn.Conv2d))
+    assert first.weight.is_contiguous(memory_format=torch.channels_last)  # which is faster
 
 
 def test_fine_tuning_keeps_colours_and_most_of_an_image(tmp_path, weights):
