@@ -27,6 +27,8 @@ from pml_hashing.models import samples
 Inputs: TypeAlias = Tensor | np.ndarray | Dataset[Any] | Iterable[Any]
 OnUnreadable: TypeAlias = Callable[[UnreadableImageError], object]
 
+IMAGES_OF_A_THREAD = 8  # run at a time on a CPU
+
 
 class RunOptions(TypedDict, total=False):
     """How a model is run. `HashingModel.encode` documents the options."""
@@ -148,21 +150,27 @@ class Encoder:
             return Codes(batch, self.no_codes(), torch.ones(0).bool())
         values = _samples_of(batch.batch)
         self._check_images(values)
-        layout = self._layout if values.ndim == 4 else torch.preserve_format
-        values = values.to(
-            self.device, self._dtype_for(values), non_blocking=True, memory_format=layout
+        values = values.to(self.device, self._dtype_for(values), non_blocking=True)
+        return Codes.of(batch, self._outputs(values), self.packed)
+
+    def _outputs(self, values: Tensor) -> Tensor:
+        """Run the model, on a CPU as convolutions are fastest there.
+
+        Images lie in memory with channels last, and no more are run at a time than a cache holds
+        what they need. Only for timm's backbones: one of your own may count on its batches.
+        """
+        if not self._is_timms_on_a_cpu or values.ndim != 4:
+            return self.model(values)
+        parts = values.contiguous(memory_format=torch.channels_last).split(
+            IMAGES_OF_A_THREAD * torch.get_num_threads()
         )
-        return Codes.of(batch, self.model(values), self.packed)
+        outputs = [self.model(part) for part in parts]
+        return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
 
     @cached_property
-    def _layout(self) -> torch.memory_format:
-        """How images lie in memory: on a CPU, convolutions are faster with channels last.
-
-        Only for timm's backbones: one of your own may take a `view` of its images.
-        """
+    def _is_timms_on_a_cpu(self) -> bool:
         of_timm = any(hasattr(module, "pretrained_cfg") for module in self.model.modules())
-        faster = of_timm and self.device.type == "cpu"
-        return torch.channels_last if faster else torch.preserve_format
+        return of_timm and self.device.type == "cpu"
 
     def _check_images(self, values: Tensor) -> None:
         """Raise where the model takes images, and these are none that were preprocessed.

@@ -87,12 +87,21 @@ def test_codes_are_binarized_and_packed(model, images):
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_images_lie_where_convolutions_are_fastest(model, images, layout):
-    seen = []
+def test_images_are_run_as_convolutions_are_fastest(model, layout):
+    images, seen = torch.randn(20, 3, 32, 32), []
     first = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
-    first.register_forward_pre_hook(lambda _, args: seen.append(args[0].stride()))
-    codes = model.encode(images.contiguous(memory_format=layout), device="cpu", progress=False)
-    assert seen == [(3 * 32 * 32, 1, 3 * 32, 3)]  # channels lie beside each other
+    first.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        codes = model.encode(
+            images.contiguous(memory_format=layout), batch_size=20, device="cpu", progress=False
+        )
+    finally:
+        torch.set_num_threads(threads)
+    assert [len(part) for part in seen] == [8, 8, 4]
+    channels_last = (3 * 32 * 32, 1, 3 * 32, 3)
+    assert {part.stride() for part in seen} == {channels_last}
     assert torch.equal(codes, expected_codes(model, images))
     assert first.weight.is_contiguous()  # the model is as it was
 
