@@ -108,6 +108,18 @@ def open_to_change(path: Path) -> BinaryIO:
     raise OSError(errno.EINVAL, f"Expected a file to change, got {kind}", str(path))
 
 
+def write_all(file: BinaryIO, content: bytes | bytearray, path: str | os.PathLike[str]) -> None:
+    """Write all of it to a file without a buffer.
+
+    Raises:
+        OSError: If the disk is full. It has the name of the file that the content is for, `path`.
+    """
+    rest = memoryview(content)
+    with errors_named(path):
+        while rest:
+            rest = rest[file.write(rest) :]
+
+
 @contextlib.contextmanager
 def errors_named(path: str | os.PathLike[str]) -> Iterator[None]:
     """Put a file's name into errors that have none, or that of something temporary beside it."""

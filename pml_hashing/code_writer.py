@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pml_hashing._files import errors_named, open_to_change, sync_folder
+from pml_hashing._files import errors_named, open_to_change, sync_folder, write_all
 from pml_hashing._locks import LockedError, locked_file, remove
 from pml_hashing._safetensors import header_of
 from pml_hashing._tensor_files import sign, summarize
@@ -144,14 +144,14 @@ class CodeWriter:
             OSError: If the disk is full. What was written before is kept.
         """
         codes = packed_codes.numpy().tobytes()
-        _write(self._codes, codes, self._path)
+        write_all(self._codes, codes, self._path)
         self._sum.update(codes)
         self.num_done += num_items
         self._num_rows += len(packed_codes)
         self.unreadable += unreadable
         record = {"items": self.num_done, "rows": self._num_rows, "sha256": self._sum.hexdigest()}
         record["unreadable"] = [_to_json(error) for error in unreadable]
-        _write(self._lines, _to_line(record), self._path)
+        write_all(self._lines, _to_line(record), self._path)
 
     def finish(self) -> None:
         """Move the finished file into place.
@@ -176,9 +176,9 @@ class CodeWriter:
         metadata = describe(self._codes_of.code_length, self._num_rows) | self._codes_of.described()
         shapes = {name: (torch.uint8, shape) for name, (_, shape, _) in summary.items()}
         for tensor in tensors.values():
-            _write(self._codes, tensor.numpy().tobytes(), self._path)
+            write_all(self._codes, tensor.numpy().tobytes(), self._path)
         self._codes.seek(0)
-        _write(self._codes, header_of(shapes, sign(metadata, summary), HEADER_SIZE), self._path)
+        write_all(self._codes, header_of(shapes, sign(metadata, summary), HEADER_SIZE), self._path)
         with errors_named(self._path):
             os.fsync(self._codes.fileno())
         self._codes.close()
@@ -227,7 +227,7 @@ class CodeWriter:
             )
         if found != expected:
             self._lines.seek(0)
-            _write(self._lines, expected, self._path)
+            write_all(self._lines, expected, self._path)
         return len(expected)
 
     def _holds(self, line: bytes, codes: BinaryIO) -> bool:
@@ -317,14 +317,6 @@ def _from_line(line: bytes) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return text[:99]  # somebody made it
-
-
-def _write(file: BinaryIO, content: bytes, path: Path) -> None:
-    """Write all of it, or raise an error with the name of the file that it is for."""
-    rest = memoryview(content)
-    with errors_named(path):
-        while rest:
-            rest = rest[file.write(rest) :]
 
 
 def _to_json(error: UnreadableImageError) -> list[Any]:

@@ -146,7 +146,7 @@ class Collection(SearchableContents):
         """Make a new collection whose model is learned from a folder of images, without labels.
 
         Call `sync` next: it encodes them. Those that were learned from, all of a folder of up to
-        `max_samples`, are not run through the backbone a second time.
+        `max_samples`, are not run through the backbone a second time, also if it is killed.
 
         Args:
             place: As of `create`.
@@ -179,6 +179,9 @@ class Collection(SearchableContents):
         where: Any = {"table": table, "model_folder": model_folder, "cluster": cluster}
         photos = cls.create(place, learned.model, vectors=vectors, **where)
         photos._learned = learned.codes
+        held, manifest = photos._storage, photos._state.manifest
+        with held.writing(0), held.journal(manifest) as journal:
+            journal.append(list(learned.codes))  # else a sync that is killed would lose them
         return photos
 
     @classmethod

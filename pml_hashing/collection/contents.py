@@ -7,6 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from pml_hashing._checks import check_integer
 from pml_hashing.collection.labels import Row
 from pml_hashing.collection.state import State
 from pml_hashing.collection.storage import Storage
@@ -63,7 +64,15 @@ class Contents:
         return self.names_from(0)
 
     def names_from(self, start: int, count: int | None = None) -> list[str]:
-        """Return so many names from a place in the order of names on; all of them if `None`."""
+        """Return so many names from a place in the order of names on; all of them if `None`.
+
+        Raises:
+            TypeError: If `start` or `count` is no integer.
+            ValueError: If one is negative.
+        """
+        check_integer(start, 0, "start")
+        if count is not None:
+            check_integer(count, 0, "count")
 
         def read(state: State) -> list[str]:
             stop = len(state) if count is None else min(start + count, len(state))

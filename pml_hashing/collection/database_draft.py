@@ -16,6 +16,8 @@ from pml_hashing.search._clickhouse_rows import to_columns, to_text
 from pml_hashing.search._clickhouse_sql import METADATA, Schema
 from pml_hashing.search.store import Records, check_types, type_of
 
+CAST_TO: dict[type, tuple[type, ...]] = {float: (int,)}  # by the engine, of what it copies
+
 
 class DatabaseDraft:
     """A new table of images, which nobody reads yet.
@@ -75,7 +77,7 @@ class DatabaseDraft:
         metadata = [
             METADATA + name
             for name, kind in self._kinds.items()
-            if kind is not None and kinds.get(name) is kind
+            if kind is not None and kinds.get(name) in {kind, *CAST_TO.get(kind, ())}
         ]
         vector = ["vector"] if self._vectors else []
         columns = ["id", "code", *vector, *sql.FILE, *sql.CONTENT, *metadata]

@@ -1,6 +1,6 @@
 """Codes of files by their content, wherever such codes are known."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 from pml_hashing.collection.files import Content
@@ -36,6 +36,9 @@ class CodesInMemory:
         self._codes: dict[bytes, Encoded] = {}
         self._sizes: set[int] = set()
         self.add(encoded)
+
+    def __iter__(self) -> Iterator[Encoded]:
+        return iter(self._codes.values())
 
     def __contains__(self, digest: bytes) -> bool:
         return digest in self._codes

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, Self
 
+from pml_hashing._files import errors_named, open_to_change, write_all
 from pml_hashing.collection.encoded import CodesInMemory, Encoded
 from pml_hashing.collection.files import Content
 from pml_hashing.collection.storage import Journal
@@ -40,12 +41,16 @@ class FolderJournal(Journal):
 
     def __enter__(self) -> Self:
         """Open it for writing, and cut off what is not valid."""
-        self._file = self.path.open("r+b" if self.path.exists() else "w+b")
-        for _ in self._valid(self._file):
-            pass
-        self._file.truncate()
-        if not self._file.tell():
-            self._file.write(self._first)
+        with errors_named(self.path):
+            self._file = open_to_change(self.path)
+            with open(self._file.fileno(), "rb", closefd=False) as file:
+                for _ in self._valid(file):
+                    pass
+                end = file.tell()
+            self._file.truncate(end)
+            self._file.seek(end)
+            if not end:
+                write_all(self._file, self._first, self.path)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -56,14 +61,15 @@ class FolderJournal(Journal):
         """Write codes. A process that is killed afterwards has not lost them.
 
         Raises:
-            OSError: If the disk is full.
+            OSError: If the disk is full. It has the name of the file.
         """
         if self._file is None:
             raise ValueError("Expected an open journal, got one that was not entered.")
+        lines = bytearray()
         for content, code in encoded:
             record = content._asdict() | {"digest": content.digest.hex(), "code": code.hex()}
-            self._file.write(_to_line(record))
-        self._file.flush()
+            lines += _to_line(record)
+        write_all(self._file, lines, self.path)
         self._codes.add(encoded)
 
     def remove(self) -> None:

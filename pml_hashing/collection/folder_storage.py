@@ -50,7 +50,7 @@ class FolderStorage(Storage):
         if folder.exists() and (
             not folder.is_dir() or {path.name for path in folder.iterdir()} - left
         ):
-            raise FileExistsError(f"Expected `folder` to be new or empty, got {folder}.")
+            raise FileExistsError(f"Expected `place` to be new or empty, got {folder}.")
 
     def create(self, manifest: Manifest, model: Model) -> None:
         self.check_new()
@@ -135,6 +135,9 @@ def _applied(state: FolderState, change: Change) -> tuple[np.ndarray, Files, Met
         codes[images.rows] = images.codes
         files.put(images.rows, images.files)
         _put(metadata, images.rows, images.metadata)
+    for column, kind in change.columns.items():
+        if kind is float:  # also where all that is left are integers
+            metadata[column] = [None if v is None else float(v) for v in metadata[column]]  # pyright: ignore[reportArgumentType]
     return codes, files, metadata
 
 

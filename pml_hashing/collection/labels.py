@@ -1,12 +1,14 @@
 """Labels and other metadata of images: from sub-folders, a table, or a mapping."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 from pml_hashing.datasets.tables import SEPARATOR, read_table, row_of, to_labels
-from pml_hashing.search.store import Value
+from pml_hashing.search._arguments import to_value
+from pml_hashing.search.store import Value, other_type
 
 LABEL = "label"
 FOLDERS, KEEP = "folders", "keep"
@@ -59,8 +61,10 @@ def rows_of(labels: Labels, root: Path, names: Sequence[str]) -> tuple[dict[str,
 
     Raises:
         FileNotFoundError: If there is no such table.
-        TypeError: If a mapping has something else than labels and columns.
-        ValueError: If the table is none, or a folder or label has the separator of labels in it.
+        TypeError: If `labels` is nothing of these, or a mapping has something else than labels and
+            columns, or a value that no column can have.
+        ValueError: If the table is none, a folder or label has the separator of labels in it, or a
+            number is NaN or beyond 64 bits.
     """
     if labels is None or labels == KEEP:
         return {}, []
@@ -68,8 +72,13 @@ def rows_of(labels: Labels, root: Path, names: Sequence[str]) -> tuple[dict[str,
         return _rows_of_folders(names), []
     if isinstance(labels, Mapping):
         rows = {str(name): _to_row(str(name), value) for name, value in labels.items()}
-    else:
+    elif isinstance(labels, str | os.PathLike):
         rows = _read_table(Path(labels), root, set(names))
+    else:
+        raise TypeError(
+            f'Expected `labels` to be "{FOLDERS}", "{KEEP}", a table, a dict or None, '
+            f"got {type(labels).__name__}."
+        )
     for row in rows.values():
         _check_columns(row)
     known = set(names)
@@ -77,9 +86,49 @@ def rows_of(labels: Labels, root: Path, names: Sequence[str]) -> tuple[dict[str,
     return {name: row for name, row in rows.items() if name in known}, absent
 
 
+def columns_of(
+    held: Mapping[str, type | None], given: Mapping[str, Row], names: Collection[str]
+) -> dict[str, type | None]:
+    """Return all columns, sorted, and the types of their values after some are given.
+
+    A column of integers becomes one of floats with the first float. One in which all images are
+    given a value may become any.
+
+    Args:
+        held: The columns before, and their types.
+        given: The rows of images that are given some.
+        names: All images that there are then.
+
+    Raises:
+        TypeError: If a value is not of the type of its column.
+    """
+    counts, values = Counter[str](), dict[str, dict[type, Value]]()  # one of each type
+    for row in map(given.__getitem__, filter(given.__contains__, names)):
+        counts.update(row.keys())
+        for column, value in row.items():
+            values.setdefault(column, {}).setdefault(type(value), value)
+    columns = dict(held) | dict.fromkeys(value for value in values if value not in held)
+    for column, found in values.items():
+        before = None if counts[column] == len(names) else columns[column]
+        columns[column] = _joint_type(column, before, found)
+    return dict(sorted(columns.items()))
+
+
+def _joint_type(column: str, kind: type | None, found: Mapping[type, Value]) -> type | None:
+    """Return the type of a column of one type that is given values of others."""
+    for other, value in found.items():
+        if kind is None or value is None or other is kind:
+            kind = kind if value is None else other
+        elif {kind, other} == {int, float}:
+            kind = float
+        else:
+            raise other_type(column, kind, value)
+    return kind
+
+
 def _check_columns(row: Row) -> None:
     for column in row:
-        if not column.isidentifier() or column in RESERVED:
+        if not isinstance(column, str) or not column.isidentifier() or column in RESERVED:
             raise ValueError(
                 "Expected columns of metadata whose names are identifiers and none of "
                 f"{', '.join(RESERVED)}, got {column!r}."
@@ -100,10 +149,12 @@ def _rows_of_folders(names: Iterable[str]) -> dict[str, Row]:
 
 def _to_row(name: str, value: object) -> Row:
     if isinstance(value, Mapping):
-        row = dict(value)
-        if LABEL in row:
-            row |= _to_row(name, row[LABEL])
-        return row
+        row = {
+            column: to_value(f"{column}` of `{name}", held)
+            for column, held in value.items()
+            if column != LABEL
+        }
+        return row | _to_row(name, value[LABEL]) if LABEL in value else row
     if value is None or isinstance(value, str):
         return {LABEL: join_labels((value or "").split(SEPARATOR))}
     if isinstance(value, Sequence) and all(isinstance(label, str) for label in value):

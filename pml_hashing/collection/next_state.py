@@ -11,7 +11,7 @@ from pml_hashing.collection.comparison import Comparison
 from pml_hashing.collection.encoded import Encoded, KnownCodes
 from pml_hashing.collection.file_records import Files, Unreadable
 from pml_hashing.collection.files import Content, FileState
-from pml_hashing.collection.labels import Metadata, Row
+from pml_hashing.collection.labels import Metadata, Row, columns_of
 from pml_hashing.collection.manifest import Manifest
 from pml_hashing.collection.state import Change, Images, State
 
@@ -82,15 +82,9 @@ class NextState:
     @cached_property
     def _columns(self) -> dict[str, type | None]:
         """All columns: of those that come from labels alone, values are text."""
-        columns: dict[str, type | None] = {} if self._is_anew else self.state.columns
-        for name in self._given_names:
-            for column in self.given[name]:
-                columns.setdefault(column, str if self._is_anew else None)
-        return columns
-
-    @property
-    def _given_names(self) -> list[str]:
-        return [name for name in self.found.names if name in self.given] if self.given else []
+        held = {} if self._is_anew else self.state.columns
+        columns = columns_of(held, self.given, self.found.names)
+        return dict.fromkeys(columns, str) if self._is_anew else columns
 
     @cached_property
     def _is_kept(self) -> np.ndarray:

@@ -206,7 +206,7 @@ class State(ABC):
         self.check_column(column)
         held = {v: count for v, count in self.value_counts(column).items() if v is not None}
         if column != LABEL:
-            return held
+            return dict(sorted(held.items()))
         counts = Counter[Any]()
         for value, count in held.items():
             for label in labels_of(value):

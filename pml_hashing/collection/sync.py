@@ -13,7 +13,7 @@ from pml_hashing.collection.encoded import CodesInMemory, KnownCodes
 from pml_hashing.collection.encoding import CollectionEncoder, FilesToEncode
 from pml_hashing.collection.file_records import Unreadable
 from pml_hashing.collection.files import Content, FileState, digest_of, read_state_and_bytes
-from pml_hashing.collection.labels import Labels, rows_of
+from pml_hashing.collection.labels import Labels, Row, columns_of, rows_of
 from pml_hashing.collection.next_state import Entry, NextState
 from pml_hashing.collection.state import State
 from pml_hashing.collection.storage import Journal, Storage
@@ -108,13 +108,13 @@ class Sync:
         state = self.state
         listing = list_images(self.root, without=self.storage.folder)
         journal = self.storage.journal(state.manifest)
+        given, unmatched = self._labels(labels, listing.names, is_anew=source is not None)
         found = Comparison.of(listing.names, self.root, state)
         rest = self._take_known(self._without_bad(found.suspects()), journal)
         if rest:
             with journal:
                 self._encode(rest, journal)
         found = found.with_codes(self.entries)
-        given, unmatched = rows_of(labels, self.root, found.names)
         report, sources = self._report(found, listing.ignored, unmatched)
         to = {"images": str(self.root), "labels": source, "ignored": listing.ignored}
         made = NextState(
@@ -133,6 +133,14 @@ class Sync:
             state = self.storage.commit(state, made.change())
         journal.remove()
         return state, report
+
+    def _labels(
+        self, labels: Labels, names: list[str], *, is_anew: bool
+    ) -> tuple[dict[str, Row], list[str]]:
+        """Return `rows_of` labels. What is wrong with them is told before anything is encoded."""
+        given, unmatched = rows_of(labels, self.root, names)
+        columns_of({} if is_anew else self.state.columns, given, names)
+        return given, unmatched
 
     def _known_codes(self, journal: Journal) -> tuple[KnownCodes, ...]:
         return self.learned, journal, self.state

@@ -1,5 +1,7 @@
 """The command and its subcommands."""
 
+import warnings
+
 import click
 
 import pml_hashing
@@ -33,6 +35,8 @@ def main() -> None:
     """
     prepare_streams()
     prepare_threads()
+    # Such an image is left out, and named, by an error that says the same.
+    warnings.filterwarnings("ignore", r"Image size \(\d+ pixels\) exceeds limit")
 
 
 for command in (index, search, duplicates, serve, train, evaluate):

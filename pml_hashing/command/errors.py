@@ -24,6 +24,7 @@ OPTION_OF = {
     "num_rounds": "epochs",
     "num_workers": "workers",
     "on_unreadable": "collection",
+    "place": "collection",
 }
 """Options whose names are not those of the arguments that they are passed as."""
 

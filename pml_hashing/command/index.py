@@ -124,6 +124,14 @@ class ModelOptions:
         return fingerprint(of_file.trunk) == fingerprint(photos.model.trunk)
 
 
+def check_labels(labels: str | None, images: Path) -> None:
+    """Raise for labels that cannot be read, before hours of learning."""
+    from pml_hashing.collection.labels import rows_of
+    from pml_hashing.datasets import list_images
+
+    rows_of(labels, images.resolve(), list_images(images).names)
+
+
 def _is_same(images: Path, held: Path) -> bool:
     """Return whether a folder is the one that is held, or that one is gone: it was moved."""
     return images.resolve() == held or not held.is_dir()
@@ -206,6 +214,7 @@ def index(
     elif folder is None:
         raise click.UsageError("Missing argument 'FOLDER'.")
     else:
+        check_labels(labels, folder)
         photos = making.make(place, folder, **reading)
     report = photos.sync(folder, labels=labels, timeout=timeout, **reading)
     if as_json:

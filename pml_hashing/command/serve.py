@@ -15,6 +15,7 @@ from pml_hashing.command.places import open_collection
 
 MOST_THREADS = 4  # of the model: one picture does not keep more busy
 SECONDS_TO_START = 1.0
+SECONDS_TO_END = 5  # for requests under way: a client that sends nothing more must not keep it
 
 
 @click.command(short_help="Serve a search page and its JSON API.")
@@ -69,7 +70,8 @@ def serve(
         warn(f"{len(photos):,} images at {address} (Ctrl-C stops)")
         if in_browser:
             Timer(SECONDS_TO_START, webbrowser.open, [address]).start()
-        config = uvicorn.Config(app, log_level="warning")
+        limits: Any = {"log_level": "warning", "timeout_graceful_shutdown": SECONDS_TO_END}
+        config = uvicorn.Config(app, **limits)
         uvicorn.Server(config).run(sockets=[listening])
 
 

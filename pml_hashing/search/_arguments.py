@@ -169,7 +169,7 @@ def _to_column(name: str, values: object, count: int) -> list[Value]:
         raise ValueError(f"Expected names of columns that are identifiers, got {name!r}.")
     found = _to_list(values, name, f"{count} values, one for each code")
     is_plain = set(map(type, found)) <= {str, bool, type(None)}
-    column = found if is_plain else [_to_value(name, value) for value in found]
+    column = found if is_plain else [to_value(name, value) for value in found]
     if len(column) != count:
         raise ValueError(
             f"Expected {count} values of `{name}`, one for each code, got {len(column)}."
@@ -201,7 +201,7 @@ def to_where(where: Mapping[str, object] | None, store: CodeStore) -> Where:
             raise ValueError(f"Expected columns in `where` that are held ({known}), got {name!r}.")
         many = isinstance(wanted, (list, tuple, set, frozenset, range, Tensor, np.ndarray))
         found = _to_list(wanted, name, "values") if many else [wanted]
-        checked[name] = tuple(_to_value(name, value) for value in found)
+        checked[name] = tuple(to_value(name, value) for value in found)
         for value in checked[name]:
             if not is_of_type(value, columns[name]):
                 raise TypeError(
@@ -211,7 +211,13 @@ def to_where(where: Mapping[str, object] | None, store: CodeStore) -> Where:
     return checked
 
 
-def _to_value(name: str, value: object) -> Value:
+def to_value(name: str, value: object) -> Value:
+    """Return a checked value of a column, those of numpy and torch as Python's.
+
+    Raises:
+        TypeError: If it is of another type than columns have.
+        ValueError: If it is NaN, or an integer beyond 64 bits.
+    """
     value = value.item() if isinstance(value, (np.generic, Tensor)) and value.ndim == 0 else value
     if value is not None and type(value) not in (str, int, float, bool):
         raise TypeError(

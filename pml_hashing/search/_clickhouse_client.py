@@ -112,7 +112,8 @@ class Connection:
 
     Raises:
         ConnectionError: If there is no server.
-        OSError: If the folder is in use by another process, or this one uses another folder.
+        OSError: If the folder is in use by another process, or this one uses another folder, or it
+            is a file.
         ValueError: If `dsn` is neither.
     """
 
@@ -281,6 +282,8 @@ def _to_folder(dsn: str) -> str:
     path = Path(os.path.realpath(folder))
     with contextlib.suppress(FileExistsError):
         path.mkdir(parents=True)
+    if not path.is_dir():  # of which the engine says more than a screen holds
+        raise NotADirectoryError(f"Expected `dsn` of a folder, got a file at {path}.")
     return str(path)
 
 
@@ -292,4 +295,8 @@ def _to_address(dsn: str) -> str:
             "Expected `dsn` of a folder, as in 'chdb:///folder', or of a server, as in "
             f"'clickhouse://host:8123/database', got one that begins with {parts.scheme!r}."
         )
-    return parts.hostname if parts.port is None else f"{parts.hostname}:{parts.port}"
+    try:
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"Expected `dsn` with a port: {error}") from error
+    return parts.hostname if port is None else f"{parts.hostname}:{port}"

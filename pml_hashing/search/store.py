@@ -252,7 +252,12 @@ def check_types(
             continue
         for value in values:
             if not is_of_type(value, kind):
-                raise TypeError(
-                    f"Expected values of `{name}` of type {getattr(kind, '__name__', None)}, "
-                    f"as those before, got {value!r}."
-                )
+                raise other_type(name, kind, value)
+
+
+def other_type(name: str, kind: type | None, value: Value) -> TypeError:
+    """Return the error of a value that is not of the type of its column."""
+    return TypeError(
+        f"Expected values of `{name}` of type {getattr(kind, '__name__', None)}, as those before, "
+        f"got {value!r}."
+    )

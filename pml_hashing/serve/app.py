@@ -32,7 +32,13 @@ from pml_hashing.serve.answers import (
     SearchAnswer,
 )
 from pml_hashing.serve.catalog import Catalog, id_of, readable, to_answer
-from pml_hashing.serve.limits import AddSafeHeaders, CountRequests, LimitBody, RefuseOtherSites
+from pml_hashing.serve.limits import (
+    AddSafeHeaders,
+    AnswerHead,
+    CountRequests,
+    LimitBody,
+    RefuseOtherSites,
+)
 from pml_hashing.serve.writing import Additions
 
 PAGE = Path(__file__).parent / "page"
@@ -85,6 +91,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         middleware=[
+            Middleware(AnswerHead),
             Middleware(CountRequests, registry=registry),
             Middleware(AddSafeHeaders),
             Middleware(TrustedHostMiddleware, allowed_hosts=list(allowed_hosts)),

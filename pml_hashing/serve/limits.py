@@ -21,6 +21,23 @@ SAFE_HEADERS = {
 }
 
 
+class AnswerHead:
+    """Answers `HEAD`, by which others look whether it is there, as `GET` without the content."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+
+        async def without_content(message: Message) -> None:
+            await send({**message, "body": b""} if "body" in message else message)
+
+        await self.app({**scope, "method": "GET"}, receive, without_content)
+
+
 class LimitBody:
     """Refuses a request of more than `max_bytes`, by what its header says or by what comes."""
 

@@ -331,7 +331,7 @@ def test_where_none_can_be_made(photos, tmp_path, model):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("")
     for name in ("full", "full/file"):
-        with pytest.raises(FileExistsError, match="`folder` to be new or empty"):
+        with pytest.raises(FileExistsError, match="`place` to be new or empty"):
             Collection.create(tmp_path / name, model)
     with pytest.raises(TypeError, match=r"`model` to be one of HashingModel, .* got Linear"):
         Collection.create(tmp_path / "new", nn.Linear(2, 2))

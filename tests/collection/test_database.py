@@ -7,9 +7,13 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from pictures import all_of, fresh_codes, held_codes, make_model, save, states_of
 from processes import run_script
 
@@ -49,6 +53,43 @@ def test_the_same_as_in_a_folder(database, tmp_path, folder, model):
         assert all_of(both[0]) == all_of(both[1])
         assert all_of(database.open()) == all_of(both[1])
         assert both[0].generation == both[1].generation
+
+
+NAMES = ["1.png", "3.png", "5.png", "hat/0.png", "hat/2.png", "hat/4.png"]
+GIVEN = {
+    "a value that is none": [[float("nan")], [2**63], [Decimal("1.5")], [date(2026, 1, 1)], [b"x"]],
+    "of numpy and torch": [[np.int64(3)], [torch.tensor(4)], [np.float32(0.5), np.int64(1)]],
+    "floats after integers": [[1, 2], [1.5], [None, 3]],
+    "floats among integers": [[1, 2.5, None, 4]],
+    "other types after all": [list("abcdef"), [1], list(range(6)), [0.5] * 6, [True] * 6],
+    "several types": [[1, "a"], [True, 1], ["a", 1.5]],
+    "extremes": [[-(2**63), 2**63 - 1], [float("inf"), 0.0]],
+    "texts": [["", "a\0b", "'; --", "{x:String}", "\udce9", "😀"], [None]],
+    "no value": [[None] * 6, [None, 1]],
+}
+
+
+@pytest.mark.parametrize("steps", GIVEN.values(), ids=GIVEN)
+def test_the_same_values_and_errors_as_in_a_folder(database, tmp_path, folder, model, steps):
+    both = [database.create(model), Collection.create(tmp_path / "codes", model)]
+    for values in steps:
+        rows = {n: {"price": v, "a": "x"} for n, v in zip(NAMES, values, strict=False)}
+        found = [_tried(photos.sync, folder, labels=rows, **QUIET) for photos in both]
+        assert found[0] == found[1]
+        if len(both[0]):
+            assert all_of(both[0]) == all_of(both[1])
+            assert list(both[0].columns) == list(both[1].columns) == ["a", "price"]
+            assert list(both[0].counts("price")) == list(both[1].counts("price"))
+    for asked in ({"start": -1}, {"start": 0, "count": -1}, {"start": 1.0}, {"start": 9}):
+        found = [_tried(photos.names_from, **asked) for photos in both]
+        assert found[0] == found[1]
+
+
+def _tried(call, *arguments, **options):
+    try:
+        return call(*arguments, **options)
+    except (TypeError, ValueError) as error:
+        return type(error), str(error)
 
 
 def test_a_column_whose_values_are_gone_has_no_type(database, folder, model):

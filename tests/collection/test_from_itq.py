@@ -71,10 +71,18 @@ def test_a_sample_is_learned_from_and_the_rest_is_encoded(tmp_path, folder, deco
     assert held_codes(photos) == fresh_codes(photos.model, folder, names)
 
 
-def test_stopped_before_the_sync(tmp_path, folder):
-    Collection.from_itq(tmp_path / "itq", folder, *MODEL, **OPTIONS)
-    photos = Collection.open(tmp_path / "itq")
-    assert photos.sync(folder, **QUIET).encoded == 12
+def test_what_was_learned_from_is_kept_where_no_sync_follows(home, folder, decoded):
+    """A process that is killed, or labels that are wrong, must not cost hours of encoding."""
+    made = Collection.from_itq(home.place, folder, *MODEL, **home.options, **OPTIONS)
+    names = sorted(path.name for path in folder.glob("??.png"))
+    with pytest.raises(FileNotFoundError, match="a table of images"):
+        made.sync(folder, labels="none.csv", **QUIET)
+    photos = home.open()
+    decoded.clear()
+    report = photos.sync(folder, **QUIET)
+    assert (len(report.added), report.encoded) == (12, 0)
+    assert decoded == ["bad.png"]
+    assert held_codes(photos) == fresh_codes(photos.model, folder, names)
 
 
 def test_the_model_is_that_of_the_images(tmp_path, folder):

@@ -1,7 +1,9 @@
 """A collection and several processes: killed ones, and one that writes while another does."""
 
+import errno
 import os
 import re
+import resource
 import subprocess
 import sys
 import threading
@@ -129,6 +131,20 @@ def test_an_interrupted_encoding_is_continued(tmp_path, folder, model, monkeypat
     assert photos.sync(folder, **QUIET).encoded == 3
     names = sorted(path.name for path in folder.iterdir())
     assert held_codes(photos) == fresh_codes(model, folder, names)
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path, folder, model):
+    photos = Collection.create(tmp_path / "codes", model)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"encoded\.journal") as caught:
+            photos.sync(folder, **QUIET)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.errno == errno.EFBIG
+    photos.sync(folder, **QUIET)
+    assert len(photos) == 6
 
 
 def test_a_journal_of_another_model_is_left_aside(tmp_path, folder, model):

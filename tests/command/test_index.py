@@ -10,6 +10,7 @@ from collection.pictures import make_model, save
 from command.conftest import MODEL
 from huggingface_hub import constants
 from models.stub_hub import Hub
+from PIL import Image
 from torch.testing import assert_close
 
 from pml_hashing import Collection
@@ -58,6 +59,30 @@ def test_labels_from_folders_and_tables(run, here, weights):
     assert "in the table of labels, and not in the folder: gone.png" in result.stderr
     assert Collection.open("photos.codes").counts() == {"a": 1, "b": 1}
     assert "no_table.csv" in run("index", "--labels", "no_table.csv", code=1).stderr
+
+
+def test_wrong_labels_are_told_before_anything_is_learned(run, here, weights):
+    (here / "wrong.csv").write_text("path,label\nhat/00.png,sea||sand\n")
+    for labels, message in (("none.csv", "a table of images, got none"), ("wrong.csv", "line 2")):
+        result = run("index", "photos", "--checkpoint", "none.pt", "--labels", labels, code=1)
+        assert message in result.stderr
+        assert not (here / "photos.codes").exists()
+
+
+def test_an_image_that_is_unreadable_is_not_one_that_labels_alone_know(run, here, weights):
+    (here / "photos/hat/bad.png").write_bytes(b"no image")
+    (here / "labels.csv").write_text("path,label\nhat/bad.png,hat\nhat/00.png,hat\nx.png,x\n")
+    command = ["index", "photos", "--checkpoint", weights, *MODEL, "--labels", "labels.csv"]
+    result = run(*command)
+    assert result.stderr.count("not in the folder: ") == 1
+    assert "x.png" in result.stderr
+
+
+def test_a_bomb_is_named_once_without_a_warning(run, here, weights, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
+    Image.new("L", (50, 41)).save(here / "photos/hat/bomb.png")
+    result = run("index", "photos", "--checkpoint", weights, *MODEL)
+    assert result.stderr.count("exceeds limit") == 1
 
 
 def test_with_a_model(run, here):

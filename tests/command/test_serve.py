@@ -3,12 +3,12 @@
 import socket
 import sys
 import types
-from threading import Timer
+from threading import Event, Thread, Timer
 
 import pytest
 import torch
 
-from pml_hashing.command.serve import allowed_hosts, set_threads
+from pml_hashing.command.serve import SECONDS_TO_END, allowed_hosts, set_threads
 
 
 class Server:
@@ -47,7 +47,8 @@ def keep_threads(monkeypatch):
 def test_a_service(run, indexed, asked):
     result = run("serve", "--port", 0, "--writable")
     (app, options), (host, port) = Server.ran
-    assert (app, host, options) == ("app", "127.0.0.1", {"log_level": "warning"})
+    assert (app, host) == ("app", "127.0.0.1")
+    assert options == {"log_level": "warning", "timeout_graceful_shutdown": SECONDS_TO_END}
     assert f"13 images at http://127.0.0.1:{port}/ (Ctrl-C stops)" in result.stderr
     assert len(asked.pop("of")) == 13
     hosts = ["127.0.0.1", "localhost", "[::1]", "127.0.0.1"]
@@ -55,6 +56,31 @@ def test_a_service(run, indexed, asked):
     run("serve", "--port", 0, "--host", "0.0.0.0")
     assert asked["allowed_hosts"] == ["*"]
     assert asked["writable"] is False
+
+
+def test_a_client_that_sends_nothing_more_does_not_keep_it(run, indexed, asked, monkeypatch):
+    run("serve", "--port", 0)
+    (_, options), _ = Server.ran
+    monkeypatch.undo()
+    uvicorn = pytest.importorskip("uvicorn")
+    assert options.pop("timeout_graceful_shutdown") < 10  # a person waits
+    received = Event()
+
+    async def app(scope, receive, send):
+        while scope["type"] == "http" and (await receive()).get("more_body"):
+            received.set()
+
+    config = uvicorn.Config(app, timeout_graceful_shutdown=1, lifespan="off", **options)
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        running = Thread(target=server.run, args=([listening],), daemon=True)
+        running.start()
+        with socket.create_connection(listening.getsockname()) as client:
+            client.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n...")
+            assert received.wait(30)
+            server.should_exit = True  # as Ctrl-C
+            running.join(30)
+            assert not running.is_alive()
 
 
 def test_a_browser(run, indexed, asked, monkeypatch):

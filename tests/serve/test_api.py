@@ -259,6 +259,16 @@ def test_a_request_has_a_size(collection):
     assert client.post("/api/search", content=chunks(), headers=headers).status_code == 413
 
 
+def test_what_is_there_is_told_without_its_content(client):
+    picture = f"/api/images/{id_of('hat/00.png')}/picture"
+    for address in ("/", "/api/health", "/metrics", "/openapi.json", "/page/page.js", picture):
+        head, answer = client.head(address), client.get(address)
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-type"] == answer.headers["content-type"]
+    assert client.head("/api/images/none").status_code == 404
+    assert client.head("/api/search").status_code == 405
+
+
 def test_nothing_is_written_unless_asked_for(fresh_client, photos):
     before = sorted(photos.rglob("*"))
     answer = fresh_client.post("/api/images", params={"name": "a.png"}, files={"image": b"x"})
