@@ -19,8 +19,13 @@ from typing import Any
 from strict import OF_FAISS
 
 CONTEXT = multiprocessing.get_context("forkserver")
+"""Of all processes of all tests: there is one server, which imports what was asked for last."""
 CONTEXT.set_forkserver_preload(
-    ["faiss", "matplotlib.figure", "pml_hashing.trainers", "pml_hashing.visualize", "timm"]
+    [
+        *("faiss", "matplotlib.figure", "sklearn.linear_model", "timm", "torchvision"),
+        *("pml_hashing.collection", "pml_hashing.models", "pml_hashing.search"),
+        *("pml_hashing.trainers", "pml_hashing.visualize"),
+    ]
 )
 
 

@@ -116,13 +116,13 @@ def test_killed_while_finishing(stopped, whole, tmp_path):
     assert (tmp_path / "stopped").read_bytes() == whole
 
 
-@pytest.mark.parametrize("place", range(0, 4096, 37))
-def test_changed_finished_files_are_refused_or_the_same(place, whole, tmp_path):
-    changed = bytearray(whole)
-    changed[place] ^= 1
-    (tmp_path / "changed").write_bytes(changed)
-    with pytest.raises(ValueError, match=r"file"):
-        read_finished(tmp_path / "changed", CODES_OF)
+def test_changed_finished_files_are_refused(whole, tmp_path):
+    for place in range(0, 4096, 37):
+        changed = bytearray(whole)
+        changed[place] ^= 1
+        (tmp_path / f"changed at {place}").write_bytes(changed)
+        with pytest.raises(ValueError, match=rf"file.*changed at {place}\b"):
+            read_finished(tmp_path / f"changed at {place}", CODES_OF)
 
 
 FORGED = {

@@ -1,5 +1,6 @@
 """What works on the next major version of PML, which has no trainers and testers."""
 
+import os
 import subprocess
 
 import pytest
@@ -61,8 +62,10 @@ assert torch.equal(network[0].weight, other[0].weight)
 
 def test_without_trainers_and_testers(tmp_path):
     script = [*PYTHON, "-c", SCRIPT, str(tmp_path)]
-    run = subprocess.run(script, capture_output=True, text=True, check=False)
+    environment = os.environ | {"TQDM_DISABLE": "1"}
+    run = subprocess.run(script, capture_output=True, text=True, check=False, env=environment)
     assert run.returncode == 0, run.stderr
+    assert not run.stderr  # nor a bar
 
 
 def test_present_version_has_them():

@@ -13,12 +13,14 @@ from pml_hashing import Collection
 SERVER = os.environ.get("PML_HASHING_CLICKHOUSE")
 EXTRA = find_spec("clickhouse_connect") and find_spec("chdb")
 NO_EXTRA = pytest.mark.skipif(not EXTRA, reason="the extra [clickhouse] is not installed")
-NO_SERVER = pytest.mark.skipif(not (SERVER and EXTRA), reason="no PML_HASHING_CLICKHOUSE")
+NAMES = ["chdb", "server"] if SERVER else ["chdb"]
+DATABASES = [pytest.param(name, marks=NO_EXTRA) for name in NAMES]
 NUMBERS = count()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def model():
+    """A model that no test changes."""
     return make_model()
 
 
@@ -64,13 +66,7 @@ def database(engine, kept, tmp_path):
     return new_home(engine, tmp_path)
 
 
-@pytest.fixture(
-    params=[
-        "folder",
-        pytest.param("chdb", marks=NO_EXTRA),
-        pytest.param("server", marks=NO_SERVER),
-    ]
-)
+@pytest.fixture(params=["folder", *DATABASES])
 def home(request, tmp_path):
     """A place of each kind."""
     if request.param == "folder":

@@ -1,6 +1,7 @@
 """Collection: how it is made, searched, labelled, and what is refused by name."""
 
 import csv
+import itertools
 import json
 import os
 import sys
@@ -81,10 +82,10 @@ def test_similar_looks_for_no_file(photos, folder, monkeypatch):
             photos.similar(name)
 
 
-@pytest.mark.parametrize("query", ["nowhere.jpg", "\0", "x" * 5000])
-def test_a_query_that_is_nothing(photos, query):
-    with pytest.raises(FileNotFoundError, match="an image, a path of one or the name of one"):
-        photos.search(query)
+def test_a_query_that_is_nothing(photos):
+    for query in ("nowhere.jpg", "\0", "x" * 5000):
+        with pytest.raises(FileNotFoundError, match="an image, a path of one or the name of one"):
+            photos.search(query)
 
 
 def test_a_query_that_does_not_decode(photos, tmp_path):
@@ -97,23 +98,23 @@ def test_a_query_that_does_not_decode(photos, tmp_path):
         photos.search(3)
 
 
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        ({"k": 0}, ValueError, "`k` of at least 1, got 0"),
-        ({"k": 1.5}, TypeError, "`k` to be an integer"),
-        ({"radius": -1}, ValueError, "`radius` of at least 0"),
-        ({"rerank": "floats"}, ValueError, "`rerank` to be one of"),
-        ({"rerank": "asymmetric", "radius": 3}, ValueError, "`radius`, .* or `rerank`, got both"),
-        ({"rerank": "vectors"}, ValueError, "Expected `rerank` by vectors only"),
-        ({"where": {"colour": "red"}}, ValueError, r"columns in `where` .* got 'colour'"),
-        ({"where": {"label": 3}}, TypeError, r"compare `label` with values of type str, got 3"),
-        ({"where": ["label"]}, TypeError, "`where` to be a dict"),
-    ],
-)
-def test_wrong_searches(photos, options, error, message):
-    with pytest.raises(error, match=message):
-        photos.similar("02.png", **options)
+WRONG_SEARCHES = [
+    ({"k": 0}, ValueError, "`k` of at least 1, got 0"),
+    ({"k": 1.5}, TypeError, "`k` to be an integer"),
+    ({"radius": -1}, ValueError, "`radius` of at least 0"),
+    ({"rerank": "floats"}, ValueError, "`rerank` to be one of"),
+    ({"rerank": "asymmetric", "radius": 3}, ValueError, "`radius`, .* or `rerank`, got both"),
+    ({"rerank": "vectors"}, ValueError, "Expected `rerank` by vectors only"),
+    ({"where": {"colour": "red"}}, ValueError, r"columns in `where` .* got 'colour'"),
+    ({"where": {"label": 3}}, TypeError, r"compare `label` with values of type str, got 3"),
+    ({"where": ["label"]}, TypeError, "`where` to be a dict"),
+]
+
+
+def test_wrong_searches(photos):
+    for options, error, message in WRONG_SEARCHES:
+        with pytest.raises(error, match=message):
+            photos.similar("02.png", **options)
 
 
 def test_a_radius(photos, folder):
@@ -192,20 +193,20 @@ def test_labels_of_a_mapping_stay_with_their_images(photos, folder):
     assert photos.counts() == {"hat": 4, "shoe": 3}
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("path,label\n02.png,a\n02.png,b\n", "line 3: '02.png' comes twice"),
-        ("path,the label\n02.png,x\n", "identifiers and none of .* got 'the label'"),
-        ("path,ids\n02.png,x\n", "identifiers and none of .* got 'ids'"),
-    ],
-)
-def test_wrong_tables(photos, folder, text, message):
+WRONG_TABLES = [
+    ("path,label\n02.png,a\n02.png,b\n", "line 3: '02.png' comes twice"),
+    ("path,the label\n02.png,x\n", "identifiers and none of .* got 'the label'"),
+    ("path,ids\n02.png,x\n", "identifiers and none of .* got 'ids'"),
+]
+
+
+def test_wrong_tables(photos, folder):
     before = photos.generation
-    (folder / "labels.csv").write_text(text)
-    with pytest.raises(ValueError, match=message):
-        photos.sync(labels=folder / "labels.csv", **QUIET)
-    assert photos.generation == before
+    for text, message in WRONG_TABLES:
+        (folder / "labels.csv").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            photos.sync(labels=folder / "labels.csv", **QUIET)
+        assert photos.generation == before
     with pytest.raises(FileNotFoundError, match="nowhere"):
         photos.sync(labels=folder / "nowhere.csv", **QUIET)
     with pytest.raises(TypeError, match=r"`labels` of '02\.png' to be a label"):
@@ -357,11 +358,10 @@ def test_what_a_killed_create_left_is_overwritten(tmp_path, model):
 
 
 @IN_A_FOLDER
-@pytest.mark.parametrize("kind", ["cut", "changed", "gone", "other"])
-def test_damaged_files_are_named(photos, kind):
-    for path in [*photos.folder.glob("*.*"), photos.folder / "model" / "model.safetensors"]:
-        if path.name.startswith("."):
-            continue
+def test_damaged_files_are_named(photos):
+    files = [*photos.folder.glob("*.*"), photos.folder / "model" / "model.safetensors"]
+    files = [path for path in files if not path.name.startswith(".")]
+    for path, kind in itertools.product(files, ("cut", "changed", "gone", "other")):
         content = path.read_bytes()
         middle = len(content) // 2
         changed = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
@@ -378,28 +378,29 @@ def test_damaged_files_are_named(photos, kind):
     assert len(Collection.open(photos.folder)) == 12
 
 
+OTHER_MANIFESTS = [
+    {"generation": -1},
+    {"generation": "../1"},
+    {"count": 11},
+    {"count": True},
+    {"vectors": 1},
+    {"code_length": "16"},
+    {"images": 3},
+    {"more": 1},
+    {"format_version": "9"},
+    {"model": "other"},
+    {"model_class": "os"},
+]
+
+
 @IN_A_FOLDER
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"generation": -1},
-        {"generation": "../1"},
-        {"count": 11},
-        {"count": True},
-        {"vectors": 1},
-        {"code_length": "16"},
-        {"images": 3},
-        {"more": 1},
-        {"format_version": "9"},
-        {"model": "other"},
-        {"model_class": "os"},
-    ],
-)
-def test_a_manifest_of_anything_else(photos, changes):
+def test_a_manifest_of_anything_else(photos):
     path = photos.folder / "collection.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-    with pytest.raises(ValueError, match="Expected"):
-        Collection.open(photos.folder)
+    right = json.loads(path.read_text())
+    for changes in OTHER_MANIFESTS:
+        path.write_text(json.dumps(right | changes))
+        with pytest.raises(ValueError, match="Expected"):
+            Collection.open(photos.folder)
 
 
 def test_duplicates_to_a_table(photos, folder, tmp_path):

@@ -1,10 +1,7 @@
 """A collection and several processes: killed ones, and one that writes while another does."""
 
 import errno
-import os
 import re
-import resource
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -12,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from pictures import fresh_codes, held_codes, save
-from processes import run_script
+from processes import CONTEXT, run_script
 
 from pml_hashing import Collection
 from pml_hashing.collection import folder_storage
@@ -135,6 +132,7 @@ def test_an_interrupted_encoding_is_continued(tmp_path, folder, model, monkeypat
 
 def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path, folder, model):
     photos = Collection.create(tmp_path / "codes", model)
+    resource = pytest.importorskip("resource")  # which Windows has not
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))
     try:
@@ -155,47 +153,53 @@ def test_a_journal_of_another_model_is_left_aside(tmp_path, folder, model):
 
 
 SYNC = """
-import sys
+import torch
 from pml_hashing import Collection
-from pml_hashing.collection import folder_storage
-photos = Collection.open(sys.argv[1])
-print("open", flush=True)
-sys.stdin.readline()
-print(photos.sync(sys.argv[2], timeout=float(sys.argv[3]), progress=False))
+torch.set_num_threads(1)
+photos = Collection.open(place)
+pipe.send("open")
+timeout = pipe.recv()
+try:
+    pipe.send(str(photos.sync(folder, timeout=timeout, progress=False)))
+except TimeoutError as error:
+    pipe.send(str(error))
 """
 
 
-def start(photos, folder, timeout):
-    root = str(Path(__file__).parents[2])
-    process = subprocess.Popen(
-        [sys.executable, "-c", SYNC, str(photos.folder), str(folder), str(timeout)],
-        env=os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout.readline() == "open\n"
-    return process
+def start(photos, folder):
+    """Return a pipe to a process that has opened a collection, and the process."""
+    pipe, far = CONTEXT.Pipe()
+    given = {"place": photos.folder, "folder": folder, "pipe": far}
+    process = CONTEXT.Process(target=exec, args=(SYNC, given))
+    process.start()
+    assert told_by(pipe) == "open"
+    return pipe, process
+
+
+def told_by(pipe):
+    assert pipe.poll(60)
+    return pipe.recv()
 
 
 def test_a_second_process_is_refused_or_waits(tmp_path, folder, model, monkeypatch):
     photos = Collection.create(tmp_path / "codes", model)
-    processes = [start(photos, folder, timeout) for timeout in (0, 60)]
+    (refused, _), (waiting, process) = (start(photos, folder) for _ in range(2))
     outcomes = []
     append = Journal.append
 
     def append_while_others_come(self, encoded):
         if not outcomes:
-            outcomes.append(processes[0].communicate("\n", timeout=60)[1])
-            processes[1].stdin.write("\n")
-            processes[1].stdin.flush()
+            refused.send(0)
+            outcomes.append(told_by(refused))
+            waiting.send(60)
         append(self, encoded)
 
     monkeypatch.setattr(Journal, "append", append_while_others_come)
     assert photos.sync(folder, **QUIET).encoded == 6
-    assert processes[0].returncode == 1
-    assert f"TimeoutError: Expected {photos.folder} free to write" in outcomes[0]
-    output, errors = processes[1].communicate(timeout=60)
-    assert (processes[1].returncode, errors) == (0, "")
-    assert "6 unchanged, 0 encoded" in output
+    assert f"Expected {photos.folder} free to write" in outcomes[0]
+    assert "6 unchanged, 0 encoded" in told_by(waiting)
+    process.join(60)
+    assert process.exitcode == 0
 
 
 def test_another_process_is_followed(tmp_path, folder, model):

@@ -3,13 +3,15 @@
 import itertools
 import math
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, ndcg_score
 from waits import no_waits
@@ -109,13 +111,21 @@ def all_grades(distances, grades):
     return [list(itertools.chain(*order)) for order in orders]
 
 
-def references(distances, grades, top_k, ties):
-    """All scores of each query, from distances and grades in nested lists."""
-    orders = [all_grades(d, g) for d, g in zip(distances, grades, strict=True)]
-    return {
-        name: [PICK[ties]([reference(g, top_k) for g in each]) for each in orders]
-        for name, (_, reference) in METRICS.items()
-    }
+class References:
+    """All scores of each query by every rule, from distances and grades in nested lists."""
+
+    def __init__(self, distances, grades):
+        self.orders = [all_grades(d, g) for d, g in zip(distances, grades, strict=True)]
+        self.values = {}
+
+    def score(self, name, top_k, ties):
+        if (name, top_k) not in self.values:
+            of_order = METRICS[name][1]
+            self.values[name, top_k] = [[of_order(g, top_k) for g in each] for each in self.orders]
+        return [PICK[ties](values) for values in self.values[name, top_k]]
+
+    def scores(self, top_k, ties):
+        return {name: self.score(name, top_k, ties) for name in METRICS}
 
 
 def shared_labels(query_labels, database_labels):
@@ -160,12 +170,23 @@ def use_numba(monkeypatch, is_used):
     monkeypatch.setattr(_cpu, "sys", SimpleNamespace(modules=modules))
 
 
-@pytest.fixture(params=["cpu", "numba", "torch"])
-def kernel(request, monkeypatch):
-    """The kernel for the CPU, with and without numba, and the one for GPUs on the CPU."""
-    use_numba(monkeypatch, request.param == "numba")
-    if request.param == "torch":
-        monkeypatch.setattr(HammingRanking, "_kernel", _gpu)
+KERNELS = ["cpu", *(["numba"] if find_spec("numba") else []), "torch"]
+"""The kernel for the CPU, without and with numba, and the one for GPUs on the CPU."""
+
+
+@contextmanager
+def kernel_of(name):
+    with pytest.MonkeyPatch.context() as patch:
+        use_numba(patch, name == "numba")
+        if name == "torch":
+            patch.setattr(HammingRanking, "_kernel", _gpu)
+        yield
+
+
+@pytest.fixture(params=KERNELS)
+def kernel(request):
+    with kernel_of(request.param):
+        yield
 
 
 @pytest.mark.parametrize("num_queries", [1, 4, 7])
@@ -211,7 +232,7 @@ def test_without_a_numba_that_can_be_imported(monkeypatch):
     assert HammingRanking(*data).counts.equal(expected)
 
 
-few = settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+few = settings(max_examples=50)
 tiny = {
     "seed": st.integers(0, 2**32 - 1),
     "num_queries": st.integers(1, 3),
@@ -223,12 +244,10 @@ tiny = {
 }
 
 
-@pytest.mark.parametrize("ties", TIES)
-@pytest.mark.usefixtures("kernel")
 @few
 @given(**tiny, query_in_database=st.booleans())
 def test_every_order_inside_ties(
-    ties, seed, num_queries, num_database, code_length, kind, top_k, block_size, query_in_database
+    seed, num_queries, num_database, code_length, kind, top_k, block_size, query_in_database
 ):
     torch.manual_seed(seed)
     data = make_data(num_queries, num_database, code_length, kind)
@@ -240,17 +259,30 @@ def test_every_order_inside_ties(
         for query in range(num_queries):
             del distances[query][query], grades[query][query]
     options = {"query_in_database": query_in_database, "block_size": block_size}
-    ranking = HammingRanking(*data, ties=ties, **options)
-    assert_same(ours(ranking, top_k), references(distances, grades, top_k, ties))
+    expected = References(distances, grades)
+    for name, ties in itertools.product(KERNELS, TIES):
+        with kernel_of(name):
+            ranking = HammingRanking(*data, ties=ties, **options)
+            check_ranks(ranking, expected, top_k)
+            check_radii(ranking, distances, grades, code_length)
+
+
+def check_ranks(ranking, expected, top_k):
+    ties, num_queries = ranking.ties, len(expected.orders)
+    assert_same(ours(ranking, top_k), expected.scores(top_k, ties))
+    curve = ranking.precision_by_rank(top_k).tolist()
+    for k, value in enumerate(curve, start=1):
+        precisions = expected.score("precision", k, ties)
+        assert value == pytest.approx(sum(precisions) / num_queries)
+    recalled = sum(expected.score("recall", len(curve), ties)) / num_queries
+    assert ranking.recall_by_rank(top_k)[-1].item() == pytest.approx(recalled)
+
+
+def check_radii(ranking, distances, grades, code_length):
     relevant = [sum(g > 0 for g in row) for row in grades]
     assert ranking.num_relevant.tolist() == relevant
     assert ranking.num_queries_without_relevant_items == relevant.count(0)
-    curve = ranking.precision_by_rank(top_k).tolist()
-    for k, value in enumerate(curve, start=1):
-        expected = references(distances, grades, k, ties)
-        assert value == pytest.approx(sum(expected["precision"]) / num_queries)
-    recalled = references(distances, grades, len(curve), ties)["recall"]
-    assert ranking.recall_by_rank(top_k)[-1].item() == pytest.approx(sum(recalled) / num_queries)
+    precision, recall = ranking.precision_by_radius(), ranking.recall_by_radius()
     for radius in range(code_length + 1):
         balls = [
             [g for g, d in zip(*pair, strict=True) if d <= radius]
@@ -258,16 +290,14 @@ def test_every_order_inside_ties(
         ]
         within = [sum(g > 0 for g in ball) for ball in balls]
         shares = [w / max(1, len(ball)) for w, ball in zip(within, balls, strict=True)]
-        assert ranking.precision_by_radius()[:, radius].tolist() == pytest.approx(shares)
+        assert precision[:, radius].tolist() == pytest.approx(shares)
         found = [w / max(1, r) for w, r in zip(within, relevant, strict=True)]
-        assert ranking.recall_by_radius()[:, radius].tolist() == pytest.approx(found)
+        assert recall[:, radius].tolist() == pytest.approx(found)
 
 
-@pytest.mark.parametrize("ties", TIES)
 @few
 @given(**tiny, query_in_database=st.booleans(), packed=st.booleans())
 def test_asymmetric(
-    ties,
     seed,
     num_queries,
     num_database,
@@ -291,18 +321,13 @@ def test_asymmetric(
     if query_in_database:
         for query in range(num_queries):
             del distances[query][query], grades[query][query]
-    ranking = HammingRanking(
-        queries,
-        query_labels,
-        pack(database) if packed else database,
-        labels,
-        ties=ties,
-        asymmetric=True,
-        query_in_database=query_in_database,
-        block_size=block_size,
-    )
-    assert_same(ours(ranking, top_k), references(distances, grades, top_k, ties))
-    assert ranking.num_relevant.tolist() == [sum(g > 0 for g in row) for row in grades]
+    data = queries, query_labels, pack(database) if packed else database, labels
+    options = {"query_in_database": query_in_database, "block_size": block_size}
+    expected = References(distances, grades)
+    for ties in TIES:
+        ranking = HammingRanking(*data, ties=ties, asymmetric=True, **options)
+        assert_same(ours(ranking, top_k), expected.scores(top_k, ties))
+        assert ranking.num_relevant.tolist() == [sum(g > 0 for g in row) for row in grades]
 
 
 def test_asymmetric_distances_do_not_depend_on_the_order_of_summation(device):
@@ -362,11 +387,8 @@ def test_an_asymmetric_ranking_has_no_radius():
         ranking.precision_by_radius()
 
 
-@pytest.mark.parametrize("ties", TIES)
-@pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("given", ["matrix", "numpy", "function", "uint8", "uint16"])
-@pytest.mark.parametrize("block_size", [None, 7])
-def test_given_relevance(ties, given, block_size):
+def test_given_relevance(given):
     _, _, database, _ = make_data(1, 9, 4)
     queries = database[:5]
     grades = torch.randint(4, (5, 9)).clamp(min=1) - 1  # grade 2 comes late in some blocks
@@ -380,27 +402,27 @@ def test_given_relevance(ties, given, block_size):
     if given in {"numpy", "function"}:
         grades = (grades > 0).int()
     for own in (False, True):
-        ranking = HammingRanking(
-            queries, None, database, None,
-            relevance=relevance, ties=ties, block_size=block_size, query_in_database=own,
-        )  # fmt: skip
         distances, kept = hamming(queries, database), grades.tolist()
         for query in range(5 * own):
             del distances[query][query], kept[query][query]
-        for top_k in (3, None):
-            expected = references(distances, kept, top_k, ties)
-            assert_same(ours(ranking, top_k), expected)
+        expected, options = References(distances, kept), {"query_in_database": own}
+        for name, ties, block_size in itertools.product(KERNELS, TIES, (None, 7)):
+            options |= {"relevance": relevance, "ties": ties, "block_size": block_size}
+            with kernel_of(name):
+                ranking = HammingRanking(queries, None, database, None, **options)
+                for top_k in (3, None):
+                    assert_same(ours(ranking, top_k), expected.scores(top_k, ties))
 
 
 @pytest.mark.parametrize(
-    ("ties", "code_length"),  # of widths that faiss compares in ways of their own
+    ("ties", "kind", "query_in_database", "code_length"),
     [
-        *((ties, 16) for ties in TIES),
-        *itertools.product(["expected", "stable"], [64, 72, 300, 600]),
+        *itertools.product(TIES, ["class_ids", "multi_hot"], [False, True], [16]),
+        # Of widths that faiss compares in ways of their own.
+        *itertools.product(["expected"], ["class_ids"], [False], [64, 72, 300, 600]),
+        *itertools.product(["stable"], ["multi_hot"], [True], [64, 72, 300, 600]),
     ],
 )
-@pytest.mark.parametrize("kind", ["class_ids", "multi_hot"])
-@pytest.mark.parametrize("query_in_database", [False, True])
 def test_kernels_devices_blocks_and_kinds_of_codes_agree(
     ties, kind, query_in_database, code_length, device, monkeypatch
 ):
@@ -559,10 +581,10 @@ def test_no_more_pairs_than_asked_for_are_held(device_type, block_size, num_quer
 
 @pytest.mark.parametrize("kind", ["class_ids", "multi_hot"])
 @pytest.mark.parametrize("block_size", [None, 100])
-def test_counting_makes_no_gpu_wait(kind, block_size, device, monkeypatch):
-    data = [x.to(device) for x in make_data(30, 50, 8, kind)]
+def test_counting_makes_no_gpu_wait(kind, block_size, accelerator, monkeypatch):
+    data = [x.to(accelerator) for x in make_data(30, 50, 8, kind)]
     ranking = HammingRanking(*data, block_size=block_size)
-    with no_waits(device, monkeypatch):
+    with no_waits(accelerator, monkeypatch):
         counts = ranking.counts
     assert counts.sum() == 30 * 50
 
@@ -630,14 +652,12 @@ def test_real_queries_may_come_from_another_network_than_their_items():
 
 @pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("ties", TIES)
-@pytest.mark.parametrize("query_dtype", [torch.uint8, torch.int32, torch.int64])
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
-def test_class_ids_of_any_integer_type(ties, query_dtype, dtype):
+def test_class_ids_of_any_integer_type(ties):
     queries, query_labels, codes, labels = make_data(3, 30, 4)
     expected = ours(HammingRanking(queries, query_labels, codes, labels, ties=ties), 7)
-    data = queries, query_labels.to(query_dtype), codes, labels.to(dtype)
-    ranking = HammingRanking(*data, ties=ties)
-    assert ours(ranking, 7) == expected
+    for kinds in itertools.product([torch.uint8, torch.int32, torch.int64], repeat=2):
+        data = queries, query_labels.to(kinds[0]), codes, labels.to(kinds[1])
+        assert ours(HammingRanking(*data, ties=ties), 7) == expected, kinds
 
 
 @dataclass(frozen=True)
@@ -661,21 +681,22 @@ class HasHit(Metric):
         return orders.map(lambda order, k: float(any(order.ranks <= k)), self.top_k)
 
 
-@pytest.mark.parametrize("ties", TIES)
 @few
 @given(**tiny)
 def test_a_metric_of_ones_own(
-    ties, seed, num_queries, num_database, code_length, kind, top_k, block_size
+    seed, num_queries, num_database, code_length, kind, top_k, block_size
 ):
     torch.manual_seed(seed)
     data, k = make_data(num_queries, num_database, code_length, kind), top_k or 1
-    ranking = HammingRanking(*data, ties=ties, block_size=block_size)
     pairs = zip(hamming(data[0], data[2]), shared_labels(data[1], data[3]), strict=True)
-    expected = [PICK[ties]([float(any(g[:k])) for g in all_grades(*pair)]) for pair in pairs]
-    assert ranking.evaluate(HasHit(k)).tolist() == pytest.approx(expected)
-    scores = ranking.score({"hit": HasHit(k), "ap": lambda s: s.average_precision()})
-    assert scores["hit"].tolist() == pytest.approx(expected)
-    assert torch.equal(scores["ap"], ranking.average_precision())
+    hits = [[float(any(g[:k])) for g in all_grades(*pair)] for pair in pairs]
+    for ties in TIES:
+        ranking = HammingRanking(*data, ties=ties, block_size=block_size)
+        expected = [PICK[ties](values) for values in hits]
+        assert ranking.evaluate(HasHit(k)).tolist() == pytest.approx(expected)
+        scores = ranking.score({"hit": HasHit(k), "ap": lambda s: s.average_precision()})
+        assert scores["hit"].tolist() == pytest.approx(expected)
+        assert torch.equal(scores["ap"], ranking.average_precision())
 
 
 @pytest.mark.parametrize("name", ["precision", "recall"])
@@ -746,10 +767,9 @@ def test_bad_questions_are_named(call, error, message):
         call(HammingRanking(CODES, None, CODES, None, relevance=GRADES))
 
 
-@pytest.mark.parametrize("ties", ["optimistic", "pessimistic", "expected"])
 @pytest.mark.parametrize("first", [[1, 0, 1], [2, 2, 2, 2], [0, 0, 0, 0, 3], [1, 1, 1, 0, 0, 0]])
 @pytest.mark.parametrize("top_k", [8, 11])
-def test_cut_of_a_group_with_many_relevant_items(ties, first, top_k):
+def test_cut_of_a_group_with_many_relevant_items(first, top_k):
     """Of 12 tied items 7 are relevant, so that many numbers of them can lie before the cut."""
     group = [1] * 7 + [0] * 5
     codes = torch.ones(len(first) + len(group), 16)
@@ -760,9 +780,11 @@ def test_cut_of_a_group_with_many_relevant_items(ties, first, top_k):
         for chosen in itertools.combinations(range(12), 7)
     ]
     grades = torch.tensor([first + group])
-    ranking = HammingRanking(torch.ones(1, 16), None, codes, None, relevance=grades, ties=ties)
-    expected = {
-        name: [PICK[ties]([reference(order, top_k) for order in orders])]
+    values = {
+        name: [reference(order, top_k) for order in orders]
         for name, (_, reference) in METRICS.items()
     }
-    assert_same(ours(ranking, top_k), expected)
+    for ties in ("optimistic", "pessimistic", "expected"):
+        ranking = HammingRanking(torch.ones(1, 16), None, codes, None, relevance=grades, ties=ties)
+        expected = {name: [PICK[ties](of_orders)] for name, of_orders in values.items()}
+        assert_same(ours(ranking, top_k), expected)

@@ -36,11 +36,13 @@ def whole(codes, others, labels, apart, similar_weight):
     return (losses * counted).sum(dim=1) / counted.sum(dim=1)
 
 
-@pytest.mark.parametrize("pairs", [1, 6, 2**18])
+@pytest.mark.parametrize(
+    ("pairs", "dtype"), [(1, torch.float64), (6, torch.float32), (2**18, torch.float64)]
+)
 @pytest.mark.parametrize("num_networks", [1, 2])
 @pytest.mark.parametrize("kind", LABELS)
 @pytest.mark.parametrize("weight", [1, "balanced", 3.0])
-def test_blocks_are_the_whole(weight, kind, num_networks, pairs, monkeypatch, device, dtype):
+def test_blocks_are_the_whole(weight, kind, num_networks, pairs, dtype, monkeypatch, device):
     monkeypatch.setattr(likelihood, "PAIRS_OF_A_BLOCK", pairs)
     bank = CodeBank(LABELS[kind], 5, num_networks=num_networks).to(device)
     for codes in bank.networks:

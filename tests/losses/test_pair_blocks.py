@@ -51,9 +51,9 @@ def value_and_slopes(loss_func, codes, labels, pairs=None, ref_codes=None, ref_l
     return loss.detach(), *torch.autograd.grad(loss, leaves)
 
 
-@pytest.mark.parametrize("elements", [10, 2**17])
+@pytest.mark.parametrize(("elements", "dtype"), [(10, torch.float64), (2**17, torch.float32)])
 @pytest.mark.parametrize("with_ref", [False, True])
-def test_same_as_the_list_of_pairs(maker, labels, with_ref, elements, monkeypatch, device, dtype):
+def test_same_as_the_list_of_pairs(maker, labels, with_ref, elements, dtype, monkeypatch, device):
     monkeypatch.setattr(_pair_blocks, "ELEMENTS_OF_A_BLOCK", elements)
     monkeypatch.setattr(_pair_blocks, "ON_A_GPU", 1)
     codes, ref = torch.randn(len(labels), 5, dtype=dtype, device=device), ()
@@ -70,9 +70,8 @@ def test_same_as_the_list_of_pairs(maker, labels, with_ref, elements, monkeypatc
 @pytest.mark.parametrize("kind", ["class_ids", "multi_hot"])
 def test_gradients_and_their_gradients(maker, kind, monkeypatch):
     monkeypatch.setattr(_pair_blocks, "ELEMENTS_OF_A_BLOCK", 20)
-    labels, loss_func = LABELS[kind], maker()
-    codes = torch.randn(len(labels), 3, dtype=torch.float64, requires_grad=True)
-    ref = torch.randn(len(labels), 3, dtype=torch.float64, requires_grad=True)
+    labels, loss_func = LABELS[kind][:6], maker()  # blocks of three rows
+    codes, ref = (torch.randn(6, 2, dtype=torch.float64, requires_grad=True) for _ in range(2))
     for call, inputs in (
         (lambda u: loss_func(u, labels), (codes,)),
         (lambda u, v: loss_func(u, labels, ref_emb=v, ref_labels=labels.clone()), (codes, ref)),
@@ -133,8 +132,8 @@ def test_nothing_of_the_size_of_all_pairs_is_kept(name, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["class_ids", "multi_hot"])
 @pytest.mark.parametrize("name", [*MAKERS, "dfh"])
-def test_no_step_makes_a_gpu_wait(name, kind, device, monkeypatch):
-    labels = LABELS[kind].to(device)
+def test_no_step_makes_a_gpu_wait(name, kind, accelerator, monkeypatch):
+    labels, device = LABELS[kind].to(accelerator), accelerator
     maker = {**MAKERS, "dfh": lambda: losses.DFHLoss(4, 8)}[name]
     if name == "dfh" and kind == "multi_hot":
         labels = torch.nn.functional.pad(labels, (0, 1))

@@ -17,9 +17,11 @@ from pml_hashing.solvers import dcc
 BASES = (losses.BaseHashingLoss, losses.DiscreteLoss)
 CLASSES = {name: getattr(losses, name) for name in sorted(losses.__all__)}
 NAMES = [n for n, c in CLASSES.items() if issubclass(c, BASES) and c not in BASES]
+DISCRETE = [name for name in NAMES if issubclass(CLASSES[name], losses.DiscreteLoss)]
 WITH_DISTANCE = {"HashNetLoss"}
 OF_PAIRS = {"AffinityGraphLoss", "DHNLoss", "DNNHLoss", "DPSHLoss", "DTSHLoss", "HashNetLoss"}
 TERMS_OF_PAIRS = {"ADSQLoss", "DADHLoss", "DAPHLoss", "DFHLoss", "DSAHLoss", "DSDHLoss"}
+TAKES_PAIRS = OF_PAIRS | TERMS_OF_PAIRS
 SIZES = {
     "num_classes": 4,
     "code_length": 16,
@@ -125,14 +127,16 @@ def test_multiple_reducers_are_those_of_pml(codes):
     assert_close(loss_func(codes, LABELS["class_ids"]), expected)
 
 
+def test_who_takes_the_pairs_of_a_miner(name):
+    assert make_loss(name).of_pairs == (name in TAKES_PAIRS)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in TAKES_PAIRS])
 @pytest.mark.parametrize("form", ["pairs", "triplets", "none"])
 def test_a_miner_weighs_the_samples_of_a_loss_without_pairs(name, form, labels, codes):
     loss_func = make_loss(name, reducer=reducers.DoNothingReducer())
-    assert loss_func.of_pairs == (name in OF_PAIRS | TERMS_OF_PAIRS)
     a1, p, a2, n = AffinityGraphMiner(num_neighbors=1, num_dissimilar=2)(codes, labels)
     chosen = {"pairs": (a1, p, a2, n), "triplets": (a2, n, n), "none": (a1[:0],) * 3}[form]
-    if loss_func.of_pairs:
-        pytest.skip("takes the pairs")
     plain, mined = loss_func(codes, labels), loss_func(codes, labels, chosen)
     counts = [sum(place == i for part in chosen for place in part.tolist()) for i in range(12)]
     weights = torch.tensor([count / max(*counts, 1) for count in counts])
@@ -142,10 +146,9 @@ def test_a_miner_weighs_the_samples_of_a_loss_without_pairs(name, form, labels, 
         assert_close(mined[key]["losses"], sub_loss["losses"] * weights)
 
 
+@pytest.mark.parametrize("name", sorted(TAKES_PAIRS))
 def test_a_miner_chooses_the_pairs_of_a_loss_of_pairs(name, labels, codes):
     loss_func = make_loss(name)
-    if not loss_func.of_pairs:
-        pytest.skip("is of samples")
     chosen = AffinityGraphMiner(num_neighbors=1, num_dissimilar=2)(codes, labels)
     assert loss_func(codes, labels, chosen) != loss_func(codes, labels)
 
@@ -168,12 +171,11 @@ def test_torch_func_goes_through(name, codes):
         assert_close(found, expected)
 
 
-@pytest.mark.parametrize("with_bank", [False, True])
+@pytest.mark.parametrize(
+    ("name", "with_bank"),
+    [(name, False) for name in NAMES] + [(name, True) for name in DISCRETE],
+)
 def test_can_be_made_in_inference_mode(name, with_bank, labels, codes):
-    discrete = issubclass(CLASSES[name], losses.DiscreteLoss)
-    if with_bank and not discrete:
-        pytest.skip("takes no bank")
-
     def value():
         bank = {"code_bank": CodeBank(labels, 16, num_classes=4)} if with_bank else {}
         places = {"sample_indices": torch.arange(12)} if with_bank else {}

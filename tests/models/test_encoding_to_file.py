@@ -1,15 +1,15 @@
 """Codes written to a file as they come: the same after any interruption; unreadable images."""
 
+import os
 import re
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
-from processes import run_script
+from processes import CONTEXT, run_script
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from torchvision.datasets import ImageFolder
 
@@ -117,36 +117,42 @@ def test_ctrl_c_says_how_to_go_on(model, values, file, tmp_path):
         model.encode(Items(values, (), 12), path=path, batch_size=4, progress=False)
 
 
-def encode_slowly(folder):
-    code = f"""
-import time, torch
+SLOWLY = """
+import multiprocessing, signal, time, torch
 from pml_hashing.models import HashingModel
 class Items(torch.utils.data.Dataset):
     def __len__(self): return 1000
     def __getitem__(self, index):
-        if index == 20: print("going", flush=True)
+        if index == 20: pipe.send("going")
         time.sleep(0.02)
         return torch.full((4,), float(index))
+signal.signal(signal.SIGINT, signal.default_int_handler)
+multiprocessing.set_start_method("fork", force=True)
 torch.manual_seed(0)
+torch.set_num_threads(1)
 model = HashingModel(torch.nn.Identity(), 12, num_features=4)
-model.encode(Items(), path={str(folder / "codes")!r}, batch_size=4, progress=False, num_workers=1)
+try:
+    model.encode(Items(), path=path, batch_size=4, progress=False, num_workers=1)
+except KeyboardInterrupt as error:
+    pipe.send(str(error))
 """
-    return subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signal there")
-def test_two_processes_and_ctrl_c(model, values, tmp_path, interruptible):
-    with encode_slowly(tmp_path) as process:
-        assert process.stdout.readline() == "going\n"
-        with pytest.raises(ValueError, match=r"got .*codes, to which another process or thread is"):
-            model.encode(values, path=tmp_path / "codes", progress=False)
-        process.send_signal(signal.SIGINT)
-        error = process.communicate(timeout=60)[1]
-    assert re.search(
-        r"KeyboardInterrupt: Stopped encoding after \d+ items\. Encode the same", error
-    )
+def test_two_processes_and_ctrl_c(model, values, tmp_path):
+    pipe, far = CONTEXT.Pipe()
+    given = {"pipe": far, "path": tmp_path / "codes", "__name__": "__main__"}
+    process = CONTEXT.Process(target=exec, args=(SLOWLY, given))
+    process.start()
+    assert pipe.poll(60)
+    assert pipe.recv() == "going"
+    with pytest.raises(ValueError, match=r"got .*codes, to which another process or thread is"):
+        model.encode(values, path=tmp_path / "codes", progress=False)
+    os.kill(process.pid, signal.SIGINT)
+    assert pipe.poll(60)
+    assert re.match(r"Stopped encoding after \d+ items\. Encode the same", pipe.recv())
+    process.join(60)
+    assert process.exitcode == 0
     assert files(tmp_path) == ["codes.partial", "codes.progress"]
 
 

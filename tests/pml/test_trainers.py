@@ -157,11 +157,12 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("kind", [trainers.MetricLossOnly, AsymmetricTrainer])
+@pytest.mark.parametrize(
+    ("kind", "case"),  # PML's own trainers give no places of samples
+    [(trainers.MetricLossOnly, case) for case in CASES if case != "bank"]
+    + [(AsymmetricTrainer, case) for case in CASES],
+)
 def test_what_was_trained_is_saved_and_loaded(case, kind, tmp_path):
-    if case == "bank" and kind is trainers.MetricLossOnly:
-        pytest.skip("gives no places of samples")
     hooks, tester = make_hooks(tmp_path)
     folder, splits = str(tmp_path / "models"), {"val": make_data()}
 

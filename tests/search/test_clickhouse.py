@@ -46,6 +46,15 @@ def filled(codes, *knns, **columns):
         knn.add(codes, **columns)
 
 
+@pytest.mark.skipif(
+    not os.environ.get("PML_HASHING_CLICKHOUSE"), reason="no PML_HASHING_CLICKHOUSE"
+)
+def test_a_server_takes_part(tables):
+    store = tables["server"]()
+    store.prepare(8, with_vectors=False)
+    assert store.code_length == 8
+
+
 def test_what_exists_is_opened_without_loading_it(make_clickhouse, statements):
     store, codes = make_clickhouse(), torch.randn(30, 12)
     first = HammingKNN(store=store)

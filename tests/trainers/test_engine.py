@@ -1,10 +1,5 @@
 """The engine: fit, hooks, resume, and the same training as PML's face over it."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from pytorch_metric_learning.losses import ContrastiveLoss, MultipleLosses
@@ -314,25 +309,6 @@ def test_gradients_are_clipped_at_their_own_scale():
         changes.append(network[0][0].weight - before)
     assert 1e-4 < changes[0].norm() < 1e-3
     assert_close(*changes, rtol=0.02, atol=1e-6)
-
-
-BARS = """
-import sys
-
-sys.path[:0] = sys.argv[1:]
-import test_engine
-
-test_engine.make_engine().fit(1)
-test_engine.make_trainer().train()
-"""
-
-
-def test_the_environment_hides_progress_bars():
-    folders = map(str, Path(__file__).parents[:2])
-    script = [sys.executable, "-c", BARS, *folders]
-    environment = os.environ | {"TQDM_DISABLE": "1"}
-    run = subprocess.run(script, capture_output=True, text=True, check=True, env=environment)
-    assert not run.stderr
 
 
 def interrupt(_):

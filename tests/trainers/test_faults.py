@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from processes import CONTEXT
 from pytorch_metric_learning.samplers import MPerClassSampler
 from torch.utils.data import RandomSampler, Subset
 from torchvision.datasets import ImageFolder
@@ -20,9 +21,6 @@ from pml_hashing.trainers._loading import SeededDataset
 
 sys.path.insert(0, str(Path(__file__).parent))  # where a process of the fork server finds it too
 script = importlib.import_module("killed_training")
-
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["torch", "pml_hashing.trainers", "killed_training"])
 
 
 def run(folder, *arguments, seconds=None):

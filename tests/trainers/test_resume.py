@@ -1,5 +1,6 @@
 """A training that was killed and resumed ends with the same weights and codes, bit for bit."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -17,9 +18,11 @@ def fork(folder):
 
 
 def start_anew(folder):
-    """Run the script in a new interpreter, whose strings have other hashes."""
-    command = [sys.executable, str(SCRIPT), str(folder)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    """Run the script in a new interpreter, whose strings have other hashes, without bars."""
+    command, environment = [sys.executable, str(SCRIPT), folder], os.environ | {"TQDM_DISABLE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert "round " not in done.stderr
+    return done
 
 
 def equal(state, other):
