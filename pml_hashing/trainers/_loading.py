@@ -5,6 +5,7 @@ import signal
 from collections import deque
 from collections.abc import Iterator, Sequence, Sized
 from contextlib import contextmanager, suppress
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -36,7 +37,10 @@ class SeededSampler:
     """
 
     def __init__(self, sampler: Any, *, is_replayed: bool) -> None:
-        self.sampler = sampler
+        if not isinstance(sampler, Sized):
+            got = type(sampler).__name__
+            raise TypeError(f"Expected a `sampler` with a length, got {got}.")
+        self.sampler: Any = sampler
         self.has_state = hasattr(sampler, "state_dict")
         self.is_replayed = is_replayed and not self.has_state
         self.seeds: list[int] = []
@@ -54,7 +58,12 @@ class SeededSampler:
         self.seeds.append(seed)
         with kept_random_state():
             seed_cpu(seed)
-            return list(self.sampler)
+            places = list(self.sampler)
+        for place in places:
+            if not isinstance(place, Integral | Tensor):
+                got = type(place).__name__
+                raise TypeError(f"Expected a `sampler` of places of samples, got one of {got}.")
+        return places
 
     def state_before(self, draw: int) -> dict[str, Any]:
         """Return the state of the sampler before it was drawn from for this time, or is to be."""
