@@ -57,7 +57,7 @@ class Stepper:
         self.freeze_batch_norm = False
         self.round = self.step = self.steps_per_round = 0
         self.loss, self.share = torch.zeros((), device=self.device), 1.0
-        self.sample_indices = torch.zeros(0, dtype=torch.int64)
+        self.sample_indices = torch.zeros(0, dtype=torch.int64, device="cpu")
         self._parameters: list[nn.Parameter] = parts.parameters()
         self._part = 0  # of the batch of a step, where that is cut in several
         self._parallel: DistributedDataParallel | None = None
