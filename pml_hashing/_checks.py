@@ -68,10 +68,10 @@ def check_labels(labels: Tensor, codes: Sized, name: str) -> None:
             f"Expected `{name}` of shape ({size},) with class ids or ({size}, num_classes) "
             f"with multi-hot rows, got {tuple(labels.shape)}."
         )
-    _check_kind_of_labels(labels, name)
+    check_kind_of_labels(labels, name)
 
 
-def _check_kind_of_labels(labels: Tensor, name: str) -> None:
+def check_kind_of_labels(labels: Tensor, name: str) -> None:
     """Raise if it cannot be told whether `labels` are class ids or multi-hot rows, or compared."""
     if labels.ndim == 2 and labels.shape[1] == 1:
         size = len(labels)
@@ -95,7 +95,7 @@ def check_label_values(labels: Tensor, num_classes: int, name: str) -> None:
 
     Reads the result back from the device: a loss calls this for labels on the CPU only.
     """
-    _check_kind_of_labels(labels, name)
+    check_kind_of_labels(labels, name)
     if labels.ndim == 2:
         if labels.shape[1] != num_classes:
             raise ValueError(

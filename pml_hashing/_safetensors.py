@@ -143,7 +143,7 @@ def _place(name: str, entry: Any) -> tuple[torch.dtype, tuple[int, ...], tuple[i
 def _mapped(content: mmap, start: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
     count = math.prod(shape)
     if not count:
-        return torch.empty(shape, dtype=dtype)
+        return torch.empty(shape, dtype=dtype, device="cpu")
     if start % dtype.itemsize:  # another writer's: this one aligns
         buffer = bytearray(content[start : start + count * dtype.itemsize])
         return torch.frombuffer(buffer, dtype=dtype).view(shape)

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from pml_hashing._arrays import to_labels
 from pml_hashing._checks import (
     check_at_least,
     check_choice,
+    check_kind_of_labels,
     check_label_values,
     check_sample_indices,
 )
@@ -102,7 +104,7 @@ class CodeBank(nn.Module):
         num_networks: int = 1,
     ) -> None:
         super().__init__()
-        labels = torch.as_tensor(labels)
+        labels = to_labels(labels, "labels")
         if labels.ndim not in (1, 2) or 0 in labels.shape:
             raise ValueError(
                 "Expected `labels` of shape (n,) with class ids or (n, num_classes) with multi-hot "
@@ -110,6 +112,7 @@ class CodeBank(nn.Module):
             )
         check_at_least(code_length, 1, "code_length")
         check_choice(num_networks, (1, 2), "num_networks")
+        check_kind_of_labels(labels, "labels")
         if num_classes is None:
             num_classes = labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
         check_label_values(labels, num_classes, "labels")

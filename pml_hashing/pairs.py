@@ -1,7 +1,7 @@
 """What "similar" means: two samples are similar if they share at least one label."""
 
 from dataclasses import replace
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,6 +17,53 @@ ROWS_OF_A_TILE = 1024
 
 IndicesTuple: TypeAlias = tuple[Tensor, ...]
 """PML's pairs `(anchors, positives, anchors, negatives)` or triplets, as indices into a batch."""
+OF_INDICES = (torch.int32, torch.int64)  # torch takes bytes and booleans for masks
+
+
+def check_indices_tuple(
+    indices_tuple: Any, what: str, num_anchors: int, num_others: int
+) -> IndicesTuple:
+    """Return a miner's pairs or triplets, or raise unless they are some.
+
+    Args:
+        indices_tuple: Whatever a caller passed, or a miner returned.
+        what: Where they come from, for the message.
+        num_anchors: Samples that the anchors are places of.
+        num_others: Samples that all else are places of. Places on a GPU are not checked.
+
+    Raises:
+        TypeError: If they are no tensors of integers.
+        ValueError: If there are not three tensors of one length, or four of two lengths, or a place
+            is out of range.
+    """
+    is_several = isinstance(indices_tuple, tuple | list | Tensor)
+    places = tuple(indices_tuple) if is_several else (indices_tuple,)
+    kinds = [p.dtype if isinstance(p, Tensor) else type(p).__name__ for p in places]
+    if not all(kind in OF_INDICES for kind in kinds):
+        got = ", ".join(map(str, kinds))
+        raise TypeError(f"Expected {what} to hold tensors of int64 or int32, got {got}.")
+    shapes = [tuple(p.shape) for p in places]
+    pairs = (shapes[:2], shapes[2:]) if len(shapes) == 4 else (shapes,)
+    lengths_fit = all(len(set(shape)) == 1 and len(shape[0]) == 1 for shape in pairs)
+    if len(shapes) not in (3, 4) or not lengths_fit:
+        got = ", ".join(map(str, shapes)) or None
+        raise ValueError(
+            f"Expected {what} to hold triplets, three tensors of one length, or pairs, four "
+            f"(anchors and similar, anchors and dissimilar), got shapes {got}."
+        )
+    for i, place in enumerate(places):
+        is_anchor = i == 0 or (i == 2 and len(places) == 4)
+        _check_range(
+            place, num_anchors if is_anchor else num_others, f"{what} to hold in tensor {i}"
+        )
+    return places
+
+
+def _check_range(places: Tensor, size: int, what: str) -> None:
+    if places.is_cpu and len(places) > 0:  # reading values back from a GPU would stop it
+        low, high = map(int, places.aminmax())
+        if low < 0 or high >= size:
+            raise ValueError(f"Expected {what} places from 0 to {size - 1}, got {low} to {high}.")
 
 
 def similarity(labels: Tensor, ref_labels: Tensor) -> Tensor:
@@ -74,10 +121,22 @@ def to_pairs(
     """
     if indices_tuple is not None:
         return lmu.convert_to_pairs(indices_tuple, labels, ref_labels)
-    if labels is None or ref_labels is None:
-        raise ValueError("Expected `labels` or `indices_tuple`, got neither.")
-    masks = both_kinds(require_labels(labels), require_labels(ref_labels, "ref_labels"))
+    labels, ref_labels = require_both(labels, ref_labels)
+    masks = both_kinds(labels, ref_labels)
     return (*torch.where(masks[0]), *torch.where(masks[1]))
+
+
+def require_both(labels: Tensor | None, ref_labels: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return the labels of both sides of all pairs, or raise if they are missing or wrong.
+
+    Raises:
+        ValueError: If they are missing, or multi-hot rows hold other values than 0 and 1.
+    """
+    if labels is None:
+        raise ValueError("Expected `labels` or `indices_tuple`, got neither.")
+    if ref_labels is None:
+        raise ValueError("Expected `ref_labels` or `indices_tuple` with `ref_emb`, got neither.")
+    return require_labels(labels), require_labels(ref_labels, "ref_labels")
 
 
 def affinity(labels: Tensor, ref_labels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -15,6 +15,7 @@ from pml_hashing.pairs import (
     LabelGroups,
     _sums_by_classes,
     affinity,
+    check_indices_tuple,
     similar_sums,
     similarity,
     to_pairs,
@@ -92,7 +93,7 @@ def test_pairs_and_triplets_of_a_miner_are_kept():
 
 @pytest.mark.parametrize("labels", [(None, None), (MULTI_HOT, None), (None, MULTI_HOT)])
 def test_labels_or_pairs_are_required(labels):
-    with pytest.raises(ValueError, match="`labels` or `indices_tuple`, got neither"):
+    with pytest.raises(ValueError, match=r"labels` or `indices_tuple`.* got neither"):
         to_pairs(None, *labels)
 
 
@@ -191,3 +192,59 @@ def test_sums_over_similar_rows_by_their_classes(seed, size, num_classes, share,
     order = counts.argsort(descending=True)
     by_classes = _sums_by_classes(values, LabelRows.of(labels[:, order]))
     assert by_classes.equal(sums)
+
+
+def places(*values, dtype=torch.int64):
+    return tuple(torch.tensor(value, dtype=dtype) for value in values)
+
+
+GOOD_PAIRS = {
+    "triplets": places([0, 3], [1, 1], [2, 4]),
+    "int32": places([0, 3], [1, 1], [2, 4], dtype=torch.int32),
+    "pairs": places([0], [1], [2, 3, 0], [3, 4, 4]),
+    "a list": list(places([0], [1], [2])),
+    "rows of a matrix": torch.tensor([[0], [1], [2]]),
+    "none": places([], [], []),
+}
+BAD_PAIRS = {
+    "two": (places([0], [1]), ValueError, r"triplets, .* got shapes \(1,\), \(1,\)\.$"),
+    "five": (places(*[[0]] * 5), ValueError, "or pairs, four"),
+    "unequal triplets": (
+        places([0, 1], [1], [2]),
+        ValueError,
+        r"got shapes \(2,\), \(1,\), \(1,\)",
+    ),
+    "unequal pairs": (places([0], [1], [0, 1], [2]), ValueError, "got shapes"),
+    "matrices": (places([[0]], [[1]], [[2]]), ValueError, r"got shapes \(1, 1\)"),
+    "numbers": (places(0, 1, 2), ValueError, r"got shapes \(\)"),
+    "nothing": ((), ValueError, "got shapes None"),
+    "lists": (([0], [1], [2]), TypeError, "tensors of int64 or int32, got list, list, list"),
+    "floats": (places([0], [1], [2], dtype=torch.float32), TypeError, r"got torch\.float32"),
+    "masks": (places([0], [1], [1], dtype=torch.bool), TypeError, r"got torch\.bool"),
+    "bytes": (places([0], [1], [1], dtype=torch.uint8), TypeError, r"got torch\.uint8"),
+    "a negative place": (places([-1], [1], [2]), ValueError, "tensor 0 places from 0 to 3, got -1"),
+    "no such anchor": (
+        places([0], [1], [4], [1]),
+        ValueError,
+        "tensor 2 places from 0 to 3, got 4",
+    ),
+    "no such sample": (
+        places([0], [1], [5]),
+        ValueError,
+        "tensor 2 places from 0 to 4, got 5 to 5",
+    ),
+    "something else": (7, TypeError, "got int"),
+}
+
+
+@pytest.mark.parametrize("chosen", GOOD_PAIRS.values(), ids=GOOD_PAIRS)
+def test_pairs_and_triplets_are_taken_as_they_are(chosen):
+    found = check_indices_tuple(chosen, "`indices_tuple`", 4, 5)
+    assert isinstance(found, tuple)
+    assert all(torch.equal(mine, given) for mine, given in zip(found, chosen, strict=True))
+
+
+@pytest.mark.parametrize(("chosen", "error", "message"), BAD_PAIRS.values(), ids=BAD_PAIRS)
+def test_what_are_neither_pairs_nor_triplets_is_named(chosen, error, message):
+    with pytest.raises(error, match=f"^Expected `indices_tuple` to hold .*{message}"):
+        check_indices_tuple(chosen, "`indices_tuple`", 4, 5)

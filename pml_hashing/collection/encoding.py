@@ -7,11 +7,12 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from pml_hashing.collection.encoded import Encoded
 from pml_hashing.collection.files import Content, FileState, digest_of, read_state_and_bytes
 from pml_hashing.datasets import ImageLike, UnreadableImageError, load_image
+from pml_hashing.datasets._batches import IndependentLoader
 from pml_hashing.datasets._readable import ReadableItems
 from pml_hashing.datasets.loading import decode_image
 from pml_hashing.models.encoding import Encoder, device_for
@@ -57,8 +58,8 @@ class FilesToEncode(Dataset[Any]):
             error.index = place
             return error
         digest = torch.frombuffer(bytearray(digest_of(content)), dtype=torch.uint8)
-        sizes = torch.tensor([len(content), *image.size])
-        return self.transform(image), place, torch.tensor(state), digest, sizes
+        sizes = torch.tensor([len(content), *image.size], device="cpu")
+        return self.transform(image), place, torch.tensor(state, device="cpu"), digest, sizes
 
 
 class CollectionEncoder:
@@ -97,8 +98,7 @@ class CollectionEncoder:
     ) -> Iterator[tuple[list[EncodedFile], list[UnreadableImageError]]]:
         """Yield what could be encoded and what could not be read, batch by batch."""
         options: Any = {"num_workers": num_workers, "collate_fn": ReadableItems.collate}
-        options["generator"] = torch.Generator("cpu")  # not the caller's: a seed for workers
-        loader = DataLoader(dataset, batch_size, **options)
+        loader = IndependentLoader(dataset, batch_size, **options)
         encoder = self._encoder(packed=self.packed, progress=progress)
         for codes, batch in encoder.batches(loader):
             yield _to_files(codes, batch.batch), batch.unreadable

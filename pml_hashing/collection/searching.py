@@ -106,8 +106,8 @@ class Search:
 
     def _codes(self, pictures: Sequence[ImageLike], names: Sequence[str | None]) -> Tensor:
         """Return real codes of pictures and of images by name, in the order of `names`."""
-        codes = torch.empty(len(names), self.encoder.code_length)
-        is_named = torch.tensor([name is not None for name in names])
+        codes = torch.empty(len(names), self.encoder.code_length, device="cpu")
+        is_named = torch.tensor([name is not None for name in names], device="cpu")
         if len(pictures):
             codes[~is_named] = self.encoder.queries(pictures)
         held = [name for name in names if name is not None]

@@ -36,7 +36,9 @@ class Labelled:
         """Return all of them, with so many that are drawn at random at the front."""
         import torch
 
-        order = torch.randperm(len(self.labels), generator=torch.Generator().manual_seed(seed))
+        order = torch.randperm(
+            len(self.labels), generator=torch.Generator("cpu").manual_seed(seed), device="cpu"
+        )
         rows = [*order[:count].tolist(), *sorted(order[count:].tolist())]
         return Labelled(self.codes[rows], [self.labels[row] for row in rows])
 
@@ -185,9 +187,9 @@ def _to_tensors(*sides: Labelled) -> "list[Tensor]":
     for side in sides:
         ids = [[id_of[label] for label in labels] for labels in side.labels]
         if of_one:
-            labels = torch.tensor(ids).flatten()
+            labels = torch.tensor(ids, device="cpu").flatten()
         else:
-            labels = torch.zeros(len(ids), len(classes), dtype=torch.int64)
+            labels = torch.zeros(len(ids), len(classes), dtype=torch.int64, device="cpu")
             for row, places in zip(labels, ids, strict=True):
                 row[places] = 1
         tensors += [side.codes, labels]

@@ -204,7 +204,7 @@ def to_features(
     features = encode(model.trunk, width, model.data_config, images, **reading)
     for error in unreadable:
         warn_left_out(error)
-    is_kept = torch.ones(len(images), dtype=torch.bool)
+    is_kept = torch.ones(len(images), dtype=torch.bool, device="cpu")
     is_kept[[error.index for error in unreadable]] = False
     labels = images.labels[is_kept]
     return TensorDataset(features, labels), labels

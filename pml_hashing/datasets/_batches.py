@@ -6,9 +6,24 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler, default_collate
+from torch.utils.data import DataLoader, Sampler, default_collate
 
 from pml_hashing._checks import check_at_least
+
+
+class IndependentLoader(DataLoader[Any]):
+    """torch's data loader, which draws none of the caller's random numbers.
+
+    It draws a seed for workers, also where there are none, and by a generator of the CPU: torch
+    would draw it on the default device, and start workers with that.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, generator=torch.Generator("cpu"), **kwargs)
+
+    def __iter__(self) -> Any:
+        with torch.device("cpu"):
+            return super().__iter__()
 
 
 class WholeBatch(NamedTuple):
@@ -43,7 +58,9 @@ class IndexedCollate:
             if self.collate_fn is default_collate:
                 return items.tensors, items.sample_indices
             items = items.items()
-        return self.collate_fn([item for item, _ in items]), torch.tensor([i for _, i in items])
+        return self.collate_fn([item for item, _ in items]), torch.tensor(
+            [i for _, i in items], device="cpu"
+        )
 
 
 class EvenBatches(Sampler[list[int]]):
@@ -75,7 +92,7 @@ class EvenBatches(Sampler[list[int]]):
 
     def draw(self) -> Tensor:
         """Return the places of the samples in the order of one pass."""
-        return torch.tensor(list(self.sampler))
+        return torch.tensor(list(self.sampler), device="cpu")
 
     def split(self, order: Tensor) -> tuple[Tensor, ...]:
         """Return the batches of a pass in this order."""

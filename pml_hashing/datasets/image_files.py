@@ -242,8 +242,8 @@ class ImageFiles(LabelledImages):
 def _to_tensor(labels: Sequence[Sequence[str]], classes: list[str]) -> Tensor:
     id_of_class = {name: class_id for class_id, name in enumerate(classes)}
     if all(len(labels_of_image) == 1 for labels_of_image in labels):
-        return torch.tensor([id_of_class[label] for (label,) in labels])
-    rows = torch.zeros(len(labels), len(classes), dtype=torch.int64)
+        return torch.tensor([id_of_class[label] for (label,) in labels], device="cpu")
+    rows = torch.zeros(len(labels), len(classes), dtype=torch.int64, device="cpu")
     for row, labels_of_image in zip(rows, labels, strict=True):
         row[[id_of_class[label] for label in labels_of_image]] = 1
     return rows

@@ -42,5 +42,5 @@ class IndexedDataset(Dataset[tuple[Any, int]]):
         """Return many items as rows of tensors, if the data set is one of torch's of tensors."""
         if type(self.dataset) is not TensorDataset:  # a subclass may change what an item is
             return None
-        places = torch.as_tensor(indices)
+        places = torch.as_tensor(indices, device="cpu")
         return WholeBatch([tensor[places] for tensor in self.dataset.tensors], places)

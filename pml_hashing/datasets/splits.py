@@ -50,7 +50,7 @@ def retrieval_split(
         )
     check_labels(labels, labels, "labels")
     _check_size(num_queries, len(labels) - 1, "num_queries")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     is_query = _draw(labels, num_queries, generator)
     query, database = is_query.nonzero().flatten(), (~is_query).nonzero().flatten()
     if num_train is None:
@@ -69,10 +69,10 @@ def _check_size(size: int, largest: int, name: str) -> None:
 def _draw(labels: Tensor, size: int, generator: torch.Generator) -> Tensor:
     """Return a mask of `size` samples: evenly spaced among the samples in order of their labels."""
     _, groups = labels.cpu().unique(dim=0, return_inverse=True)
-    order = torch.randperm(len(groups), generator=generator)
+    order = torch.randperm(len(groups), generator=generator, device="cpu")
     order = order[groups[order].argsort(stable=True)]
-    start = torch.rand((), generator=generator, dtype=torch.float64)
-    places = (torch.arange(size) + start) * (len(groups) / size)
-    drawn = torch.zeros(len(groups), dtype=torch.bool)
+    start = torch.rand((), generator=generator, dtype=torch.float64, device="cpu")
+    places = (torch.arange(size, device="cpu") + start) * (len(groups) / size)
+    drawn = torch.zeros(len(groups), dtype=torch.bool, device="cpu")
     drawn[order[places.long()]] = True
     return drawn

@@ -51,7 +51,8 @@ class Orders(Rankings):
         """Return `score` of each ranking and of the rank at which it is cut."""
         cuts = self.cuts(top_k)
         pairs = zip(self.orders, cuts.tolist(), strict=True)
-        return torch.tensor([score(*pair) for pair in pairs], dtype=torch.float64).to(cuts.device)
+        scores = [score(*pair) for pair in pairs]
+        return torch.tensor(scores, dtype=torch.float64, device=cuts.device)
 
 
 def extreme_orders(counts: Tensor, best: bool) -> Iterator[Order]:

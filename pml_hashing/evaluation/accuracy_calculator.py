@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pml_hashing._arrays import from_array
 from pml_hashing._checks import check_choice
 from pml_hashing._compat import AccuracyCalculator
 from pml_hashing.evaluation._rankings import Rankings
@@ -148,8 +149,14 @@ class HammingAccuracyCalculator(AccuracyCalculator):
         """
         if reference is None:
             reference, reference_labels, ref_includes_query = query, query_labels, True
-        queries = self._to_tensor(query), self._to_labels(query_labels)
-        database = self._to_tensor(reference), self._to_labels(reference_labels)
+        queries = (
+            self._to_tensor(query, "query"),
+            self._to_labels(query_labels, "query_labels"),
+        )
+        database = (
+            self._to_tensor(reference, "reference"),
+            self._to_labels(reference_labels, "reference_labels"),
+        )
         options: RankingOptions = {"ties": self.ties, "query_in_database": ref_includes_query}
         ranking = HammingRanking(*queries, *database, **options)
         functions = self.get_function_dict(include, exclude)
@@ -162,12 +169,12 @@ class HammingAccuracyCalculator(AccuracyCalculator):
         self.curr_function_dict = functions
         return {name: accuracies[name] for name in functions}
 
-    def _to_tensor(self, array: Any) -> Any:
-        tensor = torch.from_numpy(array) if isinstance(array, np.ndarray) else array
+    def _to_tensor(self, array: Any, name: str) -> Any:
+        tensor = from_array(array, name) if isinstance(array, np.ndarray) else array
         return tensor.to(self.device) if isinstance(tensor, Tensor) else tensor
 
-    def _to_labels(self, array: Any) -> Any:
-        labels = self._to_tensor(array)
+    def _to_labels(self, array: Any, name: str) -> Any:
+        labels = self._to_tensor(array, name)
         if not isinstance(labels, Tensor):
             return labels
         labels = labels.squeeze(1) if labels.ndim == 2 else labels

@@ -55,12 +55,14 @@ def bootstrap_interval(
         raise ValueError(f"Expected `confidence` between 0 and 1, got {confidence}.")
     check_integer(num_resamples, 1, "num_resamples")
     scores = scores.double().cpu()
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     means = scores.new_empty(num_resamples)
     for part in means.split(max(1, DRAWS_AT_A_TIME // len(scores))):
-        draws = torch.randint(len(scores), (len(part), len(scores)), generator=generator)
+        draws = torch.randint(
+            len(scores), (len(part), len(scores)), generator=generator, device="cpu"
+        )
         part.copy_(scores[draws].mean(dim=1))
-    tails = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)
+    tails = scores.new_tensor([(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(*means.quantile(tails).tolist())
 
 

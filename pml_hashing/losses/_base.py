@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pml_hashing._checks import check_codes, check_labels
 from pml_hashing._compat import loss_and_miner_utils as lmu
 from pml_hashing.codes import at_least_float32
-from pml_hashing.pairs import IndicesTuple
+from pml_hashing.pairs import IndicesTuple, check_indices_tuple
 
 LossDict: TypeAlias = dict[str, dict[str, Any]]
 """PML's named sub-losses, each with its `losses`, `indices` and `reduction_type`."""
@@ -119,9 +119,10 @@ class BaseHashingLoss(BaseMetricLossFunction):
             ref_labels: Labels of `ref_emb`.
 
         Raises:
-            TypeError: If class ids are no integers.
-            ValueError: If a shape is wrong, or the reducer cannot reduce this loss, or not with
-                several labels for each sample.
+            TypeError: If class ids are no integers, or `indices_tuple` holds none.
+            ValueError: If a shape is wrong, `indices_tuple` holds neither pairs nor triplets of the
+                batch, or the reducer cannot reduce this loss, or not with several labels for each
+                sample.
         """
         return self._reduced_loss(embeddings, labels, indices_tuple, ref_emb, ref_labels)
 
@@ -148,6 +149,9 @@ class BaseHashingLoss(BaseMetricLossFunction):
         if ref_labels is not None:
             check_labels(ref_labels, ref_emb, "ref_labels")
             ref_labels = ref_labels.to(ref_emb.device)
+        if indices_tuple is not None:
+            sizes = len(embeddings), len(ref_emb)
+            indices_tuple = check_indices_tuple(indices_tuple, "`indices_tuple`", *sizes)
         check_reducer(self.reducer, labels, embeddings, ref_emb)
         with torch.autocast(embeddings.device.type, enabled=False):
             loss_dict = self.compute_loss(
@@ -158,7 +162,14 @@ class BaseHashingLoss(BaseMetricLossFunction):
             weigh_samples(loss_dict, indices_tuple, embeddings)
         if self.collect_stats:
             for name, sub_loss in loss_dict.items():  # 0, an integer, where there is no pair
-                setattr(self, name, torch.as_tensor(sub_loss["losses"]).float().mean().item())
+                setattr(
+                    self,
+                    name,
+                    torch.as_tensor(sub_loss["losses"], device=embeddings.device)
+                    .float()
+                    .mean()
+                    .item(),
+                )
         self.add_embedding_regularization_to_loss_dict(loss_dict, embeddings)
         return self._reduce(loss_dict, at_least_float32(embeddings), labels)
 

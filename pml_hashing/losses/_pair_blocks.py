@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pml_hashing._checks import require_labels
+from pml_hashing.pairs import require_both
 
 ELEMENTS_OF_A_BLOCK = 2**17
 """Pairs, or triplets, that are looked at together, so that they stay in the cache of a CPU."""
@@ -45,9 +45,7 @@ class Labels(NamedTuple):
             ValueError: If labels are missing or of two kinds, or multi-hot rows hold other values
                 than 0 and 1.
         """
-        if labels is None or ref_labels is None:
-            raise ValueError("Expected `labels` or `indices_tuple`, got neither.")
-        rows, columns = require_labels(labels), require_labels(ref_labels, "ref_labels")
+        rows, columns = require_both(labels, ref_labels)
         if rows.shape[1:] != columns.shape[1:]:
             raise ValueError(
                 "Expected `labels` and `ref_labels` of the same kind and number of classes, "

@@ -138,7 +138,7 @@ def _similar_places(similar: Tensor, width: int) -> Iterator[tuple[Tensor, Tenso
     while len(left) > 0:
         most = max(1, int(counts[left[0]]))
         rows, left = left.tensor_split([max(1, width // most)])
-        ranks = torch.arange(most)
+        ranks = torch.arange(most, device="cpu")
         counted = ranks < counts[rows, None]
         places = found[(starts[rows, None] + ranks).clamp(max=len(found) - 1)]
         yield rows, places, counted

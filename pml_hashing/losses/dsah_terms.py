@@ -12,7 +12,7 @@ from pml_hashing.losses._base import BaseHashingLoss, LossDict, codes_of_network
 from pml_hashing.losses.terms import Batch, ClassStructureQuantization, DualRegression
 from pml_hashing.losses.terms.affinity_graph import graph_losses
 from pml_hashing.losses.terms.regression import InterLabel, Regression
-from pml_hashing.pairs import IndicesTuple, classes_of_batch
+from pml_hashing.pairs import IndicesTuple, classes_of_batch, require_both
 
 
 class ClassStructureQuantizationLoss(BaseHashingLoss):
@@ -119,7 +119,7 @@ class AffinityGraphLoss(BaseHashingLoss):
     ) -> LossDict:
         codes, ref_codes = at_least_float32(embeddings), at_least_float32(ref_emb)
         if indices_tuple is None:
-            labels, ref_labels = require_labels(labels), require_labels(ref_labels, "ref_labels")
+            labels, ref_labels = require_both(labels, ref_labels)
         losses = graph_losses(codes, ref_codes, labels, ref_labels, indices_tuple)
         return {"loss": self.element_loss(losses)}
 

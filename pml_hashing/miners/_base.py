@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pml_hashing._checks import check_codes, check_finite, check_labels
 from pml_hashing.distances import HammingDistance
-from pml_hashing.pairs import IndicesTuple
+from pml_hashing.pairs import IndicesTuple, check_indices_tuple
 
 
 class BaseHashingMiner(BaseMiner):
@@ -43,8 +43,9 @@ class BaseHashingMiner(BaseMiner):
                 same: none is then paired with itself.
 
         Raises:
-            TypeError: If class ids are no integers.
-            ValueError: If a shape is wrong, `ref_emb` comes without `ref_labels`, or codes on the
+            TypeError: If class ids are no integers, or `mine` returns no tensors of them.
+            ValueError: If a shape is wrong, `mine` returns neither pairs nor triplets of the batch,
+                `ref_emb` comes without `ref_labels`, or codes on the
                 CPU are NaN or infinite, or 0 and 1 alone.
         """
         # The steps of BaseMiner.forward, less its demand that labels be 1-D.
@@ -64,6 +65,8 @@ class BaseHashingMiner(BaseMiner):
         labels = labels.to(embeddings.device)
         ref_labels = labels if same_samples else ref_labels.to(embeddings.device)
         with torch.no_grad():
-            indices_tuple = self.mine(embeddings, labels, ref_emb, ref_labels)
+            chosen = self.mine(embeddings, labels, ref_emb, ref_labels)
+        what = f"what `mine` of {type(self).__name__} returns"
+        indices_tuple = check_indices_tuple(chosen, what, len(embeddings), len(ref_emb))
         self.output_assertion(indices_tuple)
         return indices_tuple

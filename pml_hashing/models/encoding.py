@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, TypedDict, Unpack
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from pml_hashing._checks import check_at_least, check_codes
@@ -21,6 +21,7 @@ from pml_hashing._eval_mode import eval_mode
 from pml_hashing.code_writer import CodesOf, CodeWriter, Id, check_item_ids, read_finished
 from pml_hashing.codes import pack_unchecked, packed_length
 from pml_hashing.datasets import UnreadableImageError
+from pml_hashing.datasets._batches import IndependentLoader
 from pml_hashing.datasets._readable import ReadableBatch, ReadableItems
 from pml_hashing.models import samples
 
@@ -147,7 +148,7 @@ class Encoder:
         if not isinstance(batch, ReadableBatch):
             batch = ReadableBatch(batch, len(_samples_of(batch)), [])
         if batch.batch is None:
-            return Codes(batch, self.no_codes(), torch.ones(0).bool())
+            return Codes(batch, self.no_codes(), torch.ones(0, device="cpu").bool())
         values = _samples_of(batch.batch)
         self._check_images(values)
         values = values.to(self.device, self._dtype_for(values), non_blocking=True)
@@ -204,8 +205,8 @@ class Encoder:
     def no_codes(self) -> Tensor:
         """Return codes of nothing."""
         if not self.packed:
-            return torch.empty(0, self.code_length)
-        return torch.empty(0, packed_length(self.code_length), dtype=torch.uint8)
+            return torch.empty(0, self.code_length, device="cpu")
+        return torch.empty(0, packed_length(self.code_length), dtype=torch.uint8, device="cpu")
 
     def _report(self, unreadable: list[UnreadableImageError]) -> None:
         for error in unreadable:
@@ -232,11 +233,10 @@ class Encoder:
             f"got {type(inputs).__name__}."
         )
 
-    def _loader(self, dataset: Dataset[Any], collate_fn: Any) -> DataLoader[Any]:
+    def _loader(self, dataset: Dataset[Any], collate_fn: Any) -> IndependentLoader:
         workers, pin = self.num_workers, self.device.type == "cuda"
         options: Any = {"num_workers": workers, "collate_fn": collate_fn, "pin_memory": pin}
-        # Of its own, since it draws a seed for workers, also where there are none.
-        return DataLoader(dataset, self.batch_size, generator=torch.Generator("cpu"), **options)
+        return IndependentLoader(dataset, self.batch_size, **options)
 
 
 @dataclass

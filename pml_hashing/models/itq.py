@@ -84,7 +84,7 @@ def sample_features(
     batches = (features for features, _ in encoder.batches(drawn))
     for features in takewhile(lambda _: sum(map(len, found)) < max_samples, batches):
         found.append(features)
-    return torch.cat(found)[:max_samples] if found else torch.empty(0, num_features)
+    return torch.cat(found)[:max_samples] if found else torch.empty(0, num_features, device="cpu")
 
 
 def draw_places(count: int, max_samples: int, seed: int) -> list[int]:

@@ -6,11 +6,11 @@ from os import PathLike
 from typing import Any, TypeAlias
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
+from pml_hashing._arrays import from_array
 from pml_hashing.datasets import UnreadableImageError, load_image
 from pml_hashing.models import preprocessing
 
@@ -32,12 +32,13 @@ def as_samples(inputs: Any, data_config: DataConfig) -> Any:
         data_config: How images are preprocessed.
 
     Raises:
-        TypeError: If it is a single image, where a list of them is expected.
+        TypeError: If it is a single image, where a list of them is expected, or an array of what
+            are no numbers.
     """
     if isinstance(inputs, np.ndarray):
         if _is_pixels(inputs):
             return Samples(inputs, data_config)
-        return torch.from_numpy(np.require(inputs, requirements=["C", "W"]))
+        return from_array(inputs, "inputs")
     if isinstance(inputs, IMAGES | Mapping):
         raise TypeError(
             f"Expected `inputs` to be a list of images, got one {type(inputs).__name__}."

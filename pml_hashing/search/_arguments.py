@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pml_hashing._arrays import from_array
 from pml_hashing._checks import check_codes, check_finite
 from pml_hashing.codes import BITS_OF_A_BYTE, check_packed_codes, pack_unchecked, packed_length
 from pml_hashing.search._ids import check_distinct, is_int64
@@ -24,11 +25,9 @@ from pml_hashing.search.store import (
 FEW_VALUES = 2**12  # of 64 codes with 64 bits: as fast as numpy then
 
 
-def to_tensor(codes: Codes) -> Tensor:
+def to_tensor(codes: Codes, name: str) -> Tensor:
     """Return codes as a tensor. Checks refuse whatever is neither that nor an array."""
-    if isinstance(codes, np.ndarray):  # torch takes none that cannot be written or runs backwards
-        return torch.from_numpy(np.require(codes, requirements=["C", "W"]))
-    return codes
+    return from_array(codes, name) if isinstance(codes, np.ndarray) else codes
 
 
 def to_packed(codes: Codes, name: str, code_length: int | None) -> tuple[Tensor, int]:
@@ -44,7 +43,7 @@ def to_packed(codes: Codes, name: str, code_length: int | None) -> tuple[Tensor,
         ValueError: If a shape or the length is wrong, a code is NaN or infinite, or a packed code
             has bits behind its length.
     """
-    codes = to_tensor(codes)
+    codes = to_tensor(codes, name)
     if not isinstance(codes, Tensor) or codes.dtype != torch.uint8:
         check_codes(codes, name, code_length)
         return _pack(codes, name), codes.shape[1]
@@ -87,7 +86,7 @@ def to_vectors(codes: Codes, name: str) -> Tensor:
     Raises:
         TypeError: If they are packed: their values are gone.
     """
-    codes = to_tensor(codes)
+    codes = to_tensor(codes, name)
     if codes.dtype == torch.uint8:
         raise TypeError(f"Expected real codes in `{name}` to re-rank, got packed codes (uint8).")
     return codes.detach().float()

@@ -30,7 +30,9 @@ class Column:
             if value not in self._number_of:
                 self._number_of[value] = len(self.values)
                 self.values.append(value)
-        return torch.tensor([self._number_of[value] for value in values], dtype=torch.int32)
+        return torch.tensor(
+            [self._number_of[value] for value in values], dtype=torch.int32, device="cpu"
+        )
 
     def matches(self, wanted: Sequence[Value], numbers: np.ndarray) -> np.ndarray:
         """Return for each number whether it is that of one of the values."""
@@ -72,8 +74,10 @@ class Table:
     @classmethod
     def empty(cls, code_length: int | None, *, with_vectors: bool, room: int = 0) -> "Table":
         """Return a table without rows, with room for so many."""
-        codes = torch.empty(room, packed_length(code_length or 0), dtype=torch.uint8)
-        vectors = {"vectors": torch.empty(room, code_length or 0)} if with_vectors else {}
+        codes = torch.empty(room, packed_length(code_length or 0), dtype=torch.uint8, device="cpu")
+        vectors = (
+            {"vectors": torch.empty(room, code_length or 0, device="cpu")} if with_vectors else {}
+        )
         return cls(code_length, {"packed_codes": codes} | vectors, Ids())
 
     def __len__(self) -> int:
@@ -114,7 +118,8 @@ class Table:
         if len(rows) == 0:
             return
         if KEPT not in self._room:
-            self._room[KEPT] = torch.ones(len(self._room["packed_codes"]), dtype=torch.bool)
+            size = len(self._room["packed_codes"])
+            self._room[KEPT] = torch.ones(size, dtype=torch.bool, device="cpu")
         self._room[KEPT][torch.from_numpy(rows)] = False
         self._num_removed += len(rows)
         self._searched = None
@@ -259,7 +264,7 @@ class Table:
             if name not in self.columns:
                 self.columns[name] = Column()
                 room = len(self._room["packed_codes"])
-                self._room[COLUMN + name] = torch.zeros(room, dtype=torch.int32)
+                self._room[COLUMN + name] = torch.zeros(room, dtype=torch.int32, device="cpu")
             rows[COLUMN + name] = self.columns[name].to_numbers(values)
         return rows
 

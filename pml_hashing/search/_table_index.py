@@ -66,7 +66,7 @@ class TableIndex:
     def _hold(self, index: Any, table: Table, rows: np.ndarray) -> None:
         """Search in an index from now on, whose codes are in these rows of a table."""
         self._index, self._table, self._num_built = index, table, len(rows)
-        self._row_of = self._number_of = torch.empty(0, dtype=torch.int64)
+        self._row_of = self._number_of = torch.empty(0, dtype=torch.int64, device="cpu")
         if index is not None:
             self._number(rows, 0)
         self._seen = table.num_rows, len(table.replaced)
@@ -101,4 +101,4 @@ class TableIndex:
         self._row_of = with_room(self._row_of, stop)
         self._row_of[first:stop] = places
         self._number_of = with_room(self._number_of, 1 + int(rows.max()))
-        self._number_of[places] = torch.arange(first, stop)
+        self._number_of[places] = torch.arange(first, stop, device="cpu")

@@ -191,7 +191,7 @@ class ClickHouseStore(CodeStore):
                 rows = self._rows_of(ids, [] if schema is None else columns_of(schema))
                 return to_records(rows, self._held_schema() if schema is None else schema)
             width = 0 if schema is None else packed_length(schema.code_length)
-            return Records([], torch.empty(0, width, dtype=torch.uint8), None, {})
+            return Records([], torch.empty(0, width, dtype=torch.uint8, device="cpu"), None, {})
 
     def contains(self, id_: Hashable) -> bool:
         with self._lock:
@@ -387,4 +387,4 @@ def _to_neighbors(found: list[Found], fetch: Fetched | None, device: torch.devic
 
 
 def _stacked(rows: list[Tensor], dtype: torch.dtype) -> Tensor:
-    return torch.stack(rows) if rows else torch.empty(0, 0, dtype=dtype)
+    return torch.stack(rows) if rows else torch.empty(0, 0, dtype=dtype, device="cpu")

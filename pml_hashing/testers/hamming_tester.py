@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from pml_hashing._arrays import to_labels
 from pml_hashing._compat import GlobalEmbeddingSpaceTester
 from pml_hashing._compat import common_functions as c_f
 from pml_hashing.codes import pack, unpack
@@ -103,13 +104,15 @@ class HammingTester(GlobalEmbeddingSpaceTester):
         return torch.cat(packed_codes), torch.cat(labels).to(self.data_device)
 
     def _to_columns(self, batch_labels: Any) -> Tensor:
-        if isinstance(batch_labels, Tensor) and batch_labels.is_floating_point():
+        batch_labels = to_labels(batch_labels, "labels")
+        if batch_labels.is_floating_point():
             if (batch_labels != batch_labels.round()).any():
                 raise ValueError(
                     "Expected labels of class ids, or of zeros and ones, got fractions."
                 )
             batch_labels = batch_labels.long()
-        labels = torch.as_tensor(c_f.process_label(batch_labels, ALL_LABELS, self.label_mapper))
+        mapped = c_f.process_label(batch_labels, ALL_LABELS, self.label_mapper)
+        labels = to_labels(mapped, "labels")
         return labels if labels.ndim == 2 else labels.unsqueeze(1)
 
     def maybe_visualize(self, embeddings_and_labels: CodesAndLabels, epoch: int) -> None:

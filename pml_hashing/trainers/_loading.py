@@ -5,15 +5,16 @@ import signal
 from collections import deque
 from collections.abc import Iterator, Sequence, Sized
 from contextlib import contextmanager, suppress
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset, get_worker_info
+from torch.utils.data import Dataset, Subset, get_worker_info
 
 from pml_hashing._checks import check, check_at_least
 from pml_hashing.datasets import IndexedDataset
-from pml_hashing.datasets._batches import EvenBatches, WholeBatch
+from pml_hashing.datasets._batches import EvenBatches, IndependentLoader, WholeBatch
 from pml_hashing.distributed import broadcast, parts, rank, world_size
 from pml_hashing.trainers._random import RandomState, kept_random_state, seed_cpu, seed_of
 
@@ -36,7 +37,10 @@ class SeededSampler:
     """
 
     def __init__(self, sampler: Any, *, is_replayed: bool) -> None:
-        self.sampler = sampler
+        if not isinstance(sampler, Sized):
+            got = type(sampler).__name__
+            raise TypeError(f"Expected a `sampler` with a length, got {got}.")
+        self.sampler: Any = sampler
         self.has_state = hasattr(sampler, "state_dict")
         self.is_replayed = is_replayed and not self.has_state
         self.seeds: list[int] = []
@@ -52,9 +56,14 @@ class SeededSampler:
         if hasattr(self.sampler, "set_epoch"):
             self.sampler.set_epoch(seed)
         self.seeds.append(seed)
-        with kept_random_state():
+        with kept_random_state(), torch.device("cpu"):  # torch's samplers draw on the default one
             seed_cpu(seed)
-            return list(self.sampler)
+            places = list(self.sampler)
+        for place in places:
+            if not isinstance(place, Integral | Tensor):
+                got = type(place).__name__
+                raise TypeError(f"Expected a `sampler` of places of samples, got one of {got}.")
+        return places
 
     def state_before(self, draw: int) -> dict[str, Any]:
         """Return the state of the sampler before it was drawn from for this time, or is to be."""
@@ -104,7 +113,7 @@ class SeededDataset(Dataset[tuple[Any, int]]):
     def __init__(self, dataset: IndexedDataset, num_workers: int) -> None:
         self.dataset = dataset
         # What each worker is at, for when it dies. Shared with the workers.
-        self.at = torch.full((num_workers,), -1).share_memory_()
+        self.at = torch.full((num_workers,), -1, device="cpu").share_memory_()
         self._draws: bool | None = None  # not known yet
 
     def __getitems__(self, keys: Sequence[Key]) -> list[tuple[Any, int]] | WholeBatch:
@@ -256,7 +265,7 @@ class RoundLoader:
         while position < self._stop:
             number, first = divmod(position, len(self.batches))
             seed = seed_of(self.seed, self._round, number)
-            order = torch.tensor(self.sampler.draw(seed))
+            order = torch.tensor(self.sampler.draw(seed), device="cpu")
             broadcast([order])  # of a sampler with random numbers of its own
             for batch in self.batches.split(order)[first : first + self._stop - position]:
                 self._given.append(batch)
@@ -286,9 +295,7 @@ class RoundLoader:
         Raises:
             RuntimeError: If a worker died.
         """
-        self._loader = DataLoader(
-            self.samples, batch_sampler=self, generator=torch.Generator(), **self._options
-        )
+        self._loader = IndependentLoader(self.samples, batch_sampler=self, **self._options)
         try:
             try:
                 yield

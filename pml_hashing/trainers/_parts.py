@@ -12,7 +12,8 @@ from torch.optim import Optimizer
 from pml_hashing._checks import check
 from pml_hashing.code_bank import CodeBank
 from pml_hashing.distributed import rank
-from pml_hashing.losses import DiscreteLoss
+from pml_hashing.losses import CodeUpdate, DiscreteLoss
+from pml_hashing.trainers._contracts import check_modules, check_steps_alone, takes
 from pml_hashing.trainers._features import LOGGER
 
 T = TypeVar("T")
@@ -39,7 +40,9 @@ class Parts:
         mining_funcs: Miners; `"tuple_miner"` gives pairs or triplets.
 
     Raises:
-        ValueError: If a loss gathers the batch of all processes by itself.
+        TypeError: If a network or loss is no module.
+        ValueError: If a loss gathers the batch of all processes by itself, or hides a code bank in
+            another loss, or an optimizer or scheduler cannot be stepped without an argument.
     """
 
     models: dict[str, nn.Module]
@@ -49,10 +52,15 @@ class Parts:
     mining_funcs: dict[str, Callable[..., Any]]
 
     def __post_init__(self) -> None:
-        for module in (m for loss_func in self.loss_funcs.values() for m in loss_func.modules()):
-            names = {kind.__name__ for kind in type(module).__mro__} & GATHERING
-            expected = "a loss as it is, since the trainer gathers the batch of all processes"
-            check(not names, expected, f"one in a {', '.join(names)}")
+        check_modules("`networks`", self.models.values())
+        check_modules("`loss_func`", self.loss_funcs.values())
+        for loss_func in self.loss_funcs.values():
+            _check_loss_as_it_is(loss_func)
+        for optimizer in self.optimizers.values():
+            check_steps_alone("`optimizers`", optimizer)
+        for name, scheduler in self.lr_schedulers.items():
+            if not name.endswith("_by_plateau"):  # PML's testers give these their score
+                check_steps_alone("`lr_schedulers`", scheduler)
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -60,17 +68,38 @@ class Parts:
         return {k: model for k, model in self.models.items() if not isinstance(model, CodeBank)}
 
     @property
-    def discrete_loss(self) -> DiscreteLoss | None:
-        """The loss, if it has a code bank."""
-        loss_func = self.loss_funcs["metric_loss"]
-        if isinstance(loss_func, DiscreteLoss) and loss_func.code_bank is not None:
-            return loss_func
-        return None
+    def loss_func(self) -> nn.Module:
+        """The loss."""
+        return self.loss_funcs["metric_loss"]
 
     @property
     def code_bank(self) -> CodeBank | None:
         """The code bank of the loss, `None` where it has none."""
-        return self.discrete_loss and self.discrete_loss.code_bank
+        bank = getattr(self.loss_func, "code_bank", None)
+        return bank if isinstance(bank, CodeBank) else None
+
+    @property
+    def wants_places(self) -> bool:
+        """Whether the loss is given the places of the samples, as `sample_indices`."""
+        own = not isinstance(self.loss_func, DiscreteLoss)  # which takes them with a code bank
+        return self.code_bank is not None or (own and takes(self.loss_func, "sample_indices"))
+
+    def update_codes(self, *, progress: bool) -> CodeUpdate | None:
+        """Make the discrete step of the loss, if it has one.
+
+        Args:
+            progress: Show progress bars.
+
+        Returns:
+            The objective before and after. `None` without a step, or where a loss that is no
+            `DiscreteLoss` does not return the two.
+        """
+        if isinstance(self.loss_func, DiscreteLoss):
+            no_step = self.loss_func.code_bank is None
+            return None if no_step else self.loss_func.update_codes(progress=progress)
+        own: Callable[[], Any] | None = getattr(self.loss_func, "update_codes", None)
+        update = None if own is None else own()
+        return CodeUpdate(*update) if isinstance(update, tuple) and len(update) == 2 else None
 
     def modules(self) -> list[nn.Module]:
         """Return networks, code bank and losses."""
@@ -163,6 +192,19 @@ class Parts:
             kind: {name: part for name, part in parts.items() if hasattr(part, "state_dict")}
             for kind, parts in (self.__dict__ | {"models": self.models | bank}).items()
         }
+
+
+def _check_loss_as_it_is(loss_func: nn.Module) -> None:
+    for module in loss_func.modules():
+        names = {kind.__name__ for kind in type(module).__mro__} & GATHERING
+        expected = "a loss as it is, since the trainer gathers the batch of all processes"
+        check(not names, expected, f"one in a {', '.join(names)}")
+        is_hidden = module is not loss_func and isinstance(module, DiscreteLoss)
+        if is_hidden and module.code_bank is not None:
+            expected = (
+                "a loss with a `code_bank` as it is, which alone is given the places of samples"
+            )
+            check(False, expected, f"{type(module).__name__} in a {type(loss_func).__name__}")
 
 
 def by_name(values: T | Sequence[T] | dict[str, T], *names: str) -> dict[str, T]:

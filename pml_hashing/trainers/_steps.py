@@ -11,6 +11,13 @@ from torch.optim import Optimizer
 
 from pml_hashing._eval_mode import freeze_batch_norm
 from pml_hashing.codes import at_least_float32
+from pml_hashing.trainers._contracts import (
+    call_with_sides,
+    check_gradient,
+    check_networks_codes,
+    check_number,
+    data_and_labels,
+)
 from pml_hashing.trainers._features import trunk_of
 from pml_hashing.trainers._parts import Parts
 from pml_hashing.trainers._precision import Precision
@@ -50,7 +57,7 @@ class Stepper:
         self.freeze_batch_norm = False
         self.round = self.step = self.steps_per_round = 0
         self.loss, self.share = torch.zeros((), device=self.device), 1.0
-        self.sample_indices = torch.zeros(0, dtype=torch.int64)
+        self.sample_indices = torch.zeros(0, dtype=torch.int64, device="cpu")
         self._parameters: list[nn.Parameter] = parts.parameters()
         self._part = 0  # of the batch of a step, where that is cut in several
         self._parallel: DistributedDataParallel | None = None
@@ -78,8 +85,7 @@ class Stepper:
 
     def unpack(self, batch: Any) -> tuple[Any, Tensor]:
         """Return the data and the labels of a batch, as `collate_fn` made it."""
-        data, labels = batch
-        return data, torch.as_tensor(labels)
+        return data_and_labels(batch)
 
     def choose_samples(self, data: Any, labels: Tensor) -> tuple[Any, Tensor]:
         """Return the data and the labels of a batch to train on: all of them here."""
@@ -134,15 +140,17 @@ class Stepper:
         seed = seed_of(self.seed, self.global_step, self._part)
         with shared_random_numbers(seed, self.device):
             if (miner := self.parts.mining_funcs.get("tuple_miner")) is not None:
-                sides["indices_tuple"] = miner(codes, labels, **sides)
-            if self.parts.code_bank is not None:
+                sides["indices_tuple"] = call_with_sides(miner, "miner", codes, labels, **sides)
+            if self.parts.wants_places:
                 sides["sample_indices"] = batch.sample_indices.to(self.device, non_blocking=True)
-            return self.parts.loss_funcs["metric_loss"](codes, labels, **sides)
+            loss_func = self.parts.loss_func
+            return check_number(call_with_sides(loss_func, "loss", codes, labels, **sides))
 
     def _codes_of(self, data: Any) -> Codes:
         data = self.precision.to_device(data, self.dtype)
         with self.precision.autocast():
             codes, second = self.compute_codes(data)
+        check_networks_codes(codes, second)
         return at_least_float32(codes), None if second is None else at_least_float32(second)
 
     def features_of_batch(self, batch: Any) -> tuple[Tensor, Tensor] | None:
@@ -194,6 +202,7 @@ class Stepper:
             is_last = batch is batches[-1]  # whose gradients go to the other processes, with all
             with nullcontext() if is_last or not self._parallel else self._parallel.no_sync():
                 loss = self.compute_loss(batch)
+                check_gradient(loss)
                 self._check_loss(loss)
                 self.precision.scaler.scale(self.share * loss).backward()
             losses.append(self.share * loss.detach())

@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pml_hashing._arrays import to_labels
 from pml_hashing._checks import check
 from pml_hashing._compat import BaseTrainer, common_functions
 from pml_hashing._eval_mode import freeze_batch_norm
+from pml_hashing.code_bank import CodeBank
 from pml_hashing.distributed import is_distributed
-from pml_hashing.losses import DiscreteLoss
+from pml_hashing.trainers._contracts import data_and_labels
 from pml_hashing.trainers._features import trunk_of
 from pml_hashing.trainers._hooks import EveryRank, call_after_round, call_after_step
 from pml_hashing.trainers._processes import Codes, check_agreement
@@ -114,7 +116,8 @@ class AsymmetricTrainer(BaseTrainer):
         given = ", ".join(map(repr, self.loss_funcs)) or "none"
         check("metric_loss" in self.loss_funcs, "`loss_funcs` with the key metric_loss", given)
         loss_func, bank = self.loss_funcs["metric_loss"], self.models.get("code_bank")
-        of_loss = loss_func.code_bank if isinstance(loss_func, DiscreteLoss) else None
+        of_loss = getattr(loss_func, "code_bank", None)
+        of_loss = of_loss if isinstance(of_loss, CodeBank) else None
         own = 'models["code_bank"] to be the `code_bank` of the loss, so that it is saved'
         check(bank is of_loss, own, f"{bank} and {of_loss}")
         if "subset_batch_miner" in self.mining_funcs:
@@ -220,9 +223,9 @@ class _TrainerEngine(Engine):
         self._sums = dict.fromkeys(self.trainer.losses, 0)
 
     def unpack(self, batch: Any) -> tuple[Any, Tensor]:
-        data, labels = self.trainer.data_and_label_getter(batch)
+        data, labels = data_and_labels(self.trainer.data_and_label_getter(batch))
         labels = common_functions.process_label(labels, "all", self.trainer.label_mapper)
-        return data, torch.as_tensor(labels)
+        return data, to_labels(labels, "labels")
 
     def choose_samples(self, data: Any, labels: Tensor) -> tuple[Any, Tensor]:
         return self.trainer.maybe_do_batch_mining(data, labels)

@@ -33,9 +33,9 @@ class Engine(Stepper):
     """Trains one or two networks, and codes that are learned in discrete steps.
 
     A *round* is some passes over the data set with gradient steps, in which every sample occurs
-    once per pass, then one discrete step (`update_codes` of the loss, where it has a code bank),
-    then a checkpoint. Any loss of codes and labels works; a loss with discrete variables also gets
-    the places of the samples and the codes of the second network.
+    once per pass, then one discrete step (`update_codes` of the loss, where it has one), then a
+    checkpoint. Any loss of codes and labels works; one that takes `sample_indices` also gets the
+    places of the samples, and with two networks `ref_emb`, the codes of the second.
 
     A training that was stopped and resumed ends with the same weights and codes, bit for bit, on a
     CPU: see `checkpoint_folder`, and "Faults and resuming" in the documentation.
@@ -56,7 +56,8 @@ class Engine(Stepper):
         loss_func: The loss. Its code bank, if any, is saved and resumed too.
         optimizers: One or several. Those whose parameters have no gradient, such as frozen ones,
             are not stepped. Parameters of the loss that none of them has are named in the log.
-        dataset: Items `(data, label)`, at least `batch_size`. Labels are ids or multi-hot rows.
+        dataset: Items `(data, label)`, at least `batch_size`; what follows, such as an index, is
+            ignored. Labels are ids or multi-hot rows.
         batch_size: Largest size of a batch, of each process. Those of a pass are nearly equal.
         miner: Gives the `indices_tuple` of the loss for codes and labels, and for `ref_emb` and
             `ref_labels` where there are two networks.
@@ -93,7 +94,7 @@ class Engine(Stepper):
         checkpoints: The checkpoints in `checkpoint_folder`, `None` without one.
 
     Raises:
-        TypeError: If the data set has no length.
+        TypeError: If the data set or sampler has no length, or a network or loss is no module.
         ValueError: If an argument is out of range, or arguments do not belong together: sizes of
             data set, code bank and batch, a loss that gathers batches of all processes by itself.
 
@@ -245,8 +246,7 @@ class Engine(Stepper):
 
     def update_codes(self) -> None:
         """Make the discrete step of the loss, where it has a code bank, alike in all processes."""
-        if (loss_func := self.parts.discrete_loss) is not None:
-            self.code_update = loss_func.update_codes(progress=self.progress and rank() == 0)
+        self.code_update = self.parts.update_codes(progress=self.progress and rank() == 0)
         share_state(self.parts.modules())
 
     def _share_changes(self) -> None:

@@ -194,7 +194,10 @@ def _to_curves(curves: Mapping[str, tuple[Any, Any]]) -> Curves:
 
 
 def _to_curve(name: str, precision: Any, recall: Any) -> tuple[np.ndarray, np.ndarray]:
-    curves = [torch.as_tensor(values).detach().cpu().double() for values in (precision, recall)]
+    curves = [
+        torch.as_tensor(values, device="cpu").detach().cpu().double()
+        for values in (precision, recall)
+    ]
     shapes = [tuple(curve.shape) for curve in curves]
     if shapes[0] != shapes[1] or len(shapes[0]) != 1 or 0 in shapes[0]:
         raise ValueError(

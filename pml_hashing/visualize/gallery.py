@@ -101,7 +101,11 @@ def choose_queries(labels: Tensor, count: int, scores: Tensor | None = None) -> 
         raise ValueError(
             f"Expected `scores` of shape ({len(labels)},), as `labels`, got {tuple(scores.shape)}."
         )
-    order = torch.arange(len(labels)) if scores is None else scores.cpu().argsort(stable=True)
+    order = (
+        torch.arange(len(labels), device="cpu")
+        if scores is None
+        else scores.cpu().argsort(stable=True)
+    )
     labels = labels.cpu()[order]
     of_classes = [labels == c for c in labels.unique()] if labels.ndim == 1 else labels.T != 0
     waiting = [rows for rows in (held.nonzero().flatten().tolist() for held in of_classes) if rows]

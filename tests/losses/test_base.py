@@ -95,11 +95,11 @@ def test_a_batch_paired_with_itself_is_known_by_its_labels(device):
 
 def test_pairs_of_a_kind():
     loss_func = PairSum()
-    pairs = torch.tensor([0, 1]), torch.tensor([1, 2])
-    assert_close(loss_func(CODES, indices_tuple=pairs), torch.tensor((0.125 - 0.25) / 2))
     none = torch.tensor([], dtype=torch.long)
+    pairs = torch.tensor([0, 1]), torch.tensor([1, 2]), none, none
+    assert_close(loss_func(CODES, indices_tuple=pairs), torch.tensor((0.125 - 0.25) / 2))
     codes = CODES.clone().requires_grad_()
-    loss = loss_func(codes, indices_tuple=(none, none))
+    loss = loss_func(codes, indices_tuple=(none,) * 4)
     loss.backward()
     assert loss == 0
     assert (codes.grad == 0).all()

@@ -202,3 +202,28 @@ def test_sweeps_end(sweeps, error, message):
     ):
         with pytest.raises(error, match=message):
             call()
+
+
+def test_pairs_that_are_none_are_named(name, labels, codes):
+    """By the loss, before its formula meets them: some would take them for others."""
+    loss_func = make_loss(name)
+    for chosen in ((torch.tensor([0, 1]), torch.tensor([1]), torch.tensor([2])), (labels, labels)):
+        with pytest.raises(ValueError, match=r"^Expected `indices_tuple` to hold triplets, "):
+            loss_func(codes, labels, chosen)
+    for wrong in ([0], torch.tensor([0.0]), torch.tensor([True])):
+        with pytest.raises(TypeError, match=r"^Expected `indices_tuple` to hold tensors of int64"):
+            loss_func(codes, labels, (wrong,) * 3)
+    for place in (-1, len(codes)):
+        with pytest.raises(ValueError, match=f"^Expected `indices_tuple` .*got {place} to {place}"):
+            loss_func(codes, labels, (torch.tensor([0]), torch.tensor([place]), torch.tensor([2])))
+
+
+def test_labels_of_the_reference_are_asked_for_by_name(name, labels, codes):
+    """A loss of pairs needs them; all others know them, since the samples are the same."""
+    if name not in OF_PAIRS:
+        assert make_loss(name)(codes, labels, ref_emb=codes.clone()).isfinite()
+        return
+    with pytest.raises(
+        ValueError, match=r"Expected `ref_labels` or `indices_tuple` with `ref_emb`"
+    ):
+        make_loss(name)(codes, labels, ref_emb=codes.clone())

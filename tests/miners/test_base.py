@@ -100,3 +100,23 @@ def test_codes_that_have_no_bits_are_named(values):
 def test_class_ids_are_integers():
     with pytest.raises(TypeError, match=r"`labels` with integer class ids, got torch\.float32"):
         AllPairs()(torch.randn(4, 2), torch.tensor([0.0, 1.0, torch.nan, 1.0]))
+
+
+@pytest.mark.parametrize(
+    ("returned", "error", "message"),
+    [
+        (None, TypeError, "tensors of int64 or int32, got NoneType"),
+        (([0], [1], [2]), TypeError, "got list, list, list"),
+        ((torch.zeros(2), torch.zeros(2), torch.zeros(2)), TypeError, r"got torch\.float32"),
+        ((torch.ones(2, 2).long(),) * 3, ValueError, r"got shapes \(2, 2\)"),
+        ((torch.tensor([0]),) * 2, ValueError, r"or pairs, .* got shapes \(1,\), \(1,\)"),
+        ((torch.tensor([9]),) * 3, ValueError, "in tensor 0 places from 0 to 3, got 9 to 9"),
+    ],
+)
+def test_what_a_miner_of_your_own_returns_is_checked(returned, error, message):
+    class Wrong(BaseHashingMiner):
+        def mine(self, embeddings, labels, ref_emb, ref_labels):
+            return returned
+
+    with pytest.raises(error, match=f"Expected what `mine` of Wrong returns to hold .*{message}"):
+        Wrong()(torch.randn(4, 8), torch.tensor([0, 0, 1, 1]))

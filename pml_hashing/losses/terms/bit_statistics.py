@@ -36,7 +36,7 @@ class BitDecorrelation(Term):
         losses = []
         for codes, gram in zip(batch.codes, batch.bank.sums("network_gram"), strict=True):
             excess = (gram[1:, 1:] / gram[0, 0]).to(codes)
-            excess = excess - torch.eye(len(excess)).to(excess)
+            excess = excess - torch.eye(len(excess), device=excess.device).to(excess)
             share = (codes @ excess * codes).sum(dim=1)
             losses.append(2 * share - share.detach() - excess.trace())
         return sum_of(losses) / batch.bank.code_length**2

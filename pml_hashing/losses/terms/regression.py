@@ -140,7 +140,7 @@ class DualRegression(Term):
         targets = label_sums((alpha * intra + beta * scale * inter).T, labels)
         targets = targets + beta * (inter @ shift)
         if self.regression == "label_to_code":
-            return (alpha + beta) * torch.eye(len(intra)).to(intra), targets
+            return (alpha + beta) * torch.eye(len(intra), device=intra.device).to(intra), targets
         return alpha * intra @ intra.T + beta * inter @ inter.T, targets
 
     def _constant(self, bank: CodeBank, weights: Tensor, labels: Tensor | LabelRows) -> Tensor:
