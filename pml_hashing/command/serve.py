@@ -76,9 +76,7 @@ def serve(
 
 
 def set_threads() -> None:
-    """Leave cores to the requests: threads of OpenMP that wait for work would keep them busy."""
-    # OpenMP reads it when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    """Leave cores to the requests that come at the same time."""
     import torch
 
     if "OMP_NUM_THREADS" not in os.environ:
