@@ -252,6 +252,12 @@ def test_half_of_a_search_is_not_of_another_state(make_clickhouse, monkeypatch):
         (lambda dsn: ClickHouseStore(dsn, cluster="c'"), ValueError, "`cluster` of letters"),
         (lambda dsn: ClickHouseStore(dsn, cluster="c"), ValueError, "`cluster` with a server"),
         (lambda _: ClickHouseStore("sqlite:///x"), ValueError, "begins with 'sqlite'"),
+        (lambda _: ClickHouseStore("clickhouse://h:99999/x"), ValueError, "`dsn` with a port"),
+        (
+            lambda _: ClickHouseStore(f"chdb://{__file__}"),
+            NotADirectoryError,
+            "^Expected `dsn` of a folder, got a file at .*test_clickhouse.py",
+        ),
         (lambda _: ClickHouseStore("chdb://"), ValueError, "`dsn` of a folder"),
         (lambda _: ClickHouseStore("chdb:///a?b"), ValueError, "`dsn` of a folder"),
     ],
