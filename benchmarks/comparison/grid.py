@@ -13,6 +13,8 @@ from comparison.results import Record, append_record, drop_torn_line, read_recor
 from comparison.sources import Source
 from comparison.task import Task
 
+ROOMS = [f"pml_hashing.{room}" for room in ("baselines", "evaluation", "models", "trainers")]
+
 
 def missing_cells(cells: list[Cell], output: Path) -> list[Cell]:
     """Return the cells that a file of results does not have.
@@ -62,7 +64,7 @@ def _check_outside(name: str, task: Task) -> None:
 def run_apart(cell: Cell, source: Source) -> Record:
     """Run a cell in its own process, whose peak memory is that of the cell."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["faiss", "torch", "pml_hashing"])  # imported only once
+    context.set_forkserver_preload(["faiss", *ROOMS])  # imported only once
     with ProcessPoolExecutor(1, context) as pool:
         return pool.submit(run_cell, cell, source).result()
 

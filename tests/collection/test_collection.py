@@ -381,6 +381,7 @@ def test_damaged_files_are_named(photos):
 OTHER_MANIFESTS = [
     {"generation": -1},
     {"generation": "../1"},
+    {"generation": True},
     {"count": 11},
     {"count": True},
     {"vectors": 1},

@@ -1,7 +1,5 @@
 """A loss from outside takes part by its name; what is wrong with the name is said."""
 
-import os
-import subprocess
 import sys
 from functools import partial
 
@@ -13,6 +11,7 @@ from comparison.networks import Recipe, make_loss
 from comparison.outside import load_loss
 from comparison.results import read_records
 from PIL import Image
+from processes import run_script
 from tasks import make_task
 from torch import nn
 
@@ -203,14 +202,11 @@ def test_the_command_compares_it(tmp_path):
         "    return DSAHLoss(num_classes, code_length, code_bank=code_bank)\n"
     )
     (tmp_path / "helper_of_mine.py").write_text("")
-    command = [sys.executable, retrieval.__file__, "--dataset", "photos", "--methods"]
+    command = ["--dataset", "photos", "--methods"]
     command += ["--loss", "losses:Mine", "losses:Factory", "--backbone", "test_resnet"]
     command += ["--checkpoint", "w.pt", "--img-size", "32", "--code-lengths", "8"]
     command += ["--seeds", "1", "--epochs", "1", "--batch-size", "16"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
+    done = run_script(retrieval.__file__, *command, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "| losses:Mine |" in done.stdout
     records = read_records(tmp_path / "outputs" / "comparison" / "results.jsonl")
