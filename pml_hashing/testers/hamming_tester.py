@@ -1,6 +1,6 @@
 """A PML tester that ranks a database by the Hamming distance of its codes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pml_hashing._arrays import to_labels
+from pml_hashing._checks import check_choice
 from pml_hashing._compat import GlobalEmbeddingSpaceTester
 from pml_hashing._compat import common_functions as c_f
 from pml_hashing.codes import pack, unpack
@@ -15,6 +16,8 @@ from pml_hashing.evaluation import HammingAccuracyCalculator
 
 ALL_LABELS: Any = "all"  # PML's `label_hierarchy_level` that picks no column
 
+SplitsToEval: TypeAlias = Sequence[tuple[str, Sequence[str]]]
+"""Each split whose items are queries, and the splits that they are scored against, together."""
 CodesAndLabels: TypeAlias = dict[str, tuple[Tensor, Tensor]]
 """Packed codes and labels of each split, by its name."""
 
@@ -114,6 +117,27 @@ class HammingTester(GlobalEmbeddingSpaceTester):
         mapped = c_f.process_label(batch_labels, ALL_LABELS, self.label_mapper)
         labels = to_labels(mapped, "labels")
         return labels if labels.ndim == 2 else labels.unsqueeze(1)
+
+    def get_splits_to_compute_embeddings(
+        self, dataset_dict: dict[str, Any], splits_to_eval: SplitsToEval | None
+    ) -> tuple[list[tuple[str, list[str]]], list[str]]:
+        """Return copies of the splits to evaluate, which PML writes to, and what to encode.
+
+        Raises:
+            TypeError: If they are no pairs of a name and a list of names.
+            ValueError: If there is no such split.
+        """
+        splits = [(name, [name]) for name in dataset_dict] if splits_to_eval is None else []
+        for pair in splits_to_eval or []:
+            is_pair = isinstance(pair, tuple | list) and len(pair) == 2
+            if not is_pair or not isinstance(pair[1], tuple | list):
+                expected = 'Expected `splits_to_eval` of pairs such as ("query", ["database"])'
+                raise TypeError(f"{expected}, got {pair!r}.")
+            query, references = pair
+            for name in (query, *references):
+                check_choice(name, tuple(dataset_dict), "splits_to_eval")
+            splits.append((query, [*references]))
+        return super().get_splits_to_compute_embeddings(dataset_dict, splits)
 
     def maybe_visualize(self, embeddings_and_labels: CodesAndLabels, epoch: int) -> None:
         if self.visualizer:

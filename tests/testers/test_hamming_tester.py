@@ -291,3 +291,23 @@ def test_splits_must_agree_on_the_kind_of_labels():
     splits = {"query": make_split(4), "database": make_split(4, "multi_hot")}
     with pytest.raises(ValueError, match=r"of one kind in all splits, .* 'database': 4"):
         make_tester().test(splits, 1, *make_network(), splits_to_eval=QUERY_VS_DATABASE)
+
+
+@pytest.mark.parametrize(
+    ("splits", "error", "message"),
+    [
+        ([("val", ["train"])], ValueError, "`splits_to_eval` to be one of 'val', got 'train'"),
+        ([("queries", ["val"])], ValueError, "one of 'val', got 'queries'"),
+        ([("val", "val")], TypeError, r"pairs such as .*, got \('val', 'val'\)"),
+        (["val"], TypeError, "got 'val'"),
+        (("val", ["val"]), TypeError, "got 'val'"),
+    ],
+)
+def test_splits_that_there_are_not_are_named(splits, error, message):
+    tester = HammingTester(dataloader_num_workers=0, data_device="cpu")
+    data = {"val": TensorDataset(torch.randn(4, 8), torch.tensor([0, 0, 1, 1]))}
+    with pytest.raises(error, match=f"^Expected .*{message}"):
+        tester.test(data, 1, torch.nn.Identity(), splits_to_eval=splits)
+    asked = [("val", ("val",))]
+    tester.test(data, 1, torch.nn.Identity(), splits_to_eval=asked)
+    assert asked == [("val", ("val",))]
