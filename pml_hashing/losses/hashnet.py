@@ -6,10 +6,11 @@ from pytorch_metric_learning.distances import BaseDistance, DotProductSimilarity
 from torch import Tensor
 from torch.nn import functional as F
 
+from pml_hashing._checks import require_labels
 from pml_hashing.codes import at_least_float32
 from pml_hashing.losses._base import BaseHashingLoss, LossDict
 from pml_hashing.losses._pair_blocks import Labels, pair_sums, sums_of_logits
-from pml_hashing.pairs import IndicesTuple, require_both, to_pairs
+from pml_hashing.pairs import IndicesTuple, to_pairs
 
 
 class HashNetLoss(BaseHashingLoss):
@@ -82,7 +83,7 @@ class HashNetLoss(BaseHashingLoss):
         # softplus(x) = log(1 + e^x), without overflow; softplus(x) - x = softplus(-x).
         similar, dissimilar = F.softplus(-logits[a1, p]), F.softplus(logits[a2, n])
         if self.label_overlap:
-            rows, columns = require_both(labels, ref_labels)
+            rows, columns = require_labels(labels), require_labels(ref_labels, "ref_labels")
             similar = similar * _overlap(rows, columns).to(similar)[a1, p]
         return {
             "pos_loss": self.pair_loss(similar, (a1, p), "pos"),

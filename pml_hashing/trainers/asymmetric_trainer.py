@@ -31,8 +31,8 @@ class AsymmetricTrainer(BaseTrainer):
 
     An epoch of PML is a *round*: passes over the data set with gradient steps, in which every
     sample occurs once per pass, then one discrete step (`update_codes` of the loss), then PML's
-    `end_of_epoch_hook`, which tests and saves. Any PML loss works; a loss with discrete variables
-    also gets the places of the samples and the codes of the second network.
+    `end_of_epoch_hook`, which tests and saves. Any PML loss works; one that takes `sample_indices`
+    also gets the places of the samples, and with two networks `ref_emb`, codes of the second.
 
     A training that was stopped and resumed ends with the same weights and codes, bit for bit, on a
     CPU: see `checkpoint_folder`, and "Faults and resuming" in the documentation.

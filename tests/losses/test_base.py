@@ -124,9 +124,12 @@ def test_half_precision_is_reduced_in_single(dtype, device):
 
 def test_sub_losses_are_recorded_if_asked():
     none = torch.tensor([], dtype=torch.long)
-    loss_func, pairs = PairSum(collect_stats=True), (torch.tensor([0]), torch.tensor([1]))
+    loss_func, pairs = (
+        PairSum(collect_stats=True),
+        (torch.tensor([0]), torch.tensor([1]), none, none),
+    )
     assert "loss" in loss_func._record_these_stats
-    for indices_tuple, expected in ((pairs, 0.125), ((none, none), 0.0), (pairs, 0.125)):
+    for indices_tuple, expected in ((pairs, 0.125), ((none,) * 4, 0.0), (pairs, 0.125)):
         loss_func(CODES.clone().requires_grad_(), indices_tuple=indices_tuple)
         assert loss_func.loss == expected
         assert isinstance(loss_func.loss, float)
