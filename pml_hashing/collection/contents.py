@@ -141,8 +141,11 @@ class Contents:
         """Return the values in each column of those of these images that there are, by name.
 
         A database is asked once for all.
+
+        Raises:
+            TypeError: If `names` is one name.
         """
-        asked = list(names)
+        asked = _to_names(names)
         return self._read(lambda state: state.metadata_of(asked))
 
     def values(self, column: str) -> list[Value]:
@@ -163,8 +166,9 @@ class Contents:
 
         Raises:
             KeyError: If there is no such image.
+            TypeError: If `names` is one name.
         """
-        wanted = None if names is None else list(names)
+        wanted = None if names is None else _to_names(names)
 
         def read(state: State) -> Tensor:
             rows = range(len(state)) if wanted is None else state.rows_of(wanted)
@@ -203,3 +207,9 @@ class Contents:
                 if self._state is state:
                     raise
         return read(self._state)
+
+
+def _to_names(names: Iterable[str]) -> list[str]:
+    if isinstance(names, str):  # whose letters would be taken for names
+        raise TypeError(f"Expected `names` to be a list of names, got one: {names!r}.")
+    return list(names)

@@ -152,7 +152,9 @@ class Encoder:
         values = _samples_of(batch.batch)
         self._check_images(values)
         values = values.to(self.device, self._dtype_for(values), non_blocking=True)
-        return Codes.of(batch, self._outputs(values), self.packed)
+        outputs = self._outputs(values)
+        check_codes(outputs, "codes", self.code_length)
+        return Codes.of(batch, outputs, self.packed)
 
     def _outputs(self, values: Tensor) -> Tensor:
         """Run the model, on a CPU as convolutions are fastest there.
@@ -251,7 +253,6 @@ class Codes:
     @classmethod
     def of(cls, batch: ReadableBatch, codes: Tensor, packed: bool) -> "Codes":
         """Start to pack, if wanted, and copy the codes of a batch, without waiting."""
-        check_codes(codes, "codes")
         on_gpu = codes.is_cuda
         kept = pack_unchecked(codes) if packed else codes.float()
         on_cpu, is_finite = (

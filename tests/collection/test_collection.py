@@ -82,6 +82,12 @@ def test_similar_looks_for_no_file(photos, folder, monkeypatch):
             photos.similar(name)
 
 
+def test_one_name_is_no_list_of_names(photos):
+    for read in (photos.codes, photos.metadata_of):
+        with pytest.raises(TypeError, match=r"`names` to be a list of names, got one: '02\.png'"):
+            read("02.png")
+
+
 def test_a_query_that_is_nothing(photos):
     for query in ("nowhere.jpg", "\0", "x" * 5000):
         with pytest.raises(FileNotFoundError, match="an image, a path of one or the name of one"):

@@ -270,6 +270,13 @@ def test_codes_that_are_not_finite_are_found(value):
         model.encode(features, batch_size=4, progress=False)
 
 
+def test_codes_of_another_length_are_found(model, images):
+    model.embedder = nn.Linear(model.trunk.num_features, 24)  # and `code_length` is as before
+    message = rf"`codes` of shape \(batch_size, {model.code_length}\), .* got \(7, 24\)"
+    with pytest.raises(ValueError, match=message):
+        model.encode(images, progress=False)
+
+
 @pytest.mark.parametrize(
     ("inputs", "error", "message"),
     [
