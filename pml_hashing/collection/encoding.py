@@ -1,6 +1,6 @@
 """From files and pictures to the codes of a collection."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -95,7 +95,7 @@ class CollectionEncoder:
         batch_size: int,
         num_workers: int,
         progress: bool,
-    ) -> Iterator[tuple[list[EncodedFile], list[UnreadableImageError]]]:
+    ) -> Generator[tuple[list[EncodedFile], list[UnreadableImageError]], None, None]:
         """Yield what could be encoded and what could not be read, batch by batch."""
         options: Any = {"num_workers": num_workers, "collate_fn": ReadableItems.collate}
         loader = IndependentLoader(dataset, batch_size, **options)

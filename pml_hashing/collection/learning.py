@@ -1,6 +1,7 @@
 """A model that is learned from the images of a folder, without labels."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,10 +80,11 @@ def learn_itq(
     encoder = CollectionEncoder(model.trunk, width, files.transform, packed=False)
     found = list[Encoded]()
     reading: Any = {"batch_size": batch_size, "num_workers": num_workers, "progress": progress}
-    for batch, errors in encoder.files(files, **reading):
-        found += [file.encoded for file in batch]
-        for error in errors:
-            on_unreadable(error)
+    with closing(encoder.files(files, **reading)) as batches:
+        for batch, errors in batches:
+            found += [file.encoded for file in batch]
+            for error in errors:
+                on_unreadable(error)
     rows = np.frombuffer(bytearray().join(each.code for each in found), dtype=np.float32)
     features = torch.from_numpy(rows.reshape(-1, width))
     planes = fit_hyperplanes(features, code_length, max_iter=max_iter, seed=seed)

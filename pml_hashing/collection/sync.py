@@ -1,6 +1,7 @@
 """Bring a collection in step with a folder: by name and content, at the cost of what changed."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -200,14 +201,15 @@ class Sync:
             num_workers=options.num_workers,
             progress=options.progress,
         )
-        for files, errors in batches:
-            journal.append([file.encoded for file in files])
-            for file in files:
-                self.entries[names[file.place]] = Entry(file.state, file.encoded.content)
-            self.num_encoded += len(files)
-            for error in errors:
-                name = names[error.index]
-                self.unreadable[name] = Unreadable(name, suspects[name], str(error))
+        with closing(batches):
+            for files, errors in batches:
+                journal.append([file.encoded for file in files])
+                for file in files:
+                    self.entries[names[file.place]] = Entry(file.state, file.encoded.content)
+                self.num_encoded += len(files)
+                for error in errors:
+                    name = names[error.index]
+                    self.unreadable[name] = Unreadable(name, suspects[name], str(error))
 
     def _report(
         self, found: Comparison, ignored: dict[str, int], unmatched: list[str]

@@ -2,8 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, pairwise
@@ -125,13 +125,19 @@ class Encoder:
         return len(inputs)
 
     def _fill(self, writer: CodeWriter, inputs: Any) -> None:
-        for codes, batch in self.batches(inputs, writer.num_done):
-            writer.append(codes, batch.num_items, batch.unreadable)
+        with closing(self.batches(inputs, writer.num_done)) as batches:
+            for codes, batch in batches:
+                writer.append(codes, batch.num_items, batch.unreadable)
 
-    def batches(self, inputs: Any, start: int = 0) -> Iterator[tuple[Tensor, ReadableBatch]]:
-        """Yield the codes of each batch from item `start` on, on the CPU, and what they are of."""
+    def batches(
+        self, inputs: Any, start: int = 0
+    ) -> Generator[tuple[Tensor, ReadableBatch], None, None]:
+        """Yield the codes of each batch from item `start` on, on the CPU, and what they are of.
+
+        Until it is closed the model stays in eval mode.
+        """
         batches, done = self._to_batches(self._as_samples(inputs), start), start
-        with running(self.model, self.device, self.amp):
+        with running(self.model, self.device):
             hidden: dict[str, Any] = (
                 {} if self.progress else {"disable": True}
             )  # or as TQDM_DISABLE says
@@ -152,9 +158,13 @@ class Encoder:
         values = _samples_of(batch.batch)
         self._check_images(values)
         values = values.to(self.device, self._dtype_for(values), non_blocking=True)
-        outputs = self._outputs(values)
-        check_codes(outputs, "codes", self.code_length)
-        return Codes.of(batch, outputs, self.packed)
+        with (  # of this batch alone: who takes the codes may stop, and would be left in them
+            torch.inference_mode(),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp),
+        ):
+            outputs = self._outputs(values)
+            check_codes(outputs, "codes", self.code_length)
+            return Codes.of(batch, outputs, self.packed)
 
     def _outputs(self, values: Tensor) -> Tensor:
         """Run the model, on a CPU as convolutions are fastest there.
@@ -318,16 +328,12 @@ def _stopped(num_done: Callable[[], int], how_to_go_on: str) -> Iterator[None]:
 
 
 @contextmanager
-def running(model: nn.Module, device: torch.device, amp: bool) -> Iterator[None]:
-    """Run a model for inference on a device, and leave it as and where it was."""
+def running(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Put a model on a device, in eval mode, and leave it as and where it was."""
     home = device_for(model, None)
     try:
         model.to(device)
-        with (
-            eval_mode(model),
-            torch.inference_mode(),
-            torch.autocast(device.type, torch.bfloat16, enabled=amp),
-        ):
+        with eval_mode(model):
             yield
     finally:
         model.to(home)

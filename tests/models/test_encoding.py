@@ -270,6 +270,35 @@ def test_codes_that_are_not_finite_are_found(value):
         model.encode(features, batch_size=4, progress=False)
 
 
+class Stopping:
+    """Takes one batch of images, then looks around, and stops."""
+
+    def __init__(self, images, fail):
+        self.images, self.fail = images, fail
+
+    def __iter__(self):
+        yield self.images
+        self.fail()
+
+
+def modes(model):
+    return model.training, torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")
+
+
+def test_an_error_leaves_nothing_as_it_is_while_encoding(model, images):
+    before, seen = modes(model), []
+
+    def fail():
+        seen.append(modes(model)[1:])
+        raise OSError("gone")
+
+    with pytest.raises(OSError, match="gone") as caught:
+        model.encode(Stopping(images, fail), amp=True, progress=False)
+    assert seen == [(False, False)]  # what gives the images is run as the caller is
+    assert modes(model) == before
+    assert caught.value  # which holds all frames until here
+
+
 def test_codes_of_another_length_are_found(model, images):
     model.embedder = nn.Linear(model.trunk.num_features, 24)  # and `code_length` is as before
     message = rf"`codes` of shape \(batch_size, {model.code_length}\), .* got \(7, 24\)"
