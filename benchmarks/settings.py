@@ -75,7 +75,7 @@ def parse_args() -> Namespace:
 def problems(args: Namespace) -> Iterator[str]:
     """Return what is wrong, before an hour is spent on some runs."""
     for method in args.methods:
-        known = OF_BUDGET | arguments_of(recipe_of(method).loss) - {"self"}
+        known = OF_BUDGET | arguments_of(recipe_of(method).loss)
         for name in {name for varied in args.vary for name in varied} - known:
             yield f"{method} has no {name!r}: {', '.join(sorted(known))}"
 

@@ -206,7 +206,7 @@ def arguments_of(loss: Callable[..., Any]) -> set[str]:
     for parent in inspect.getmro(loss):
         if "__init__" in vars(parent):
             named, takes_more = _named(parent.__init__)
-            found |= named
+            found |= named - {"self"}
             if not takes_more:
                 break
     return found

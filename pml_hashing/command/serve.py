@@ -70,8 +70,7 @@ def serve(
         warn(f"{len(photos):,} images at {address} (Ctrl-C stops)")
         if in_browser:
             Timer(SECONDS_TO_START, webbrowser.open, [address]).start()
-        limits: Any = {"log_level": "warning", "timeout_graceful_shutdown": SECONDS_TO_END}
-        config = uvicorn.Config(app, **limits)
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=SECONDS_TO_END)
         uvicorn.Server(config).run(sockets=[listening])
 
 

@@ -162,14 +162,8 @@ class BaseHashingLoss(BaseMetricLossFunction):
             weigh_samples(loss_dict, indices_tuple, embeddings)
         if self.collect_stats:
             for name, sub_loss in loss_dict.items():  # 0, an integer, where there is no pair
-                setattr(
-                    self,
-                    name,
-                    torch.as_tensor(sub_loss["losses"], device=embeddings.device)
-                    .float()
-                    .mean()
-                    .item(),
-                )
+                losses = torch.as_tensor(sub_loss["losses"], device=embeddings.device)
+                setattr(self, name, losses.float().mean().item())
         self.add_embedding_regularization_to_loss_dict(loss_dict, embeddings)
         return self._reduce(loss_dict, at_least_float32(embeddings), labels)
 

@@ -225,10 +225,8 @@ def _hungarian(agreement: Tensor, generator: torch.Generator | None) -> Tensor:
 
 def _greedy(agreement: Tensor, generator: torch.Generator | None) -> Tensor:
     """Let rows choose the largest of the columns that are free, in random order."""
-    free, columns = (
-        agreement.cpu().clone(),
-        torch.zeros(len(agreement), dtype=torch.long, device="cpu"),
-    )
+    free = agreement.cpu().clone()
+    columns = torch.zeros(len(free), dtype=torch.long, device="cpu")
     for row in torch.randperm(len(agreement), generator=generator, device="cpu").tolist():
         columns[row] = free[row].argmax()
         free[:, columns[row]] = float("-inf")

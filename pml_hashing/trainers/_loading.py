@@ -59,9 +59,9 @@ class SeededSampler:
         with kept_random_state(), torch.device("cpu"):  # torch's samplers draw on the default one
             seed_cpu(seed)
             places = list(self.sampler)
-        for place in places:
-            if not isinstance(place, Integral | Tensor):
-                got = type(place).__name__
+        for kind in set(map(type, places)):
+            if not issubclass(kind, Integral | Tensor):
+                got = kind.__name__
                 raise TypeError(f"Expected a `sampler` of places of samples, got one of {got}.")
         return places
 

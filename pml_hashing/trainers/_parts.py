@@ -75,8 +75,7 @@ class Parts:
     @property
     def code_bank(self) -> CodeBank | None:
         """The code bank of the loss, `None` where it has none."""
-        bank = getattr(self.loss_func, "code_bank", None)
-        return bank if isinstance(bank, CodeBank) else None
+        return bank_of(self.loss_func)
 
     @property
     def wants_places(self) -> bool:
@@ -192,6 +191,12 @@ class Parts:
             kind: {name: part for name, part in parts.items() if hasattr(part, "state_dict")}
             for kind, parts in (self.__dict__ | {"models": self.models | bank}).items()
         }
+
+
+def bank_of(loss_func: nn.Module) -> CodeBank | None:
+    """Return the code bank of a loss, `None` where it has none."""
+    bank = getattr(loss_func, "code_bank", None)
+    return bank if isinstance(bank, CodeBank) else None
 
 
 def _check_loss_as_it_is(loss_func: nn.Module) -> None:

@@ -59,6 +59,7 @@ class Stepper:
         self.loss, self.share = torch.zeros((), device=self.device), 1.0
         self.sample_indices = torch.zeros(0, dtype=torch.int64, device="cpu")
         self._parameters: list[nn.Parameter] = parts.parameters()
+        self._wants_places = parts.wants_places  # slow to find out, and asked in every step
         self._part = 0  # of the batch of a step, where that is cut in several
         self._parallel: DistributedDataParallel | None = None
 
@@ -141,7 +142,7 @@ class Stepper:
         with shared_random_numbers(seed, self.device):
             if (miner := self.parts.mining_funcs.get("tuple_miner")) is not None:
                 sides["indices_tuple"] = call_with_sides(miner, "miner", codes, labels, **sides)
-            if self.parts.wants_places:
+            if self._wants_places:
                 sides["sample_indices"] = batch.sample_indices.to(self.device, non_blocking=True)
             loss_func = self.parts.loss_func
             return check_number(call_with_sides(loss_func, "loss", codes, labels, **sides))

@@ -11,11 +11,11 @@ from pml_hashing._arrays import to_labels
 from pml_hashing._checks import check
 from pml_hashing._compat import BaseTrainer, common_functions
 from pml_hashing._eval_mode import freeze_batch_norm
-from pml_hashing.code_bank import CodeBank
 from pml_hashing.distributed import is_distributed
 from pml_hashing.trainers._contracts import data_and_labels
 from pml_hashing.trainers._features import trunk_of
 from pml_hashing.trainers._hooks import EveryRank, call_after_round, call_after_step
+from pml_hashing.trainers._parts import bank_of
 from pml_hashing.trainers._processes import Codes, check_agreement
 from pml_hashing.trainers._steps import Batch, Moment
 from pml_hashing.trainers.engine import Engine
@@ -116,8 +116,7 @@ class AsymmetricTrainer(BaseTrainer):
         given = ", ".join(map(repr, self.loss_funcs)) or "none"
         check("metric_loss" in self.loss_funcs, "`loss_funcs` with the key metric_loss", given)
         loss_func, bank = self.loss_funcs["metric_loss"], self.models.get("code_bank")
-        of_loss = getattr(loss_func, "code_bank", None)
-        of_loss = of_loss if isinstance(of_loss, CodeBank) else None
+        of_loss = bank_of(loss_func)
         own = 'models["code_bank"] to be the `code_bank` of the loss, so that it is saved'
         check(bank is of_loss, own, f"{bank} and {of_loss}")
         if "subset_batch_miner" in self.mining_funcs:
