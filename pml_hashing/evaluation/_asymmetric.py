@@ -1,6 +1,7 @@
 """Rankings of codes by real queries that are not binarized: every distance may differ."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -8,8 +9,8 @@ from torch import Tensor
 
 from pml_hashing.evaluation._retrieval import Retrieval
 
-ITEMS_AT_A_TIME = 2**14  # whose signs are held in float64
-QUERIES_AT_A_TIME = 8  # for which signs are looked up once
+ITEMS_AT_A_TIME = 2**12  # whose signs are held in float64
+QUERIES_AT_A_TIME = 16  # for which signs are looked up once
 DIGITS = 52  # of a float64
 SPARE_DIGITS = 10  # of an int64, beside those of a distance and its sign
 BEYOND = 2.0**DIGITS + 1  # all distances: where queries are put that are items themselves
@@ -23,60 +24,73 @@ def group_counts(retrieval: Retrieval) -> Iterator[Tensor]:
     """
     for distances, grades in _queries(retrieval):
         levels = retrieval.relevance.num_levels or int(grades.max()) + 1
-        ascending, sorted_grades = _by_distance(distances, grades, levels)
-        yield _count(ascending[: retrieval.total], sorted_grades[: retrieval.total], levels)
+        yield _count(_ranked(distances, grades, levels, retrieval.total), levels)
 
 
-def _by_distance(distances: Tensor, grades: Tensor, levels: int) -> tuple[Tensor, Tensor]:
-    """Return the distances in ascending order, int64, and the grades of these items."""
-    digits = (levels - 1).bit_length()
-    whole = distances.long()
+class _Ranked(NamedTuple):
+    """The items of one query in ascending order of distance, of which few have to be looked at.
+
+    Attributes:
+        keys: Distances, int64, each with `digits` further binary digits that say nothing of them.
+        relevant: Places of the relevant items among them.
+        grades: Those of the relevant items, int64.
+    """
+
+    keys: Tensor
+    digits: int
+    relevant: Tensor
+    grades: Tensor
+
+
+def _ranked(distances: Tensor, grades: Tensor, levels: int, total: int) -> _Ranked:
+    digits, keys = (levels - 1).bit_length(), distances.long()
     if digits > SPARE_DIGITS:
-        ascending, order = whole.sort()
-        return ascending, grades[order].long()
-    keys = whole.bitwise_left_shift_(digits).bitwise_or_(grades)  # one number, sorted by itself
-    # On the CPU numpy sorts ten times as fast.
+        keys, order = keys.sort()
+        relevant = grades[order[:total]].nonzero().flatten()
+        return _Ranked(keys[:total], 0, relevant, grades[order[relevant]].long())
+    keys = keys.bitwise_left_shift_(digits).bitwise_or_(grades)  # one number, sorted by itself
+    # On the CPU numpy sorts several times as fast.
     keys = torch.from_numpy(np.sort(keys.numpy())) if keys.is_cpu else keys.sort().values
-    return keys >> digits, keys.bitwise_and_(2**digits - 1)
+    keys, mask = keys[:total], 2**digits - 1
+    relevant = (keys & mask).nonzero().flatten()
+    return _Ranked(keys, digits, relevant, keys[relevant] & mask)
 
 
-def _count(ascending: Tensor, grades: Tensor, levels: int) -> Tensor:
+def _count(ranked: _Ranked, levels: int) -> Tensor:
     """Return the counters of one query, `(1, num_groups, levels)`."""
-    relevant = grades.nonzero().flatten()
-    distances, group, found = ascending[relevant].unique_consecutive(
+    keys, digits, relevant, grades = ranked
+    distances, group, found = (keys[relevant] >> digits).unique_consecutive(
         return_inverse=True, return_counts=True
     )
-    first, end = _limits(ascending, relevant, distances, found)
+    first, end = _limits(ranked, distances, found)
     # Before each group that has relevant items, and after the last, those that are not.
-    counts = ascending.new_zeros(2 * len(distances) + 1, levels)
-    counts[0::2, 0] = torch.cat([first, first.new_tensor([len(ascending)])])
+    counts = keys.new_zeros(2 * len(distances) + 1, levels)
+    counts[0::2, 0] = torch.cat([first, first.new_tensor([len(keys)])])
     counts[2::2, 0] -= end
-    by_grade = torch.bincount(group * levels + grades[relevant], minlength=len(found) * levels)
+    by_grade = torch.bincount(group * levels + grades, minlength=len(found) * levels)
     counts[1::2] = by_grade.view(-1, levels)
     counts[1::2, 0] = end - first - found
     return counts[None]
 
 
-def _limits(
-    ascending: Tensor, relevant: Tensor, distances: Tensor, found: Tensor
-) -> tuple[Tensor, Tensor]:
+def _limits(ranked: _Ranked, distances: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
     """Return where the items at each distance begin and end.
 
     Most often nothing else is at the distance of a relevant item, so that little is searched for.
 
     Args:
-        ascending: Distances of all items.
-        relevant: Places of the relevant items among them.
+        ranked: All items.
         distances: Those of relevant items, each once.
         found: Number of relevant items at each of them.
     """
+    keys, digits, relevant, _ = ranked
     ends = found.cumsum(dim=0)
     first = relevant[ends - found]
     end = relevant[ends - 1] + 1
-    tied = ascending[(first - 1).clamp(min=0)] == distances
-    first[tied] = torch.searchsorted(ascending, distances[tied])
-    tied = ascending[end.clamp(max=len(ascending) - 1)] == distances
-    end[tied] = torch.searchsorted(ascending, distances[tied], right=True)
+    tied = keys[(first - 1).clamp(min=0)] >> digits == distances
+    first[tied] = torch.searchsorted(keys, distances[tied] << digits)
+    tied = keys[end.clamp(max=len(keys) - 1)] >> digits == distances
+    end[tied] = torch.searchsorted(keys, distances[tied] + 1 << digits)
     return first, end
 
 
@@ -98,6 +112,7 @@ def _queries(retrieval: Retrieval) -> Iterator[tuple[Tensor, Tensor]]:
     queries = whole_numbers(retrieval.query_codes)
     everything = slice(0, num_items)
     size = max(QUERIES_AT_A_TIME, retrieval.pairs_at_a_time // num_items)
+    size = -(-num_queries // -(-num_queries // size))  # blocks of one size
     for first in range(0, num_queries, size):
         block = queries[first : first + size]
         distances = block.new_empty(len(block), num_items)
