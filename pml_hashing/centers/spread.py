@@ -13,6 +13,7 @@ from pml_hashing.codes import bits_to_signs
 
 MOST_CODES_TO_IMPROVE = 1024
 """More codes are too many to hold against each other: they are words of a linear code."""
+DIGITS = 40  # of the largest term of a sum
 
 
 def spread_codes(num_codes: int, code_length: int, seed: int = 0, draws: int = 10) -> Tensor:
@@ -63,19 +64,32 @@ def _spread(codes: Tensor) -> Tensor:
     """Flip the bits of `codes` in place, in the way of `spread_codes`."""
     # Flipping bit k of code c changes the sum by (cosh 1 - 1) w.1 - sinh 1 c_k (w C)_k, where w
     # are its terms of the other codes; and (cosh 1 - 1) / sinh 1 = tanh 1/2.
+    exact = codes.double()
+    terms_at = _terms_at(codes.shape[1])
     improved = True
     while improved:
         improved = False
-        for place, code in enumerate(codes):
+        for place, code in enumerate(exact):
             while True:
-                terms = torch.exp((codes @ code - len(code)) / 2)
+                distances = ((len(code) - exact @ code) / 2).long()
+                distances[place] = len(code)
+                terms = terms_at[distances - distances.min()]
                 terms[place] = 0
-                gain, bit = ((terms @ codes) * code / terms.sum()).max(dim=0)
-                if not gain > math.tanh(0.5) + 1e-5:  # rounding must not flip a bit for ever
+                gain, bit = ((terms @ exact) * code).max(dim=0)  # the first of equal ones
+                if not gain > (math.tanh(0.5) + 1e-5) * terms.sum():  # flip no bit for ever
                     break
                 code[bit] *= -1
                 improved = True
-    return codes
+    return codes.copy_(exact)
+
+
+def _terms_at(code_length: int) -> Tensor:
+    """Return $e^{-d}$ for every distance, rounded so that sums of 1,024 of them are exact.
+
+    Flips that gain the same are then equal on every processor, and so are the codes.
+    """
+    whole = [round(math.exp(-distance) * 2**DIGITS) for distance in range(code_length + 1)]
+    return torch.tensor(whole, dtype=torch.float64, device="cpu")
 
 
 def farthest_apart(candidates: Iterable[Tensor]) -> Tensor:
