@@ -16,10 +16,11 @@ from comparison.results import write_whole
 from pml_hashing import HashingModel
 from pml_hashing.models import LIGHT_AUGMENTATION
 
-Augmentation = Literal["timm", "light"]
+Augmentation = Literal["timm", "light", "strong"]
 AUGMENTATIONS: dict[Augmentation, Mapping[str, Any]] = {
     "timm": {},
     "light": LIGHT_AUGMENTATION,
+    "strong": {**LIGHT_AUGMENTATION, "auto_augment": "rand-m7-mstd0.5", "re_prob": 0.25},
 }
 """How images are changed while training, as arguments of timm's transform."""
 

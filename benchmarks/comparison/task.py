@@ -29,7 +29,7 @@ class Budget:
             `FROZEN`, on features of the backbone as it is.
         freeze_batch_norm: Whether a backbone's batch normalization keeps its statistics.
         augmentation: How images are changed while training: `"timm"`, as its own training does,
-            or `"light"`.
+            `"light"`, or `"strong"`, which is light with RandAugment and random erasing.
         steps_per_epoch: Steps of an epoch, where it is not a pass over all training images.
     """
 

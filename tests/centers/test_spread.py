@@ -1,4 +1,4 @@
-"""Spread codes against the sum they lower, the bounds on distances, and what other processors find."""
+"""Spread codes against the sum they lower, the bounds on distances, and on any processor."""
 
 import hashlib
 import itertools
