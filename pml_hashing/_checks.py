@@ -118,15 +118,30 @@ def _are_zeros_and_ones(labels: Tensor) -> bool:
     return bool(valid)
 
 
-def require_labels(labels: Tensor | None, name: str = "labels") -> Tensor:
-    """Return `labels`, or raise if there are none, or multi-hot rows hold other values."""
+def require_labels(
+    labels: Tensor | None, name: str = "labels", *, num_classes: int | None = None
+) -> Tensor:
+    """Return `labels`, or raise if there are none, or they hold values that they cannot.
+
+    Args:
+        labels: Class ids or multi-hot rows. Values on a GPU, which it would stop to read back, are
+            not checked.
+        name: Of the argument.
+        num_classes: Number of classes. Class ids may be any, and rows of any width, if `None`.
+    """
     if labels is None:
         raise ValueError(f"Expected `{name}`, got None.")
-    if (
-        labels.ndim == 2 and labels.device.type == "cpu"
-    ):  # reading values back from a GPU would stop it
-        check_label_values(labels, labels.shape[1], name)
+    if labels.is_cpu and (num_classes is not None or labels.ndim == 2):
+        check_label_values(labels, labels.shape[1] if num_classes is None else num_classes, name)
     return labels
+
+
+def check_same_kind(**labels: Tensor) -> None:
+    """Raise unless the labels of two sides, by name, are of one kind and number of classes."""
+    if len({of_side.shape[1:] for of_side in labels.values()}) > 1:
+        names = " and ".join(f"`{name}`" for name in labels)
+        got = " and ".join(str(tuple(of_side.shape)) for of_side in labels.values())
+        raise ValueError(f"Expected {names} of the same kind and number of classes, got {got}.")
 
 
 def check_sample_indices(sample_indices: Tensor | None, size: int, num_samples: int) -> Tensor:
@@ -155,6 +170,12 @@ def check_at_least(value: float, minimum: float, name: str) -> None:
     """Raise unless `value` is a number of at least `minimum`."""
     if not value >= minimum:  # also catches NaN
         raise ValueError(f"Expected `{name}` of at least {minimum}, got {value}.")
+
+
+def check_positive(value: float, name: str) -> None:
+    """Raise unless `value` is a finite number above 0."""
+    if not 0 < value < float("inf"):
+        raise ValueError(f"Expected a finite, positive `{name}`, got {value}.")
 
 
 def check_weights(**weights: float) -> None:

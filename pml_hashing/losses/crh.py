@@ -8,7 +8,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from pml_hashing._checks import check_at_least, check_choice, check_label_values
+from pml_hashing._checks import check_at_least, check_choice, check_label_values, check_positive
 from pml_hashing._eval_mode import eval_mode
 from pml_hashing.codes import at_least_float32, binarize, bits_to_signs
 from pml_hashing.losses._base import BaseHashingLoss, LossDict
@@ -108,8 +108,7 @@ class CRHLoss(BaseHashingLoss):
         check_sizes(num_classes, code_length)
         if scale is None:
             scale = math.sqrt(2) * math.log(max(num_classes - 1, 2))
-        if not scale > 0:
-            raise ValueError(f"Expected a positive `scale`, got {scale}.")
+        check_positive(scale, "scale")
         check_at_least(margin, 0, "margin")
         check_at_least(quantization_weight, 0, "quantization_weight")
         self.num_classes, self.code_length = num_classes, code_length
