@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pml_hashing._checks import check_at_least, check_choice, check_label_values, check_positive
 from pml_hashing._eval_mode import eval_mode
 from pml_hashing.codes import at_least_float32, binarize, bits_to_signs
+from pml_hashing.label_rows import one_of_each
 from pml_hashing.losses._base import BaseHashingLoss, LossDict
 from pml_hashing.losses._classes import batch_of_classes, check_sizes, margin_cosine_losses
 from pml_hashing.pairs import IndicesTuple
@@ -209,10 +210,8 @@ def _distinct_codes(num_codes: int, length: int, generator: torch.Generator) -> 
     while len(codes) < num_codes:
         more = torch.randint(2, (num_codes, length), generator=generator, device="cpu")
         codes = torch.cat([codes, more])
-        _, groups = torch.unique(codes, dim=0, return_inverse=True)
-        places = torch.arange(len(codes), device="cpu")
-        first = places.new_full((int(groups.max()) + 1,), len(codes))
-        codes = codes[first.scatter_reduce(0, groups, places, "amin").sort().values]
+        distinct, groups = torch.unique(codes, dim=0, return_inverse=True)
+        codes = codes[one_of_each(groups, len(distinct)).sort().values]
     return bits_to_signs(codes[:num_codes])
 
 

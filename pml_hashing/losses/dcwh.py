@@ -191,11 +191,8 @@ class DCWHSchedule:
                 "Expected `model` and `batches`, both where the centers are refreshed and neither "
                 f"where they are learned (learn_centers={loss_func.learn_centers}), got {given}."
             )
-        self.loss_func, self.refine_after, self.refresh_every = (
-            loss_func,
-            refine_after,
-            refresh_every,
-        )
+        self.loss_func, self.refine_after = loss_func, refine_after
+        self.refresh_every = refresh_every
         self.model, self.batches, self.epoch = model, batches, 0
         self._set_stage()
 

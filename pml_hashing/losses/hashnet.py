@@ -107,7 +107,7 @@ class HashNetLoss(BaseHashingLoss):
         dissimilar = sums.dissimilar * (len(codes) / sums.num_dissimilar.sum().clamp(min=1))
         return {"pos_loss": self.element_loss(similar), "neg_loss": self.element_loss(dissimilar)}
 
-    def get_default_distance(self) -> BaseDistance:
+    def get_default_distance(self) -> BaseDistance:  # pyright: ignore[reportIncompatibleMethodOverride]
         return DotProductSimilarity(normalize_embeddings=False)
 
     def _sub_loss_names(self) -> list[str]:
