@@ -1,7 +1,8 @@
 """Checks of arguments. Every message says what was expected and what came."""
 
 import math
-from collections.abc import Mapping, Sized
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence, Sized
 from numbers import Integral
 
 import torch
@@ -197,6 +198,13 @@ def check_choice(value: object, choices: tuple[object, ...], name: str) -> None:
         raise ValueError(
             f"Expected `{name}` to be one of {', '.join(map(repr, choices))}, got {value!r}."
         )
+
+
+def check_distinct(ids: Sequence[Hashable]) -> None:
+    """Raise if an id comes twice."""
+    if len(set(ids)) < len(ids):
+        twice = next(id_ for id_, count in Counter(ids).items() if count > 1)
+        raise ValueError(f"Expected `ids` without duplicates, got {twice!r} twice.")
 
 
 def check_options(options: Mapping[str, object], kind: type, of: str) -> None:
