@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from pml_hashing._checks import check_at_least, check_codes
 from pml_hashing._eval_mode import eval_mode
+from pml_hashing._progress import progress_bar
 from pml_hashing.code_writer import CodesOf, CodeWriter, Id, check_item_ids, read_finished
 from pml_hashing.codes import pack_unchecked, packed_length
 from pml_hashing.datasets import UnreadableImageError
@@ -117,7 +117,7 @@ class Encoder:
                     "DataLoader."
                 )
             return None
-        if not _has_places(inputs):
+        if not isinstance(inputs, Tensor | Dataset) or not isinstance(inputs, Sized):
             raise TypeError(
                 "Expected `inputs` to be a tensor or a data set for a file, which is continued at "
                 f"an item, got {type(inputs).__name__}."
@@ -138,10 +138,7 @@ class Encoder:
         """
         batches, done = self._to_batches(self._as_samples(inputs), start), start
         with running(self.model, self.device):
-            hidden: dict[str, Any] = (
-                {} if self.progress else {"disable": True}
-            )  # or as TQDM_DISABLE says
-            bar = tqdm(batches, desc="encode", unit="batch", **hidden)
+            bar = progress_bar(batches, "encode", shown=self.progress, unit="batch")
             for codes in _one_behind(map(self._run, bar)):
                 self._report(codes.batch.unreadable)
                 yield codes.wait(done), codes.batch
@@ -354,10 +351,6 @@ def _one_behind(results: Iterable[Codes]) -> Iterator[Codes]:
     end: Any = None
     for result, _ in pairwise(chain(results, (end,))):
         yield result
-
-
-def _has_places(inputs: Any) -> bool:
-    return isinstance(inputs, Tensor | Dataset) and isinstance(inputs, Sized)
 
 
 def _check_samples(samples: Tensor, name: str) -> None:
