@@ -1,7 +1,6 @@
 """Binary codes that lie as far apart as can be: the source of the codes of classes."""
 
 import math
-from collections.abc import Iterable
 from functools import lru_cache
 
 import torch
@@ -56,7 +55,7 @@ def _spread_of_draws(num_codes: int, code_length: int, seed: int, draws: int) ->
     def draw() -> Tensor:
         return bits_to_signs(torch.randint(2, shape, generator=generator, device="cpu"))
 
-    return farthest_apart(_spread(draw()) for _ in range(draws))
+    return max((_spread(draw()) for _ in range(draws)), key=_separation)
 
 
 def _spread(codes: Tensor) -> Tensor:
@@ -76,11 +75,6 @@ def _spread(codes: Tensor) -> Tensor:
                 code[bit] *= -1
                 improved = True
     return codes
-
-
-def farthest_apart(candidates: Iterable[Tensor]) -> Tensor:
-    """Return the set of codes with the largest smallest distance, then with fewest such pairs."""
-    return max(candidates, key=_separation)
 
 
 def _separation(codes: Tensor) -> tuple[float, int]:
