@@ -154,7 +154,9 @@ def _batches(
     labels: Tensor | LabelRows, counts: Tensor, steps: int, seed: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield labels and their counts for every step of a fit, in tensors of their own."""
-    if len(labels) <= LABELS_OF_A_STEP or steps == 0:
+    if steps == 0:  # nothing is drawn, and no table of all labels made
+        return
+    if len(labels) <= LABELS_OF_A_STEP:
         rows = labels.dense() if isinstance(labels, LabelRows) else labels.clone()
         yield from [(rows, counts)] * steps
         return
