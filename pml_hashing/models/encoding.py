@@ -90,7 +90,7 @@ class Encoder:
         """Return packed codes, mapped from the file that they were written to."""
         if not self.packed:
             raise ValueError("Expected `packed` codes for a file, got packed=False.")
-        inputs = self._as_samples(inputs)
+        inputs = samples.as_samples(inputs, self.data_config)
         num_items = self._num_items(inputs)
         ids = None if ids is None else check_item_ids(ids, num_items)
         if ids is not None:
@@ -136,16 +136,14 @@ class Encoder:
 
         Until it is closed the model stays in eval mode.
         """
-        batches, done = self._to_batches(self._as_samples(inputs), start), start
+        inputs, done = samples.as_samples(inputs, self.data_config), start
+        batches = self._to_batches(inputs, start)
         with running(self.model, self.device):
             bar = progress_bar(batches, "encode", shown=self.progress, unit="batch")
             for codes in _one_behind(map(self._run, bar)):
                 self._report(codes.batch.unreadable)
                 yield codes.wait(done), codes.batch
                 done += codes.batch.num_items
-
-    def _as_samples(self, inputs: Any) -> Any:
-        return samples.as_samples(inputs, self.data_config)
 
     def _run(self, batch: Any) -> "Codes":
         if not isinstance(batch, ReadableBatch):
