@@ -75,8 +75,8 @@ def triplet_loss(
 ) -> dict[str, Any]:
     r"""Return one entry of the loss dict: the penalty of every triplet.
 
-    Without triplets of a miner, all dissimilar samples of every similar pair are taken at once, and
-    the entry holds one loss a sample, or one a similar pair where the reducer or a miner asks for
+    Without triplets of a miner, all dissimilar samples of every similar pair are taken, and the
+    entry holds one loss a sample, or one a similar pair where the reducer or a miner asks for
     pairs, scaled so that their mean is that over all triplets.
 
     Args:
