@@ -1,7 +1,8 @@
 """Checks of arguments. Every message says what was expected and what came."""
 
 import math
-from collections.abc import Mapping, Sized
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence, Sized
 from numbers import Integral
 
 import torch
@@ -118,15 +119,30 @@ def _are_zeros_and_ones(labels: Tensor) -> bool:
     return bool(valid)
 
 
-def require_labels(labels: Tensor | None, name: str = "labels") -> Tensor:
-    """Return `labels`, or raise if there are none, or multi-hot rows hold other values."""
+def require_labels(
+    labels: Tensor | None, name: str = "labels", *, num_classes: int | None = None
+) -> Tensor:
+    """Return `labels`, or raise if there are none, or they hold values that they cannot.
+
+    Args:
+        labels: Class ids or multi-hot rows. Values on a GPU, which it would stop to read back, are
+            not checked.
+        name: Of the argument.
+        num_classes: Number of classes. Class ids may be any, and rows of any width, if `None`.
+    """
     if labels is None:
         raise ValueError(f"Expected `{name}`, got None.")
-    if (
-        labels.ndim == 2 and labels.device.type == "cpu"
-    ):  # reading values back from a GPU would stop it
-        check_label_values(labels, labels.shape[1], name)
+    if labels.is_cpu and (num_classes is not None or labels.ndim == 2):
+        check_label_values(labels, labels.shape[1] if num_classes is None else num_classes, name)
     return labels
+
+
+def check_same_kind(**labels: Tensor) -> None:
+    """Raise unless the labels of two sides, by name, are of one kind and number of classes."""
+    if len({of_side.shape[1:] for of_side in labels.values()}) > 1:
+        names = " and ".join(f"`{name}`" for name in labels)
+        got = " and ".join(str(tuple(of_side.shape)) for of_side in labels.values())
+        raise ValueError(f"Expected {names} of the same kind and number of classes, got {got}.")
 
 
 def check_sample_indices(sample_indices: Tensor | None, size: int, num_samples: int) -> Tensor:
@@ -157,6 +173,12 @@ def check_at_least(value: float, minimum: float, name: str) -> None:
         raise ValueError(f"Expected `{name}` of at least {minimum}, got {value}.")
 
 
+def check_positive(value: float, name: str) -> None:
+    """Raise unless `value` is a finite number above 0."""
+    if not 0 < value < float("inf"):
+        raise ValueError(f"Expected a finite, positive `{name}`, got {value}.")
+
+
 def check_weights(**weights: float) -> None:
     """Raise if a weight is negative or NaN."""
     for name, weight in weights.items():
@@ -176,6 +198,13 @@ def check_choice(value: object, choices: tuple[object, ...], name: str) -> None:
         raise ValueError(
             f"Expected `{name}` to be one of {', '.join(map(repr, choices))}, got {value!r}."
         )
+
+
+def check_distinct(ids: Sequence[Hashable]) -> None:
+    """Raise if an id comes twice."""
+    if len(set(ids)) < len(ids):
+        twice = next(id_ for id_, count in Counter(ids).items() if count > 1)
+        raise ValueError(f"Expected `ids` without duplicates, got {twice!r} twice.")
 
 
 def check_options(options: Mapping[str, object], kind: type, of: str) -> None:

@@ -3,11 +3,13 @@
 import contextlib
 import errno
 import glob
+import json
 import os
 import shutil
 import stat
 import sys
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -118,6 +120,18 @@ def write_all(file: BinaryIO, content: bytes | bytearray, path: str | os.PathLik
     with errors_named(path):
         while rest:
             rest = rest[file.write(rest) :]
+
+
+def to_line(record: object) -> bytes:
+    """Return a record as a line of JSON with a checksum."""
+    text = json.dumps(record).encode("ascii")
+    return b"%s %08x\n" % (text, zlib.crc32(text))
+
+
+def text_of(line: bytes) -> bytes | None:
+    """Return the JSON of a line of `to_line`, `None` if it is cut or changed."""
+    text, _, rest = line.rpartition(b" ")
+    return text if text and rest == b"%08x\n" % zlib.crc32(text) else None
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from pml_hashing._arrays import to_labels
 from pml_hashing._checks import (
@@ -17,6 +16,7 @@ from pml_hashing._checks import (
     check_sample_indices,
 )
 from pml_hashing._kept_variables import KeptVariables, Variables
+from pml_hashing._progress import progress_bar
 from pml_hashing.codes import binarize_unchecked
 from pml_hashing.label_rows import LabelRows
 from pml_hashing.moments import gram_of, moments
@@ -245,9 +245,8 @@ class CodeBank(nn.Module):
     def row_blocks(self, progress: bool = False) -> Iterator[slice]:
         """Yield slices that cover all samples, with a progress bar if asked."""
         starts = range(0, len(self), ROWS_OF_A_BLOCK)
-        # Given only where it is hidden: `disable` goes before the environment's TQDM_DISABLE.
-        hidden: dict[str, Any] = {} if progress and len(starts) > 1 else {"disable": True}
-        with tqdm(starts, "updating codes", leave=False, **hidden) as bar:
+        shown = progress and len(starts) > 1
+        with progress_bar(starts, "updating codes", shown=shown, leave=False) as bar:
             for start in bar:
                 yield slice(start, start + ROWS_OF_A_BLOCK)
 

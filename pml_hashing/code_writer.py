@@ -3,8 +3,6 @@
 import hashlib
 import json
 import os
-import zlib
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from operator import index
@@ -15,7 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pml_hashing._files import errors_named, open_to_change, sync_folder, write_all
+from pml_hashing._checks import check_distinct
+from pml_hashing._files import (
+    errors_named,
+    open_to_change,
+    sync_folder,
+    text_of,
+    to_line,
+    write_all,
+)
 from pml_hashing._locks import LockedError, locked_file, remove
 from pml_hashing._safetensors import header_of
 from pml_hashing._tensor_files import sign, summarize
@@ -47,9 +53,7 @@ def check_item_ids(ids: Sequence[Id], num_items: int | None) -> list[Id]:
         raise TypeError(f"Expected `ids` that are strings or integers, got {wrong!r}.")
     if num_items not in (None, len(checked)):
         raise ValueError(f"Expected {num_items} `ids`, one for each item, got {len(checked)}.")
-    if len(set(checked)) < len(checked):
-        twice = next(id_ for id_, count in Counter(checked).items() if count > 1)
-        raise ValueError(f"Expected `ids` without duplicates, got {twice!r} twice.")
+    check_distinct(checked)
     return checked
 
 
@@ -151,7 +155,7 @@ class CodeWriter:
         self.unreadable += unreadable
         record = {"items": self.num_done, "rows": self._num_rows, "sha256": self._sum.hexdigest()}
         record["unreadable"] = [_to_json(error) for error in unreadable]
-        write_all(self._lines, _to_line(record), self._path)
+        write_all(self._lines, to_line(record), self._path)
 
     def finish(self) -> None:
         """Move the finished file into place.
@@ -219,7 +223,7 @@ class CodeWriter:
 
     def _begin(self, found: bytes) -> int:
         """Write the first line, if it is not there, and return its length."""
-        expected = _to_line(self._codes_of.described())
+        expected = to_line(self._codes_of.described())
         if found != expected and not expected.startswith(found):
             raise ValueError(
                 f"Expected `{self._progress}` to be begun for {self._codes_of}, "
@@ -303,20 +307,13 @@ def read_finished(
         ) from error
 
 
-def _to_line(record: dict[str, Any]) -> bytes:
-    text = json.dumps(record).encode("ascii")
-    return b"%s %08x\n" % (text, zlib.crc32(text))
-
-
 def _from_line(line: bytes) -> Any:
     """Return the record of a line, or `None` if the line is cut or changed."""
-    text, _, rest = line.rpartition(b" ")
-    if not text or rest != b"%08x\n" % zlib.crc32(text):
-        return None
+    text = text_of(line)
     try:
-        return json.loads(text)
+        return None if text is None else json.loads(text)
     except (ValueError, RecursionError):
-        return text[:99]  # somebody made it
+        return str(text)[:99]  # somebody made it
 
 
 def _to_json(error: UnreadableImageError) -> list[Any]:

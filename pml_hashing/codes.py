@@ -232,6 +232,11 @@ def _check_pair(query_codes: Tensor, database_codes: Tensor) -> None:
     check_codes(database_codes, "database_codes", query_codes.shape[1])
     check_finite(query_codes, "query_codes")
     check_finite(database_codes, "database_codes")
+    check_both_packed(query_codes, database_codes)
+
+
+def check_both_packed(query_codes: Tensor, database_codes: Tensor) -> None:
+    """Raise if the codes of one side are packed, and those of the other are not."""
     if (query_codes.dtype == torch.uint8) != (database_codes.dtype == torch.uint8):
         raise TypeError(
             "Expected `query_codes` and `database_codes` both packed (uint8) or both not, "

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from pml_hashing._checks import require_labels
+from pml_hashing._checks import check_same_kind, require_labels
 from pml_hashing._compat import loss_and_miner_utils as lmu
 from pml_hashing.label_rows import LabelRows, one_of_each
 
@@ -83,11 +83,7 @@ def similarity(labels: Tensor, ref_labels: Tensor) -> Tensor:
         >>> similarity(torch.tensor([[1, 1, 0]]), torch.tensor([[0, 1, 1], [0, 0, 1]]))
         tensor([[ True, False]])
     """
-    if labels.shape[1:] != ref_labels.shape[1:]:
-        raise ValueError(
-            "Expected `labels` and `ref_labels` of the same kind and number of classes, "
-            f"got {tuple(labels.shape)} and {tuple(ref_labels.shape)}."
-        )
+    check_same_kind(labels=labels, ref_labels=ref_labels)
     if labels.ndim == 1:
         return labels[:, None] == ref_labels[None, :]
     return labels.float() @ ref_labels.float().T > 0
@@ -130,12 +126,14 @@ def require_both(labels: Tensor | None, ref_labels: Tensor | None) -> tuple[Tens
     """Return the labels of both sides of all pairs, or raise if they are missing or wrong.
 
     Raises:
-        ValueError: If they are missing, or multi-hot rows hold other values than 0 and 1.
+        ValueError: If they are missing or of two kinds, or multi-hot rows hold other values than 0
+            and 1.
     """
     if labels is None:
         raise ValueError("Expected `labels` or `indices_tuple`, got neither.")
     if ref_labels is None:
         raise ValueError("Expected `ref_labels` or `indices_tuple` with `ref_emb`, got neither.")
+    check_same_kind(labels=labels, ref_labels=ref_labels)
     return require_labels(labels), require_labels(ref_labels, "ref_labels")
 
 

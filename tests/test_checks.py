@@ -13,6 +13,7 @@ from pml_hashing._checks import (
     check_integer,
     check_label_values,
     check_labels,
+    check_positive,
     require_labels,
 )
 from pml_hashing.datasets import retrieval_split
@@ -127,6 +128,8 @@ def test_right_arguments_pass(check, arguments):
         (check_integer, (0, 1, "top_k"), ValueError, "`top_k` of at least 1, got 0"),
         (check_at_least, (0.5, 1, "nu"), ValueError, r"`nu` of at least 1, got 0\.5"),
         (check_at_least, (float("nan"), 0, "nu"), ValueError, "`nu` of at least 0, got nan"),
+        (check_positive, (0, "nu"), ValueError, "a finite, positive `nu`, got 0"),
+        (check_positive, (float("inf"), "nu"), ValueError, "a finite, positive `nu`, got inf"),
         (check_choice, ("c", ("a", 2), "x"), ValueError, "`x` to be one of 'a', 2, got 'c'"),
     ],
 )

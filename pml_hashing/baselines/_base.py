@@ -22,12 +22,6 @@ ROWS = 4096
 """Samples that are encoded at a time: kernel values of a whole database would not fit."""
 
 
-def check_positive(value: float, name: str) -> None:
-    """Raise unless `value` is a finite number above 0."""
-    if not 0 < value < float("inf"):
-        raise ValueError(f"Expected `{name}` to be a positive number, got {value}.")
-
-
 def signs(values: np.ndarray) -> np.ndarray:
     """Return -1.0 or 1.0 for every value. Zero becomes 1."""
     return binarize_unchecked(torch.from_numpy(values)).numpy()

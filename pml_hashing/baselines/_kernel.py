@@ -7,8 +7,8 @@ from numpy.random import RandomState
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.utils import gen_batches
 
-from pml_hashing._checks import check_integer
-from pml_hashing.baselines._base import ROWS, check_positive
+from pml_hashing._checks import check_integer, check_positive
+from pml_hashing.baselines._base import ROWS
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 from scipy.sparse.linalg import LinearOperator, eigsh
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from pml_hashing._checks import check_integer
-from pml_hashing.baselines._base import BaseShallowHasher, check_positive, signs
+from pml_hashing._checks import check_integer, check_positive
+from pml_hashing.baselines._base import BaseShallowHasher, signs
 from pml_hashing.baselines._residue import SimilarityResidue
 
 

@@ -8,8 +8,8 @@ import torch
 from numpy.random import RandomState
 from torch import Tensor
 
-from pml_hashing._checks import check_at_least, check_integer
-from pml_hashing.baselines._base import BaseShallowHasher, check_positive
+from pml_hashing._checks import check_at_least, check_integer, check_positive
+from pml_hashing.baselines._base import BaseShallowHasher
 from pml_hashing.baselines._kernel import AnchorKernel
 from pml_hashing.codes import binarize_unchecked
 from pml_hashing.solvers import (

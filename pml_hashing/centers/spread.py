@@ -1,7 +1,6 @@
 """Binary codes that lie as far apart as can be: the source of the codes of classes."""
 
 import math
-from collections.abc import Iterable
 from functools import lru_cache
 
 import torch
@@ -57,7 +56,7 @@ def _spread_of_draws(num_codes: int, code_length: int, seed: int, draws: int) ->
     def draw() -> Tensor:
         return bits_to_signs(torch.randint(2, shape, generator=generator, device="cpu"))
 
-    return farthest_apart(_spread(draw()) for _ in range(draws))
+    return max((_spread(draw()) for _ in range(draws)), key=_separation)
 
 
 def _spread(codes: Tensor) -> Tensor:
@@ -90,11 +89,6 @@ def _terms_at(code_length: int) -> Tensor:
     """
     whole = [round(math.exp(-distance) * 2**DIGITS) for distance in range(code_length + 1)]
     return torch.tensor(whole, dtype=torch.float64, device="cpu")
-
-
-def farthest_apart(candidates: Iterable[Tensor]) -> Tensor:
-    """Return the set of codes with the largest smallest distance, then with fewest such pairs."""
-    return max(candidates, key=_separation)
 
 
 def _separation(codes: Tensor) -> tuple[float, int]:

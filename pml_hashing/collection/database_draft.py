@@ -12,7 +12,7 @@ from pml_hashing.collection.file_records import DIGEST, Files
 from pml_hashing.collection.state import Images
 from pml_hashing.search import _clickhouse_sql as store_sql
 from pml_hashing.search._clickhouse_client import Connection, settings_of
-from pml_hashing.search._clickhouse_rows import to_columns, to_text
+from pml_hashing.search._clickhouse_rows import new_rows, to_columns
 from pml_hashing.search._clickhouse_sql import METADATA, Schema
 from pml_hashing.search.store import Records, check_types, type_of
 
@@ -50,7 +50,7 @@ class DatabaseDraft:
         """
         check_types(self._kinds, images.metadata)
         self._add_columns({name: type_of(values) for name, values in images.metadata.items()})
-        rows = _rows_of(images.rows, images.names) | _columns_of(images.files)
+        rows = new_rows(images.names, images.rows.astype(np.int64), 0) | _columns_of(images.files)
         records = self._records(images)
         rows |= to_columns(records, self._kinds, with_vectors=self._vectors)
         self._connection.insert(self.table, pa.table(rows), self._cluster)
@@ -115,17 +115,6 @@ class DatabaseDraft:
         codes = torch.from_numpy(images.codes)
         packed_codes, vectors = (pack(codes), codes) if self._vectors else (codes, None)
         return Records(list(images.names), packed_codes, vectors, images.metadata)
-
-
-def _rows_of(rows: np.ndarray, names: list[str]) -> dict[str, pa.Array]:
-    count = len(rows)
-    return {
-        "place": pa.array(rows.astype(np.int64)),
-        "batch": pa.array(np.zeros(count, np.uint64)),
-        "version": pa.array(np.ones(count, np.uint32)),
-        "gone": pa.array(np.zeros(count, np.uint8)),
-        "id": pa.array(map(to_text, names), pa.binary()),
-    }
 
 
 def _columns_of(files: Files) -> dict[str, pa.Array]:

@@ -1,13 +1,12 @@
 """Codes of a sync that is under way, in a file beside the collection."""
 
 import json
-import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from pml_hashing._files import errors_named, open_to_change, write_all
+from pml_hashing._files import errors_named, open_to_change, text_of, to_line, write_all
 from pml_hashing.collection.encoded import CodesInMemory, Encoded
 from pml_hashing.collection.files import Content
 from pml_hashing.collection.storage import Journal
@@ -22,7 +21,7 @@ class FolderJournal(Journal):
     """
 
     def __init__(self, path: Path, model: str) -> None:
-        self.path, self._first = path, _to_line({"model": model})
+        self.path, self._first = path, to_line({"model": model})
         self._file: BinaryIO | None = None
 
     @cached_property
@@ -68,7 +67,7 @@ class FolderJournal(Journal):
         lines = bytearray()
         for content, code in encoded:
             record = content._asdict() | {"digest": content.digest.hex(), "code": code.hex()}
-            lines += _to_line(record)
+            lines += to_line(record)
         write_all(self._file, lines, self.path)
         self._codes.add(encoded)
 
@@ -90,15 +89,10 @@ class FolderJournal(Journal):
         file.seek(end)
 
 
-def _to_line(record: Mapping[str, object]) -> bytes:
-    text = json.dumps(record).encode("ascii")
-    return b"%s %08x\n" % (text, zlib.crc32(text))
-
-
 def _from_line(line: bytes) -> Encoded | None:
     """Return the record of a line, or `None` if the line is cut or changed."""
-    text, _, rest = line.rpartition(b" ")
-    if not text or rest != b"%08x\n" % zlib.crc32(text):
+    text = text_of(line)
+    if text is None:
         return None
     record = json.loads(text)
     digest, code = (bytes.fromhex(record.pop(key)) for key in ("digest", "code"))

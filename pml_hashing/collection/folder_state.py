@@ -140,10 +140,8 @@ class FolderState(State):
 
     def known(self, digests: Collection[bytes]) -> dict[bytes, Encoded]:
         wanted, rows = set(digests), self._rows_of_digests(digests)
-        codes = self.kept_codes(rows)
-        found = (
-            Encoded(*pair) for pair in zip(self.contents(rows), map(_bytes, codes), strict=True)
-        )
+        pairs = zip(self.contents(rows), self.kept_codes(rows), strict=True)
+        found = (Encoded(content, code.tobytes()) for content, code in pairs)
         return {each.content.digest: each for each in found if each.content.digest in wanted}
 
     def _rows_of_digests(self, digests: Collection[bytes]) -> list[int]:
@@ -197,7 +195,3 @@ def _list(rows: Rows) -> Sequence[int]:
 
 def _heads(digests: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(digests[:, :8]).view(np.uint64).ravel()
-
-
-def _bytes(code: np.ndarray) -> bytes:
-    return code.tobytes()

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,8 @@ class FolderStorage(Storage):
         for kind in ("codes", "files"):
             for path in self.folder.glob(f"{kind}-*.safetensors"):
                 if path.name not in kept:
-                    remove(path)
+                    with suppress(PermissionError):  # on Windows, where a reader has it open
+                        path.unlink(missing_ok=True)
         for name in (*files_of(state.manifest.generation + 1), MANIFEST):  # that a kill left
             remove_unfinished(self.folder / name)
 
@@ -169,11 +170,3 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Make this the manifest, in one step."""
     text = manifest.text
     write_atomically(folder / MANIFEST, lambda path: path.write_text(text, encoding="ascii"))
-
-
-def remove(path: str | os.PathLike[str]) -> None:
-    """Remove a file, or leave it to the next one who tries where a reader still has it open."""
-    try:
-        Path(path).unlink(missing_ok=True)
-    except PermissionError:  # on Windows
-        return

@@ -5,10 +5,8 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from tqdm import tqdm
-
+from pml_hashing._progress import progress_bar
 from pml_hashing.collection.comparison import Comparison
 from pml_hashing.collection.encoded import CodesInMemory, KnownCodes
 from pml_hashing.collection.encoding import CollectionEncoder, FilesToEncode
@@ -162,7 +160,8 @@ class Sync:
         Only a file of the size of a known content can be known, and is read.
         """
         known, rest = self._known_codes(journal), dict[str, FileState]()
-        files = self._bar(suspects, "compare")
+        shown = self.options.progress
+        files = iter(progress_bar(suspects.items(), "compare", shown=shown, unit="file"))
         while block := list(islice(files, BLOCK)):
             wanted = {state.size for _, state in block}
             sizes = set[int]().union(*(codes.sizes_among(wanted) for codes in known))
@@ -265,10 +264,6 @@ class Sync:
     @property
     def _within(self) -> Path | None:
         return None if self.options.allow_outside else self.root
-
-    def _bar(self, suspects: dict[str, FileState], what: str) -> Iterator[tuple[str, FileState]]:
-        hidden: Any = {} if self.options.progress else {"disable": True}  # or as TQDM_DISABLE says
-        return iter(tqdm(suspects.items(), desc=what, unit="file", **hidden))
 
 
 def _contents(known: Sequence[KnownCodes], digests: Collection[bytes]) -> dict[bytes, Content]:

@@ -1,12 +1,12 @@
 """Batches that know the place of every sample, and leave no sample out."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence, Sized
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler, default_collate
+from torch.utils.data import DataLoader, default_collate
 
 from pml_hashing._checks import check_at_least
 
@@ -63,14 +63,14 @@ class IndexedCollate:
         )
 
 
-class EvenBatches(Sampler[list[int]]):
+class EvenBatches:
     """Batches of nearly equal size, at most `batch_size`, that leave no sample out.
 
     A last batch of one sample, which batch normalization cannot train on, does not occur where
     `batch_size` is at least 3.
 
     Args:
-        sampler: Gives the places of the samples in order.
+        sampler: Has as many samples as a pass.
         batch_size: Largest size of a batch.
         parts: Number of parts, of nearly equal size, in which each batch is given.
 
@@ -78,7 +78,7 @@ class EvenBatches(Sampler[list[int]]):
         ValueError: If `batch_size` or `parts` is less than 1.
     """
 
-    def __init__(self, sampler: Any, batch_size: int, *, parts: int = 1) -> None:
+    def __init__(self, sampler: Sized, batch_size: int, *, parts: int = 1) -> None:
         check_at_least(batch_size, 1, "batch_size")
         check_at_least(parts, 1, "parts")
         self.sampler, self.batch_size, self.parts = sampler, batch_size, parts
@@ -86,15 +86,7 @@ class EvenBatches(Sampler[list[int]]):
     def __len__(self) -> int:
         return self.parts * math.ceil(len(self.sampler) / self.batch_size)
 
-    def __iter__(self) -> Iterator[list[int]]:
-        for batch in self.split(self.draw()):
-            yield batch.tolist()
-
-    def draw(self) -> Tensor:
-        """Return the places of the samples in the order of one pass."""
-        return torch.tensor(list(self.sampler), device="cpu")
-
     def split(self, order: Tensor) -> tuple[Tensor, ...]:
-        """Return the batches of a pass in this order."""
+        """Return the batches of a pass, given the places of its samples in order."""
         batches = order.tensor_split(len(self) // self.parts)
         return tuple(part for batch in batches for part in batch.tensor_split(self.parts))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pml_hashing._checks import UNSIGNED, check_label_values, check_labels
+from pml_hashing._checks import UNSIGNED, check_label_values, check_labels, check_same_kind
 
 ROWS_AT_A_TIME = 2**14
 """Multi-hot rows that are looked at together."""
@@ -107,18 +107,8 @@ def make_relevance(
         return GivenRelevance(relevance, shape)
     check_labels(query_labels, range(shape[0]), "query_labels")
     check_labels(database_labels, range(shape[1]), "database_labels")
-    _check_labels_of_both_sides(query_labels, database_labels)
-    return (SameClass if query_labels.ndim == 1 else SharedLabels)(query_labels, database_labels)
-
-
-def _check_labels_of_both_sides(query_labels: Tensor, database_labels: Tensor) -> None:
-    if query_labels.shape[1:] != database_labels.shape[1:]:
-        raise ValueError(
-            "Expected `query_labels` and `database_labels` of the same kind and number of "
-            f"classes, got {tuple(query_labels.shape)} and {tuple(database_labels.shape)}."
-        )
+    check_same_kind(query_labels=query_labels, database_labels=database_labels)
     for labels, name in ((query_labels, "query_labels"), (database_labels, "database_labels")):
         if labels.ndim == 2:
             check_label_values(labels, labels.shape[1], name)
-        elif labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-            raise TypeError(f"Expected `{name}` with integer class ids, got {labels.dtype}.")
+    return (SameClass if query_labels.ndim == 1 else SharedLabels)(query_labels, database_labels)

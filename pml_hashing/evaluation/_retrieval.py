@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 from pml_hashing._checks import check_codes, check_integer
-from pml_hashing.codes import BITS_OF_A_BYTE, check_codes_of_any_kind, packed_length, to_signs
+from pml_hashing.codes import (
+    BITS_OF_A_BYTE,
+    check_both_packed,
+    check_codes_of_any_kind,
+    packed_length,
+    to_signs,
+)
 from pml_hashing.evaluation._relevance import Relevance, RelevanceLike, make_relevance
 
 PAIRS_AT_A_TIME = {"cpu": 2**18, "cuda": 2**26}  # within the cache of a core; to fill a GPU
@@ -130,11 +136,8 @@ def _check_codes_of_both_sides(
                 f"Expected `query_codes` of real numbers (`asymmetric`), got {query_codes.dtype}."
             )
         length = packed_length(length) if database_codes.dtype == torch.uint8 else length
-    elif (query_codes.dtype == torch.uint8) != (database_codes.dtype == torch.uint8):
-        raise TypeError(
-            "Expected `query_codes` and `database_codes` both packed (uint8) or both not, "
-            f"got {query_codes.dtype} and {database_codes.dtype}."
-        )
+    else:
+        check_both_packed(query_codes, database_codes)
     check_codes(database_codes, "database_codes", length)
 
 

@@ -4,7 +4,7 @@ from typing import Unpack
 
 from torch import Tensor
 
-from pml_hashing._checks import check_integer
+from pml_hashing.evaluation.metrics import PrecisionWithinRadius
 from pml_hashing.evaluation.ranking import HammingRanking, LookupOptions, RankingOptions
 
 
@@ -157,10 +157,9 @@ def precision_within_radius(
         TypeError: As `HammingRanking`, and if `radius` is not an integer.
         ValueError: As `HammingRanking`, and if `radius` is negative.
     """
-    check_integer(radius, 0, "radius")
+    metric = PrecisionWithinRadius(radius)
     data = query_codes, query_labels, database_codes, database_labels
-    within = HammingRanking(*data, **options).precision_by_radius().mean(dim=0)
-    return within[min(radius, len(within) - 1)].item()
+    return HammingRanking(*data, **options).evaluate(metric).mean().item()
 
 
 def precision_recall_by_radius(

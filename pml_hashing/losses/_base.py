@@ -3,7 +3,6 @@
 from typing import Any, Literal, TypeAlias
 
 import torch
-from pytorch_metric_learning.distances import BaseDistance
 from pytorch_metric_learning.losses import BaseMetricLossFunction
 from pytorch_metric_learning.reducers import (
     ClassWeightedReducer,
@@ -92,13 +91,6 @@ class BaseHashingLoss(BaseMetricLossFunction):
             `element_loss`, `pair_loss` and PML's `zero_loss` make entries.
         """
         raise NotImplementedError
-
-    def get_default_distance(self) -> BaseDistance:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Return the distance used where the caller gives none.
-
-        A loss that takes a `distance` overrides this.
-        """
-        return super().get_default_distance()
 
     def forward(
         self,

@@ -6,13 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pml_hashing._checks import (
-    check,
-    check_at_least,
-    check_choice,
-    check_label_values,
-    require_labels,
-)
+from pml_hashing._checks import check, check_at_least, check_choice, require_labels
 from pml_hashing.centers import assigned_codes, hash_centers, spread_codes
 from pml_hashing.codes import bits_to_signs
 from pml_hashing.losses._base import codes_of_networks
@@ -52,9 +46,7 @@ def batch_of_classes(
     """
     num_classes, code_length = class_codes.shape
     codes = torch.stack(codes_of_networks(embeddings, ref_emb, code_length))
-    labels = require_labels(labels)
-    if labels.device.type == "cpu":  # reading values back from a GPU would stop it
-        check_label_values(labels, num_classes, "labels")
+    labels = require_labels(labels, num_classes=num_classes)
     rows = F.one_hot(labels.long(), num_classes) if labels.ndim == 1 else labels
     return codes, rows.to(codes.dtype)
 

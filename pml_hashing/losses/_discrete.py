@@ -7,13 +7,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from pml_hashing._checks import (
-    check,
-    check_at_least,
-    check_label_values,
-    check_weights,
-    require_labels,
-)
+from pml_hashing._checks import check, check_at_least, check_weights, require_labels
 from pml_hashing.code_bank import CodeBank
 from pml_hashing.codes import binarize_unchecked
 from pml_hashing.losses._base import BaseHashingLoss, LossDict, codes_of_networks
@@ -332,9 +326,7 @@ class DiscreteLoss(BaseHashingLoss):
             return self.code_bank, self._rows_of_bank(self.code_bank, codes, labels, sample_indices)
         if sample_indices is not None:
             raise ValueError("Expected no `sample_indices` without a code bank, got some.")
-        labels = require_labels(labels)
-        if labels.device.type == "cpu":  # reading values back from a GPU would stop it
-            check_label_values(labels, self.num_classes, "labels")
+        labels = require_labels(labels, num_classes=self.num_classes)
         rows = torch.arange(len(labels), device=labels.device)
         return self.solve_batch(labels, *(network.detach() for network in codes)), rows
 

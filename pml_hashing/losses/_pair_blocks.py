@@ -45,13 +45,7 @@ class Labels(NamedTuple):
             ValueError: If labels are missing or of two kinds, or multi-hot rows hold other values
                 than 0 and 1.
         """
-        rows, columns = require_both(labels, ref_labels)
-        if rows.shape[1:] != columns.shape[1:]:
-            raise ValueError(
-                "Expected `labels` and `ref_labels` of the same kind and number of classes, "
-                f"got {tuple(rows.shape)} and {tuple(columns.shape)}."
-            )
-        return cls.of_pairs(rows, columns, apart=ref_labels is labels)
+        return cls.of_pairs(*require_both(labels, ref_labels), apart=ref_labels is labels)
 
     @classmethod
     def of_pairs(cls, rows: Tensor, columns: Tensor, *, apart: bool) -> "Labels":

@@ -11,7 +11,7 @@ from pml_hashing.codes import binarize_unchecked
 from pml_hashing.losses._base import BaseHashingLoss, LossDict
 from pml_hashing.losses._pair_blocks import Labels, pair_sums
 from pml_hashing.losses._similar_weight import SimilarWeight, kind_weights
-from pml_hashing.losses._triplet_blocks import Penalty, triplet_sums
+from pml_hashing.losses._triplet_blocks import Penalty, pair_penalties, triplet_sums
 from pml_hashing.pairs import IndicesTuple, to_pairs
 
 
@@ -75,8 +75,8 @@ def triplet_loss(
 ) -> dict[str, Any]:
     r"""Return one entry of the loss dict: the penalty of every triplet.
 
-    Without triplets of a miner, all dissimilar samples of every similar pair are taken at once, and
-    the entry holds one loss a sample, or one a similar pair where the reducer or a miner asks for
+    Without triplets of a miner, all dissimilar samples of every similar pair are taken, and the
+    entry holds one loss a sample, or one a similar pair where the reducer or a miner asks for
     pairs, scaled so that their mean is that over all triplets.
 
     Args:
@@ -106,5 +106,5 @@ def triplet_loss(
     a1, p = a1[num_triplets > 0], p[num_triplets > 0]
     # Infinitely far samples have no loss and no gradient.
     farther = (scores + penalty.margin).masked_fill(~dissimilar, -torch.inf)
-    losses = penalty.value(farther[a1] - scores[a1, p, None]).sum(dim=1)
+    losses = pair_penalties(scores[a1, p], farther, a1, penalty)
     return loss_func.pair_loss(losses * (len(a1) / num_triplets.sum()), (a1, p), "pos")

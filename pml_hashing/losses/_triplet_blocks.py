@@ -42,6 +42,52 @@ def triplet_sums(codes: Tensor, ref_codes: Tensor, labels: Labels, penalty: Pena
     return TripletSums(losses, counts)
 
 
+def pair_penalties(nearer: Tensor, farther: Tensor, anchors: Tensor, penalty: Penalty) -> Tensor:
+    r"""Return the sum of the penalties over the dissimilar samples of each similar pair, `(p,)`.
+
+    Args:
+        nearer: Scores of the similar pairs, `(p,)`.
+        farther: Of all pairs, score and margin if they are dissimilar, else $-\infty$, `(n, m)`.
+        anchors: The anchors of the similar pairs, `(p,)`.
+        penalty: The penalty.
+    """
+    return _PairPenalties.apply(nearer, farther, anchors, penalty)  # pyright: ignore[reportReturnType]
+
+
+class _PairPenalties(torch.autograd.Function):
+    """Memory grows with the pairs, not with the triplets: the way back computes a block anew."""
+
+    @staticmethod
+    def forward(nearer: Tensor, farther: Tensor, anchors: Tensor, penalty: Penalty) -> Tensor:
+        losses = torch.empty_like(nearer)
+        for pairs in _blocks_of_pairs(nearer, farther):
+            excess = farther[anchors[pairs]] - nearer[pairs, None]
+            losses[pairs] = penalty.value(excess).sum(dim=1)
+        return losses
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        *tensors, ctx.penalty = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        nearer, farther, anchors = ctx.saved_tensors
+        of_near, of_far = [], torch.zeros_like(farther)
+        for pairs in _blocks_of_pairs(nearer, farther):
+            excess = farther[anchors[pairs]] - nearer[pairs, None]
+            slope = ctx.penalty.slope(excess) * slopes[pairs, None]
+            of_near.append(-slope.sum(dim=1))
+            of_far.index_add_(0, anchors[pairs], slope)
+        return torch.cat(of_near), of_far, None, None
+
+
+def _blocks_of_pairs(nearer: Tensor, farther: Tensor) -> Iterator[slice]:
+    size = max(1, elements_of_a_block(farther.device) // farther.shape[1])
+    for start in range(0, max(1, len(nearer)), size):  # one at least, where there is no pair
+        yield slice(start, start + size)
+
+
 class _TripletSums(torch.autograd.Function):
     """The way back takes the slope in the scores, `(n, m)`: all triplets of an anchor share it."""
 

@@ -1,6 +1,6 @@
 """ADSQ (Yang et al., 2019): two networks and learned codes, led by a network of labels."""
 
-from typing import Any
+from typing import Any, cast
 
 from torch.nn.functional import mse_loss
 
@@ -188,6 +188,4 @@ class ADSQLoss(DiscreteLoss):
     @property
     def label_network(self) -> LabelNetwork:
         """The network of labels."""
-        label = self.terms["label"]
-        assert isinstance(label, LabelCodes)
-        return label.network
+        return cast(LabelCodes, self.terms["label"]).network

@@ -6,13 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pml_hashing._checks import (
-    check,
-    check_at_least,
-    check_codes,
-    check_label_values,
-    require_labels,
-)
+from pml_hashing._checks import check, check_at_least, check_codes, require_labels
 from pml_hashing.codes import at_least_float32
 from pml_hashing.losses._base import BaseHashingLoss, LossDict, codes_of_networks
 from pml_hashing.pairs import IndicesTuple
@@ -106,7 +100,7 @@ class BiHalfLoss(BaseHashingLoss):
         ref_labels: Tensor | None,
     ) -> LossDict:
         codes = torch.stack(codes_of_networks(embeddings, ref_emb))
-        features = self._features_of(require_labels(labels)).to(codes)
+        features = self._features_of(labels).to(codes)
         bits = torch.stack([halves(u) for u in codes.detach()])
         binary_codes = bits + (codes - codes.detach())  # of the bits' value, with a gradient of 1
         errors = cosines(binary_codes[0], binary_codes[-1]) - cosines(features, features)
@@ -119,11 +113,9 @@ class BiHalfLoss(BaseHashingLoss):
             "transport_loss": self.element_loss(self.gamma / 2 * transport),
         }
 
-    def _features_of(self, labels: Tensor) -> Tensor:
+    def _features_of(self, labels: Tensor | None) -> Tensor:
         """Return the features of a batch, from where they lie: all of them may be large."""
-        if labels.device.type == "cpu":  # reading values back from a GPU would stop it
-            check_label_values(labels, len(self.features), "labels")
-        labels = labels.to(self.features.device)
+        labels = require_labels(labels, num_classes=len(self.features)).to(self.features.device)
         if labels.ndim == 1:
             return self.features[labels.long()]
         features = at_least_float32(self.features)

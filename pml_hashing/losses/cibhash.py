@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pml_hashing._checks import check, check_at_least, require_labels
+from pml_hashing._checks import check_at_least, check_positive, require_labels
 from pml_hashing.codes import straight_through_sign
 from pml_hashing.losses._base import BaseHashingLoss, LossDict, codes_of_networks
 from pml_hashing.pairs import IndicesTuple, similarity
@@ -70,7 +70,7 @@ class CIBHashLoss(BaseHashingLoss):
 
     def __init__(self, *, temperature: float = 1.0, beta: float = 0.001, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        check(temperature > 0, "a positive `temperature`", temperature)
+        check_positive(temperature, "temperature")
         check_at_least(beta, 0, "beta")
         self.temperature, self.beta = temperature, beta
 
@@ -84,10 +84,8 @@ class CIBHashLoss(BaseHashingLoss):
     ) -> LossDict:
         if labels is None and ref_emb is not embeddings:
             labels = torch.arange(len(embeddings), device=embeddings.device)
-        views, labels = (
-            torch.stack(codes_of_networks(embeddings, ref_emb)),
-            require_labels(labels),
-        )
+        labels = require_labels(labels)
+        views = torch.stack(codes_of_networks(embeddings, ref_emb))
         place = torch.arange(len(views) * len(labels), device=labels.device)
         images = torch.cat([labels] * len(views))
         alike = similarity(images, images) | ((place[:, None] - place) % len(labels) == 0)

@@ -8,9 +8,10 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from pml_hashing._checks import check_at_least, check_choice, check_label_values
+from pml_hashing._checks import check_at_least, check_choice, check_label_values, check_positive
 from pml_hashing._eval_mode import eval_mode
 from pml_hashing.codes import at_least_float32, binarize, bits_to_signs
+from pml_hashing.label_rows import one_of_each
 from pml_hashing.losses._base import BaseHashingLoss, LossDict
 from pml_hashing.losses._classes import batch_of_classes, check_sizes, margin_cosine_losses
 from pml_hashing.pairs import IndicesTuple
@@ -108,8 +109,7 @@ class CRHLoss(BaseHashingLoss):
         check_sizes(num_classes, code_length)
         if scale is None:
             scale = math.sqrt(2) * math.log(max(num_classes - 1, 2))
-        if not scale > 0:
-            raise ValueError(f"Expected a positive `scale`, got {scale}.")
+        check_positive(scale, "scale")
         check_at_least(margin, 0, "margin")
         check_at_least(quantization_weight, 0, "quantization_weight")
         self.num_classes, self.code_length = num_classes, code_length
@@ -210,10 +210,8 @@ def _distinct_codes(num_codes: int, length: int, generator: torch.Generator) -> 
     while len(codes) < num_codes:
         more = torch.randint(2, (num_codes, length), generator=generator, device="cpu")
         codes = torch.cat([codes, more])
-        _, groups = torch.unique(codes, dim=0, return_inverse=True)
-        places = torch.arange(len(codes), device="cpu")
-        first = places.new_full((int(groups.max()) + 1,), len(codes))
-        codes = codes[first.scatter_reduce(0, groups, places, "amin").sort().values]
+        distinct, groups = torch.unique(codes, dim=0, return_inverse=True)
+        codes = codes[one_of_each(groups, len(distinct)).sort().values]
     return bits_to_signs(codes[:num_codes])
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pml_hashing._checks import check_at_least, check_label_values
+from pml_hashing._checks import check_at_least, check_label_values, check_positive
 from pml_hashing._eval_mode import eval_mode
 from pml_hashing.codes import at_least_float32, binarize_unchecked
 from pml_hashing.losses._base import BaseHashingLoss, LossDict
@@ -97,8 +97,7 @@ class DCWHLoss(BaseHashingLoss):
     ) -> None:
         super().__init__(**kwargs)
         check_sizes(num_classes, code_length)
-        if not inverse_variance > 0:
-            raise ValueError(f"Expected a positive `inverse_variance`, got {inverse_variance}.")
+        check_positive(inverse_variance, "inverse_variance")
         check_at_least(cube_weight, 0, "cube_weight")
         check_at_least(vertex_weight, 0, "vertex_weight")
         self.num_classes, self.code_length = num_classes, code_length
@@ -192,11 +191,8 @@ class DCWHSchedule:
                 "Expected `model` and `batches`, both where the centers are refreshed and neither "
                 f"where they are learned (learn_centers={loss_func.learn_centers}), got {given}."
             )
-        self.loss_func, self.refine_after, self.refresh_every = (
-            loss_func,
-            refine_after,
-            refresh_every,
-        )
+        self.loss_func, self.refine_after = loss_func, refine_after
+        self.refresh_every = refresh_every
         self.model, self.batches, self.epoch = model, batches, 0
         self._set_stage()
 

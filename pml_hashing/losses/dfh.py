@@ -1,6 +1,6 @@
 """DFH (Li et al., BMVC 2019): pairs with a margin, and binary centers that lie far apart."""
 
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -131,6 +131,4 @@ class DFHLoss(DiscreteLoss):
 
     def use_features(self, features: Tensor, labels: Tensor) -> None:
         super().use_features(features, labels)
-        centers = self.terms["center"]
-        assert isinstance(centers, FisherCenters)
-        centers.first_centers.copy_(self.class_codes[:-1])
+        cast(FisherCenters, self.terms["center"]).first_centers.copy_(self.class_codes[:-1])

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
-from pml_hashing._checks import check_at_least
+from pml_hashing._checks import check_at_least, check_positive
 from pml_hashing.codes import at_least_float32
 from pml_hashing.losses._base import BaseHashingLoss, LossDict
 from pml_hashing.losses._pair_terms import likelihood_losses
@@ -74,8 +74,7 @@ class DHNLoss(BaseHashingLoss):
     ) -> None:
         super().__init__(**kwargs)
         check_at_least(quantization_weight, 0, "quantization_weight")
-        if not alpha > 0:
-            raise ValueError(f"Expected a positive `alpha`, got {alpha}.")
+        check_positive(alpha, "alpha")
         check_similar_weight(similar_weight)
         self.quantization_weight, self.alpha = quantization_weight, alpha
         self.similar_weight: SimilarWeight = similar_weight

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pml_hashing._checks import check_at_least, check_label_values, require_labels
+from pml_hashing._checks import check_at_least, require_labels
 from pml_hashing.code_bank import CodeBank
 from pml_hashing.codes import at_least_float32, binarize_unchecked
 from pml_hashing.losses._base import BaseHashingLoss, LossDict, codes_of_networks
@@ -207,9 +207,8 @@ class DualSemanticRegressionLoss(BaseHashingLoss):
         ref_emb: Tensor,
         ref_labels: Tensor | None,
     ) -> LossDict:
-        codes, labels = codes_of_networks(embeddings, ref_emb)[0], require_labels(labels)
-        if labels.device.type == "cpu":  # reading values back from a GPU would stop it
-            check_label_values(labels, self.num_classes, "labels")
+        codes = codes_of_networks(embeddings, ref_emb)[0]
+        labels = require_labels(labels, num_classes=self.num_classes)
         with torch.no_grad():
             bank = CodeBank.of_batch(labels, self.num_classes, codes.detach())
             weights = self.term.solve_codes(bank, codes)

@@ -1,6 +1,6 @@
 """DSAHA (ICANN 2019): one network and codes of the database, in the space of coded labels."""
 
-from typing import Any
+from typing import Any, cast
 
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -170,6 +170,4 @@ class DSAHALoss(DiscreteLoss):
     @property
     def label_network(self) -> LabelNetwork:
         """The auto-encoder of labels."""
-        label = self.terms["label"]
-        assert isinstance(label, LabelCodes)
-        return label.network
+        return cast(LabelCodes, self.terms["label"]).network

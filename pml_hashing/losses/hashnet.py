@@ -6,7 +6,7 @@ from pytorch_metric_learning.distances import BaseDistance, DotProductSimilarity
 from torch import Tensor
 from torch.nn import functional as F
 
-from pml_hashing._checks import require_labels
+from pml_hashing._checks import check_positive, require_labels
 from pml_hashing.codes import at_least_float32
 from pml_hashing.losses._base import BaseHashingLoss, LossDict
 from pml_hashing.losses._pair_blocks import Labels, pair_sums, sums_of_logits
@@ -62,8 +62,8 @@ class HashNetLoss(BaseHashingLoss):
         self, *, alpha: float | None = None, label_overlap: bool = False, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        if alpha is not None and not alpha > 0:
-            raise ValueError(f"Expected a positive `alpha`, got {alpha}.")
+        if alpha is not None:
+            check_positive(alpha, "alpha")
         self.alpha, self.label_overlap = alpha, label_overlap
 
     def compute_loss(
@@ -107,7 +107,7 @@ class HashNetLoss(BaseHashingLoss):
         dissimilar = sums.dissimilar * (len(codes) / sums.num_dissimilar.sum().clamp(min=1))
         return {"pos_loss": self.element_loss(similar), "neg_loss": self.element_loss(dissimilar)}
 
-    def get_default_distance(self) -> BaseDistance:
+    def get_default_distance(self) -> BaseDistance:  # pyright: ignore[reportIncompatibleMethodOverride]
         return DotProductSimilarity(normalize_embeddings=False)
 
     def _sub_loss_names(self) -> list[str]:

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pml_hashing._checks import check_at_least
+from pml_hashing._checks import check_at_least, check_positive
 from pml_hashing.losses._base import BaseHashingLoss, LossDict
 from pml_hashing.losses._classes import (
     Assignment,
@@ -82,8 +82,7 @@ class OrthoHashLoss(BaseHashingLoss):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if not scale > 0:
-            raise ValueError(f"Expected a positive `scale`, got {scale}.")
+        check_positive(scale, "scale")
         check_at_least(margin, 0, "margin")
         centers = codes_of_classes(class_codes, num_classes, code_length, seed)
         self.num_classes, self.code_length = num_classes, code_length

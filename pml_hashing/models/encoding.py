@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from pml_hashing._checks import check_at_least, check_codes
 from pml_hashing._eval_mode import eval_mode
+from pml_hashing._progress import progress_bar
 from pml_hashing.code_writer import CodesOf, CodeWriter, Id, check_item_ids, read_finished
 from pml_hashing.codes import pack_unchecked, packed_length
 from pml_hashing.datasets import UnreadableImageError
@@ -90,7 +90,7 @@ class Encoder:
         """Return packed codes, mapped from the file that they were written to."""
         if not self.packed:
             raise ValueError("Expected `packed` codes for a file, got packed=False.")
-        inputs = self._as_samples(inputs)
+        inputs = samples.as_samples(inputs, self.data_config)
         num_items = self._num_items(inputs)
         ids = None if ids is None else check_item_ids(ids, num_items)
         if ids is not None:
@@ -117,7 +117,7 @@ class Encoder:
                     "DataLoader."
                 )
             return None
-        if not _has_places(inputs):
+        if not isinstance(inputs, Tensor | Dataset) or not isinstance(inputs, Sized):
             raise TypeError(
                 "Expected `inputs` to be a tensor or a data set for a file, which is continued at "
                 f"an item, got {type(inputs).__name__}."
@@ -136,19 +136,14 @@ class Encoder:
 
         Until it is closed the model stays in eval mode.
         """
-        batches, done = self._to_batches(self._as_samples(inputs), start), start
+        inputs, done = samples.as_samples(inputs, self.data_config), start
+        batches = self._to_batches(inputs, start)
         with running(self.model, self.device):
-            hidden: dict[str, Any] = (
-                {} if self.progress else {"disable": True}
-            )  # or as TQDM_DISABLE says
-            bar = tqdm(batches, desc="encode", unit="batch", **hidden)
+            bar = progress_bar(batches, "encode", shown=self.progress, unit="batch")
             for codes in _one_behind(map(self._run, bar)):
                 self._report(codes.batch.unreadable)
                 yield codes.wait(done), codes.batch
                 done += codes.batch.num_items
-
-    def _as_samples(self, inputs: Any) -> Any:
-        return samples.as_samples(inputs, self.data_config)
 
     def _run(self, batch: Any) -> "Codes":
         if not isinstance(batch, ReadableBatch):
@@ -354,10 +349,6 @@ def _one_behind(results: Iterable[Codes]) -> Iterator[Codes]:
     end: Any = None
     for result, _ in pairwise(chain(results, (end,))):
         yield result
-
-
-def _has_places(inputs: Any) -> bool:
-    return isinstance(inputs, Tensor | Dataset) and isinstance(inputs, Sized)
 
 
 def _check_samples(samples: Tensor, name: str) -> None:

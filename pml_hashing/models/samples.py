@@ -1,6 +1,6 @@
 """What people have in hand, as samples for a model: paths, images, arrays, rows of tables."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from itertools import islice
 from os import PathLike
 from typing import Any, TypeAlias
@@ -46,6 +46,9 @@ def as_samples(inputs: Any, data_config: DataConfig) -> Any:
     if isinstance(inputs, IterableDataset):
         return SampleStream(inputs, data_config)
     if isinstance(inputs, Dataset):
+        if not isinstance(inputs, Sized):
+            kind = type(inputs).__name__
+            raise TypeError(f"Expected `inputs` that have a length or are iterable, got {kind}.")
         return Samples(inputs, data_config)
     if (
         hasattr(inputs, "__getitem__")

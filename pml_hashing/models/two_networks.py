@@ -133,7 +133,7 @@ class TwoNetworkHashingModel(hub.HubModel):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the sums of the real codes, `(n, code_length)`, for a batch of inputs."""
-        return self.network("sum")(inputs)
+        return self.first(inputs) + self.second(inputs)
 
     def network(self, network: Network) -> nn.Module:
         """Return the query network, the database network, or the sum of both, as one module.

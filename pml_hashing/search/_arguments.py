@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from pml_hashing._arrays import from_array
-from pml_hashing._checks import check_codes, check_finite
+from pml_hashing._checks import check_codes, check_distinct, check_finite
 from pml_hashing.codes import BITS_OF_A_BYTE, check_packed_codes, pack_unchecked, packed_length
-from pml_hashing.search._ids import check_distinct, is_int64
+from pml_hashing.search._ids import is_int64
 from pml_hashing.search.store import (
     Codes,
     CodeStore,

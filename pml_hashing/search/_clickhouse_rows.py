@@ -115,17 +115,17 @@ def next_version(held: pa.Table, *, gone: bool) -> dict[str, pa.Array]:
     return {"version": pa.array(versions), "gone": pa.array(np.full(len(held), gone, np.uint8))}
 
 
-def new_rows(ids: Sequence[Hashable], first: int, batch: int) -> dict[str, pa.Array]:
+def new_rows(ids: Sequence[Hashable], places: np.ndarray, batch: int) -> dict[str, pa.Array]:
     """Return the columns of rows that are new.
 
     Args:
         ids: One for each.
-        first: The place of the first.
+        places: Where they are in database order, int64.
         batch: The number of the call that adds them.
     """
     count = len(ids)
     return {
-        "place": pa.array(np.arange(first, first + count)),
+        "place": pa.array(places),
         "batch": pa.array(np.full(count, batch, np.uint64)),
         "version": pa.array(np.ones(count, np.uint32)),
         "gone": pa.array(np.zeros(count, np.uint8)),

@@ -1,6 +1,5 @@
 """The ids of codes: integers and strings as arrays, which may be mapped from a file."""
 
-from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -8,6 +7,8 @@ from typing import TypeGuard
 from zlib import crc32
 
 import numpy as np
+
+from pml_hashing._checks import check_distinct
 
 INT64 = np.iinfo(np.int64)
 BLOCK = 2**16  # strings that are Python objects at a time
@@ -200,13 +201,6 @@ def joined(parts: Sequence[IdArray | list[Hashable]]) -> IdArray | list[Hashable
     values = np.concatenate([part.values for part in arrays])
     sizes = [np.diff(part.offsets) for part in arrays if part.offsets is not None]
     return IdArray(values, np.cumsum(np.concatenate([[0], *sizes])) if sizes else None)
-
-
-def check_distinct(ids: Sequence[Hashable]) -> None:
-    """Raise a `ValueError` if an id comes twice."""
-    if len(set(ids)) < len(ids):
-        twice = next(id_ for id_, count in Counter(ids).items() if count > 1)
-        raise ValueError(f"Expected `ids` without duplicates, got {twice!r} twice.")
 
 
 def is_int64(id_: Hashable) -> TypeGuard[int]:

@@ -5,6 +5,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
@@ -319,7 +320,8 @@ class ClickHouseStore(CodeStore):
         """
         batch, kinds = secrets.randbits(63), dict(schema.columns)
         last = self._last_place()
-        rows = new_rows(ids, 1 if last is None else last + 1, batch)
+        first = 1 if last is None else last + 1
+        rows = new_rows(ids, np.arange(first, first + len(ids)), batch)
         codes = to_columns(records, kinds, with_vectors=schema.with_vectors)
         self._insert(schema, rows | codes)
         if self._connection.embedded:  # no other process has it open

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pml_hashing._arrays import to_labels
-from pml_hashing._checks import check, check_codes
+from pml_hashing._checks import check
 
 OF_SIDES = {
     "ref_emb": "a second network",
@@ -32,18 +32,6 @@ def data_and_labels(batch: Any) -> tuple[Any, Tensor]:
             f"lists, got a {type(batch).__name__}{size}: {HOW_TO_UNPACK}."
         )
     return batch[0], to_labels(batch[1], "labels")
-
-
-def check_networks_codes(codes: Any, second: Any) -> None:
-    """Raise unless the networks returned codes, one row per sample.
-
-    Raises:
-        TypeError: If one of them returned no tensor.
-        ValueError: If it returned no matrix, or an empty one.
-    """
-    check_codes(codes, "codes of the network")
-    if second is not None:
-        check_codes(second, "codes of the second network")
 
 
 def check_number(loss: Any) -> Tensor:

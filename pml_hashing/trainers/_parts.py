@@ -205,11 +205,9 @@ def _check_loss_as_it_is(loss_func: nn.Module) -> None:
         expected = "a loss as it is, since the trainer gathers the batch of all processes"
         check(not names, expected, f"one in a {', '.join(names)}")
         is_hidden = module is not loss_func and isinstance(module, DiscreteLoss)
-        if is_hidden and module.code_bank is not None:
-            expected = (
-                "a loss with a `code_bank` as it is, which alone is given the places of samples"
-            )
-            check(False, expected, f"{type(module).__name__} in a {type(loss_func).__name__}")
+        expected = "a loss with a `code_bank` as it is, which alone is given the places of samples"
+        got = f"{type(module).__name__} in a {type(loss_func).__name__}"
+        check(not is_hidden or bank_of(module) is None, expected, got)
 
 
 def by_name(values: T | Sequence[T] | dict[str, T], *names: str) -> dict[str, T]:

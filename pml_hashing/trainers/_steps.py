@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from pml_hashing._checks import check_codes
 from pml_hashing._eval_mode import freeze_batch_norm
 from pml_hashing.codes import at_least_float32
 from pml_hashing.trainers._contracts import (
     call_with_sides,
     check_gradient,
-    check_networks_codes,
     check_number,
     data_and_labels,
 )
@@ -151,8 +151,11 @@ class Stepper:
         data = self.precision.to_device(data, self.dtype)
         with self.precision.autocast():
             codes, second = self.compute_codes(data)
-        check_networks_codes(codes, second)
-        return at_least_float32(codes), None if second is None else at_least_float32(second)
+        check_codes(codes, "codes of the network")
+        if second is None:
+            return at_least_float32(codes), None
+        check_codes(second, "codes of the second network")
+        return at_least_float32(codes), at_least_float32(second)
 
     def features_of_batch(self, batch: Any) -> tuple[Tensor, Tensor] | None:
         """Return features and labels of a batch, as `collate_fn` made it; `None` without features.
@@ -181,10 +184,8 @@ class Stepper:
         Those of what is frozen as it begins are not.
         """
         networks = self.parts.networks.values()
-        self._parameters, self._parallel = (
-            self.parts.parameters(),
-            parallel(networks, self._codes_of),
-        )
+        self._parameters = self.parts.parameters()
+        self._parallel = parallel(networks, self._codes_of)
         try:
             yield
         finally:  # what holds a process group must not outlive it

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import RandomSampler
-from tqdm import tqdm
 
 from pml_hashing._checks import check, check_at_least, check_choice
+from pml_hashing._progress import progress_bar
 from pml_hashing.datasets import IndexedDataset
 from pml_hashing.datasets._batches import EvenBatches, IndexedCollate
 from pml_hashing.distributed import from_first_rank, of_all_ranks, rank, world_size
@@ -309,9 +309,13 @@ class Engine(Stepper):
             set_random_state(random[rank()], self.device)
         stop, parts = self.steps_per_round, self.accumulate_steps
         loaded = self._loader.load(self.round, start * parts, stop * parts)
-        is_hidden = rank() > 0 or not self.progress
-        hidden: dict[str, Any] = {"disable": True} if is_hidden else {}  # or as TQDM_DISABLE says
-        steps = tqdm(range(start, stop), f"round {self.round}", stop, initial=start, **hidden)
+        steps = progress_bar(
+            range(start, stop),
+            f"round {self.round}",
+            shown=self.progress and rank() == 0,
+            total=stop,
+            initial=start,
+        )
         with self.averaged_gradients(), steps as bar:
             for self.step in bar:
                 self.start_step()

@@ -163,5 +163,5 @@ def test_wrong_counts(name, count):
 @pytest.mark.parametrize(("name", "number"), [(n, x) for n, xs in POSITIVE.items() for x in xs])
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
 def test_wrong_numbers(name, number, value):
-    with pytest.raises(ValueError, match=f"`{number}` to be a positive number, got {value}"):
+    with pytest.raises(ValueError, match=f"positive `{number}`, got {value}"):
         make(name).set_params(**{number: value}).fit(FEATURES, LABELS)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
-from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Subset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
 from pml_hashing.datasets import IndexedDataset
 from pml_hashing.datasets._batches import EvenBatches, IndexedCollate
@@ -32,7 +32,8 @@ def test_a_stream_has_no_places():
 
 def test_batches_come_with_the_places_of_their_samples():
     dataset = IndexedDataset([(torch.tensor([float(i)]), 10 * i) for i in range(5)])
-    sampler = EvenBatches([3, 0, 4, 1, 2], batch_size=2)
+    places = EvenBatches(dataset, batch_size=2).split(torch.tensor([3, 0, 4, 1, 2]))
+    sampler = [batch.tolist() for batch in places]
     batches = list(DataLoader(dataset, batch_sampler=sampler, collate_fn=IndexedCollate()))
     for (data, labels), indices in batches:
         assert indices.dtype == torch.int64
@@ -55,8 +56,8 @@ def test_collate_can_be_sent_to_workers():
 
 @given(size=st.integers(1, 200), batch_size=st.integers(1, 30))
 def test_batches_are_even_and_leave_no_sample_out(size, batch_size):
-    batches = EvenBatches(RandomSampler(range(size)), batch_size)
-    order = list(batches)
+    batches = EvenBatches(range(size), batch_size)
+    order = [batch.tolist() for batch in batches.split(torch.randperm(size))]
     sizes = [len(batch) for batch in order]
     assert len(sizes) == len(batches)
     assert max(sizes) <= batch_size

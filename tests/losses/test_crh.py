@@ -264,7 +264,7 @@ def test_a_sample_without_labels_is_only_quantized():
         ({"num_classes": 1}, "`num_classes` of at least 2, got 1"),
         ({"code_length": 0}, "`code_length` of at least 1, got 0"),
         ({"code_length": 2}, r"`code_length` of at least 3, that .* = 6 codes .*, got 2"),
-        ({"scale": 0}, "a positive `scale`, got 0"),
+        ({"scale": 0}, "positive `scale`, got 0"),
         ({"margin": -1}, "`margin` of at least 0, got -1"),
         ({"quantization_weight": -1}, "`quantization_weight` of at least 0, got -1"),
     ],

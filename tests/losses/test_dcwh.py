@@ -190,7 +190,7 @@ def test_trains_in_two_stages_in_a_trainer_of_pml(learn_centers):
     [
         ({"num_classes": 1}, "`num_classes` of at least 2, got 1"),
         ({"code_length": 0}, "`code_length` of at least 1, got 0"),
-        ({"inverse_variance": 0}, "a positive `inverse_variance`, got 0"),
+        ({"inverse_variance": 0}, "positive `inverse_variance`, got 0"),
         ({"cube_weight": -1}, "`cube_weight` of at least 0, got -1"),
         ({"vertex_weight": -1}, "`vertex_weight` of at least 0, got -1"),
     ],

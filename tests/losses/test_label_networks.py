@@ -13,6 +13,7 @@ from torch.utils.data import TensorDataset
 
 from pml_hashing import CodeBank, losses
 from pml_hashing.codes import binarize
+from pml_hashing.label_rows import LabelRows
 from pml_hashing.losses.terms import LabelNetwork, label_network
 from pml_hashing.losses.terms.label_network import codes_of_groups
 from pml_hashing.trainers import AsymmetricTrainer
@@ -89,10 +90,13 @@ def test_fit_draws_from_many_labels_by_how_many_samples_have_them(monkeypatch):
     assert not torch.equal(weights_of(first), weights_of(other))
 
 
-def test_fit_of_no_steps_and_of_frozen_networks():
+def test_fit_of_no_steps_and_of_frozen_networks(monkeypatch):
     network = make_network(300, 4, fit_steps=0)
     before = weights_of(network)
     network.fit(torch.arange(300), torch.ones(300))
+    with monkeypatch.context() as patched:
+        patched.setattr(LabelRows, "dense", None)  # no table of all labels is made
+        network.fit(LabelRows.of(torch.eye(300).long()), torch.ones(300))
     assert torch.equal(weights_of(network), before)
     network.fit_steps = 1
     network.requires_grad_(False)

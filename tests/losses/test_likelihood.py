@@ -6,7 +6,8 @@ from torch.nn.functional import softplus
 from torch.testing import assert_close
 
 from pml_hashing import CodeBank
-from pml_hashing.losses.terms import Batch, PairLikelihood, likelihood
+from pml_hashing.losses import _pair_blocks
+from pml_hashing.losses.terms import Batch, PairLikelihood
 from pml_hashing.pairs import similarity
 
 LABELS = {
@@ -43,7 +44,8 @@ def whole(codes, others, labels, apart, similar_weight):
 @pytest.mark.parametrize("kind", LABELS)
 @pytest.mark.parametrize("weight", [1, "balanced", 3.0])
 def test_blocks_are_the_whole(weight, kind, num_networks, pairs, dtype, monkeypatch, device):
-    monkeypatch.setattr(likelihood, "PAIRS_OF_A_BLOCK", pairs)
+    monkeypatch.setattr(_pair_blocks, "ELEMENTS_OF_A_BLOCK", pairs)
+    monkeypatch.setattr(_pair_blocks, "ON_A_GPU", 1)
     bank = CodeBank(LABELS[kind], 5, num_networks=num_networks).to(device)
     for codes in bank.networks:
         codes.normal_()

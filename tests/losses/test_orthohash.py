@@ -115,7 +115,7 @@ def test_saved_centers_are_those_that_load(labels):
     [
         ({"num_classes": 1}, "`num_classes` of at least 2, got 1"),
         ({"code_length": 0}, "`code_length` of at least 1, got 0"),
-        ({"scale": 0}, "a positive `scale`, got 0"),
+        ({"scale": 0}, "positive `scale`, got 0"),
         ({"margin": -1}, "`margin` of at least 0, got -1"),
         ({"class_codes": torch.ones(2, 8)}, r"`class_codes` of shape \(3, 8\) .* got .*\(2, 8\)"),
     ],

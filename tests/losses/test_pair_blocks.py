@@ -72,8 +72,10 @@ def test_gradients_and_their_gradients(maker, kind, monkeypatch):
     monkeypatch.setattr(_pair_blocks, "ELEMENTS_OF_A_BLOCK", 20)
     labels, loss_func = LABELS[kind][:6], maker()  # blocks of three rows
     codes, ref = (torch.randn(6, 2, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    pairs = to_pairs(None, labels, labels)
     for call, inputs in (
         (lambda u: loss_func(u, labels), (codes,)),
+        (lambda u: loss_func(u, labels, pairs), (codes,)),
         (lambda u, v: loss_func(u, labels, ref_emb=v, ref_labels=labels.clone()), (codes, ref)),
     ):
         assert torch.autograd.gradcheck(call, inputs)
@@ -115,19 +117,32 @@ def test_a_reducer_that_asks_for_pairs_gets_pairs():
     assert not taken(losses.HashNetLoss(reducer=Doubled()), "pos_loss")
 
 
-@pytest.mark.parametrize("name", [n for n in MAKERS if n not in {"hashnet cosine", "hashnet snr"}])
-def test_nothing_of_the_size_of_all_pairs_is_kept(name, monkeypatch):
-    """Pairs: no more than the codes. Triplets: their sums, one number for each pair."""
-    monkeypatch.setattr(_pair_blocks, "ELEMENTS_OF_A_BLOCK", 2**12)
-    codes, labels, kept = torch.randn(256, 8, requires_grad=True), torch.arange(256) % 5, []
+def most_kept(loss_func, labels, pairs=None):
+    """The size of the largest tensor that is kept for the way back."""
+    codes, kept = torch.randn(len(labels), 8, requires_grad=True), []
 
     def keep(tensor):
         kept.append(tensor.numel())
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        MAKERS[name]()(codes, labels)
-    assert max(kept) <= (256 * 256 if name in {"dtsh", "dnnh"} else 256 * 9)
+        loss_func(codes, labels, pairs)
+    return max(kept)
+
+
+@pytest.mark.parametrize("name", [n for n in MAKERS if n not in {"hashnet cosine", "hashnet snr"}])
+def test_nothing_of_the_size_of_all_pairs_is_kept(name, monkeypatch):
+    """Pairs: no more than the codes. Triplets: their sums, one number for each pair."""
+    monkeypatch.setattr(_pair_blocks, "ELEMENTS_OF_A_BLOCK", 2**12)
+    most = most_kept(MAKERS[name](), torch.arange(256) % 5)
+    assert most <= (256 * 256 if name in {"dtsh", "dnnh"} else 256 * 9)
+
+
+@pytest.mark.parametrize("name", ["dtsh", "dnnh"])
+def test_nothing_of_the_size_of_all_triplets_is_kept_of_listed_pairs(name):
+    labels = torch.arange(64) % 4
+    pairs = to_pairs(None, labels, labels)
+    assert most_kept(MAKERS[name](), labels, pairs) <= 64 * 64
 
 
 @pytest.mark.parametrize("kind", ["class_ids", "multi_hot"])

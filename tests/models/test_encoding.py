@@ -319,6 +319,7 @@ def test_codes_of_another_length_are_found(model, images):
         ([{"image": 0}], TypeError, "rows of `inputs` with an image under image, .* got 'image'"),
         ([{"text": 0}], TypeError, "rows of `inputs` with an image under image, .* got 'text'"),
         ("photo.jpg", TypeError, "to be a list of images, got one str"),
+        (Dataset(), TypeError, "that have a length or are iterable, got Dataset"),
         ({"image": "photo.jpg"}, TypeError, "to be a list of images, got one dict"),
         ([()], TypeError, "to be tensors or tuples that start with one, got tuple"),
         (torch.zeros(3, 32, 32), ValueError, r"\(n, 3, height, width\) .* got \(3, 32, 32\)"),

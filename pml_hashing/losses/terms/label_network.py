@@ -23,6 +23,8 @@ from pml_hashing.pairs import similarity
 
 LABELS_OF_A_STEP = 256
 """Labels in a step of `fit`: drawn by how many samples have them, where there are more."""
+LABELS_OF_A_BLOCK = 8192
+"""Labels that are turned into codes at a time."""
 LEARNING_RATE = 1e-3
 """The learning rate of `fit`."""
 
@@ -152,7 +154,9 @@ def _batches(
     labels: Tensor | LabelRows, counts: Tensor, steps: int, seed: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield labels and their counts for every step of a fit, in tensors of their own."""
-    if len(labels) <= LABELS_OF_A_STEP or steps == 0:
+    if steps == 0:  # nothing is drawn, and no table of all labels made
+        return
+    if len(labels) <= LABELS_OF_A_STEP:
         rows = labels.dense() if isinstance(labels, LabelRows) else labels.clone()
         yield from [(rows, counts)] * steps
         return
@@ -164,7 +168,7 @@ def _batches(
         yield rows, torch.ones_like(counts[some])
 
 
-def codes_of_groups(network: LabelNetwork, bank: CodeBank, block_size: int = 8192) -> Tensor:
+def codes_of_groups(network: LabelNetwork, bank: CodeBank) -> Tensor:
     """Return the codes of all distinct labels of a bank, `(d, code_length)`.
 
     Those of one batch are computed once, and with gradient: its losses take them too.
@@ -173,8 +177,8 @@ def codes_of_groups(network: LabelNetwork, bank: CodeBank, block_size: int = 819
         with torch.enable_grad():
             return bank.once(network, lambda: network(bank.labels_of_groups()))
     with torch.no_grad():
-        starts = range(0, len(bank.group_labels), block_size)
-        parts = (slice(start, start + block_size) for start in starts)
+        starts = range(0, len(bank.group_labels), LABELS_OF_A_BLOCK)
+        parts = (slice(start, start + LABELS_OF_A_BLOCK) for start in starts)
         blocks = [network(bank.labels_of_groups(part)) for part in parts]
         return torch.cat(blocks).to(bank.query_codes)
 

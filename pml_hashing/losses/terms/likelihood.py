@@ -6,7 +6,7 @@ from torch.nn.functional import softplus
 
 from pml_hashing._checks import check_at_least
 from pml_hashing.code_bank import CodeBank, Variables
-from pml_hashing.losses._pair_blocks import Labels, pair_sums
+from pml_hashing.losses._pair_blocks import Labels, elements_of_a_block, pair_sums
 from pml_hashing.losses._similar_weight import (
     SimilarWeight,
     check_similar_weight,
@@ -15,9 +15,6 @@ from pml_hashing.losses._similar_weight import (
 )
 from pml_hashing.losses.terms._base import Batch, Term
 from pml_hashing.pairs import IndicesTuple, similarity, to_pairs
-
-PAIRS_OF_A_BLOCK = 2**18
-"""Pairs with a bank that are looked at together, so that they stay in the cache of a CPU."""
 
 
 class PairLikelihood(Term):
@@ -153,8 +150,7 @@ class PairLikelihood(Term):
         fixed, rows = codes.detach(), _places(batch)
         total, slope = torch.zeros_like(fixed[:, 0]), torch.zeros_like(fixed)
         count = torch.full_like(rows, len(drawn))
-        pairs = PAIRS_OF_A_BLOCK if codes.device.type == "cpu" else 64 * PAIRS_OF_A_BLOCK
-        for block in drawn.split(max(1, pairs // len(codes))):
+        for block in drawn.split(max(1, elements_of_a_block(codes.device) // len(codes))):
             ref_codes = others[block].to(codes)
             similar = similarity(batch.labels, batch.bank.labels_of(block)).to(codes.dtype)
             signs = 0.5 - similar

@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from pml_hashing._checks import check_at_least, check_choice
+from pml_hashing._checks import check_at_least, check_choice, check_positive
 from pml_hashing.code_bank import CodeBank, Variables
 from pml_hashing.label_rows import LabelRows
 from pml_hashing.losses.terms._base import Batch, Quadratic, Term
@@ -67,8 +67,7 @@ class DualRegression(Term):
         super().__init__()
         check_at_least(intra_weight, 0, "intra_weight")
         check_at_least(inter_weight, 0, "inter_weight")
-        if not ridge_penalty > 0:
-            raise ValueError(f"Expected a positive `ridge_penalty`, got {ridge_penalty}.")
+        check_positive(ridge_penalty, "ridge_penalty")
         check_choice(inter_label, get_args(InterLabel), "inter_label")
         check_choice(regression, get_args(Regression), "regression")
         self.intra_weight, self.ridge_penalty = intra_weight, ridge_penalty
