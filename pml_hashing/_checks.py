@@ -1,8 +1,10 @@
 """Checks of arguments. Every message says what was expected and what came."""
 
 import math
+import os
 from collections.abc import Mapping, Sized
 from numbers import Integral
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,6 +18,19 @@ def check(holds: object, expected: str, got: object) -> None:
     """Raise unless a condition holds, with what was expected and what came."""
     if not holds:
         raise ValueError(f"Expected {expected}, got {got}.")
+
+
+def to_path(path: str | os.PathLike[str], name: str) -> Path:
+    """Return `path` as one. An empty text, as of a variable that is not set, is none.
+
+    Raises:
+        ValueError: If it is empty.
+    """
+    if not os.fspath(path):
+        raise ValueError(
+            f"Expected `{name}` to be a path, got an empty one: '.' is the current folder."
+        )
+    return Path(path)
 
 
 def check_codes(codes: Tensor, name: str, code_length: int | None = None) -> None:

@@ -176,7 +176,7 @@ class Engine(Stepper):
         )
         steps_per_pass = len(self._loader.batches) // accumulate_steps
         self.steps_per_round = steps_per_round or steps_per_pass * passes_per_round
-        self.checkpoints = CheckpointFolder(checkpoint_folder) if checkpoint_folder else None
+        self.checkpoints = CheckpointFolder.of(checkpoint_folder)
         self.code_update: CodeUpdate | None = None
         self._next_round = 1
         # Where `resume` goes on: a step of a round, `None` after its discrete step, and the states
