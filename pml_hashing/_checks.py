@@ -11,6 +11,7 @@ from torch import Tensor
 
 UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # torch cannot sort or compare them all
 BITS = (torch.bool, torch.uint8, *UNSIGNED)
+MOST_CLASSES = 2**24  # of which nobody has told: a class id is rather a hash or a time
 LABELS_OF_A_BLOCK = 2**20  # of multi-hot rows that are checked together
 
 
@@ -103,6 +104,22 @@ def check_kind_of_labels(labels: Tensor, name: str) -> None:
     is_integer = not (labels.is_floating_point() or labels.is_complex())
     if labels.ndim == 1 and (labels.dtype == torch.bool or not is_integer):
         raise TypeError(f"Expected `{name}` with integer class ids, got {labels.dtype}.")
+
+
+def num_classes_of(labels: Tensor) -> int:
+    """Return how many classes there are by labels alone.
+
+    Raises:
+        ValueError: If there are so many that class ids are rather something else.
+    """
+    num_classes = labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
+    if num_classes > MOST_CLASSES:
+        raise ValueError(
+            f"Expected `labels` with class ids that count classes from 0, got {num_classes - 1}, "
+            f"which would be of {num_classes:,} classes: number those that there are, as "
+            "`labels.unique(return_inverse=True)[1]` does, or pass `num_classes`."
+        )
+    return num_classes
 
 
 def check_label_values(labels: Tensor, num_classes: int, name: str) -> None:

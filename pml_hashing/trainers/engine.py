@@ -163,7 +163,7 @@ class Engine(Stepper):
         self.schedule_by: Moment = schedule_by
         self.accumulate_steps, self.checkpoint_every = accumulate_steps, checkpoint_every
         order = RandomSampler(self.dataset) if sampler is None else sampler
-        self._order = SeededSampler(order, is_replayed=sampler is not None)
+        self._order = SeededSampler(order, len(dataset), is_replayed=sampler is not None)
         check_sizes(self.dataset, self._order, parts.code_bank, batch_size, accumulate_steps)
         self._loader = RoundLoader(
             self.dataset,
