@@ -1,15 +1,18 @@
 """Checks of arguments. Every message says what was expected and what came."""
 
 import math
+import os
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence, Sized
 from numbers import Integral
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # torch cannot sort or compare them all
 BITS = (torch.bool, torch.uint8, *UNSIGNED)
+MOST_CLASSES = 2**24  # of which nobody has told: a class id is rather a hash or a time
 LABELS_OF_A_BLOCK = 2**20  # of multi-hot rows that are checked together
 
 
@@ -17,6 +20,19 @@ def check(holds: object, expected: str, got: object) -> None:
     """Raise unless a condition holds, with what was expected and what came."""
     if not holds:
         raise ValueError(f"Expected {expected}, got {got}.")
+
+
+def to_path(path: str | os.PathLike[str], name: str) -> Path:
+    """Return `path` as one. An empty text, as of a variable that is not set, is none.
+
+    Raises:
+        ValueError: If it is empty.
+    """
+    if not os.fspath(path):
+        raise ValueError(
+            f"Expected `{name}` to be a path, got an empty one: '.' is the current folder."
+        )
+    return Path(path)
 
 
 def check_codes(codes: Tensor, name: str, code_length: int | None = None) -> None:
@@ -89,6 +105,22 @@ def check_kind_of_labels(labels: Tensor, name: str) -> None:
     is_integer = not (labels.is_floating_point() or labels.is_complex())
     if labels.ndim == 1 and (labels.dtype == torch.bool or not is_integer):
         raise TypeError(f"Expected `{name}` with integer class ids, got {labels.dtype}.")
+
+
+def num_classes_of(labels: Tensor) -> int:
+    """Return how many classes there are by labels alone.
+
+    Raises:
+        ValueError: If there are so many that class ids are rather something else.
+    """
+    num_classes = labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
+    if num_classes > MOST_CLASSES:
+        raise ValueError(
+            f"Expected `labels` with class ids that count classes from 0, got {num_classes - 1}, "
+            f"which would be of {num_classes:,} classes: number those that there are, as "
+            "`labels.unique(return_inverse=True)[1]` does, or pass `num_classes`."
+        )
+    return num_classes
 
 
 def check_label_values(labels: Tensor, num_classes: int, name: str) -> None:

@@ -14,6 +14,7 @@ from pml_hashing._checks import (
     check_kind_of_labels,
     check_label_values,
     check_sample_indices,
+    num_classes_of,
 )
 from pml_hashing._kept_variables import KeptVariables, Variables
 from pml_hashing._progress import progress_bar
@@ -76,7 +77,8 @@ class CodeBank(nn.Module):
 
     Raises:
         TypeError: If class ids are no integers.
-        ValueError: If `labels` is empty or of a wrong shape, or holds a class out of range.
+        ValueError: If `labels` is empty or of a wrong shape, or holds a class out of range, which
+            without `num_classes` is one of more than 16 million.
 
     Examples:
         >>> import torch
@@ -114,7 +116,7 @@ class CodeBank(nn.Module):
         check_choice(num_networks, (1, 2), "num_networks")
         check_kind_of_labels(labels, "labels")
         if num_classes is None:
-            num_classes = labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
+            num_classes = num_classes_of(labels)
         check_label_values(labels, num_classes, "labels")
         shape = (len(labels), code_length)
         codes = [torch.zeros(shape, device=labels.device) for _ in range(num_networks)]

@@ -1,10 +1,13 @@
 """Every check lets pass what is right, and names what is wrong."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from pml_hashing import CodeBank
+from pml_hashing import CodeBank, Collection, HashingModel, TwoNetworkHashingModel
 from pml_hashing._checks import (
     check_at_least,
     check_choice,
@@ -15,11 +18,14 @@ from pml_hashing._checks import (
     check_labels,
     check_positive,
     require_labels,
+    to_path,
 )
-from pml_hashing.datasets import retrieval_split
+from pml_hashing.datasets import ImageFiles, list_images, retrieval_split
 from pml_hashing.evaluation import HammingRanking, mean_average_precision, mean_by_class
+from pml_hashing.trainers.checkpoints import CheckpointFolder
 
 CODES = torch.zeros(2, 3)
+MODEL = HashingModel(nn.Identity(), 8, num_features=4)
 
 
 @pytest.mark.parametrize(
@@ -172,3 +178,32 @@ def test_a_single_column_of_labels_is_refused_everywhere(function, dtype):
 def test_unsigned_labels_are_refused_everywhere(function, labels, dtype):
     with pytest.raises(TypeError, match=rf"`\w+` of a signed integer .*, got {dtype}"):
         function(labels.to(dtype))
+
+
+@pytest.mark.parametrize(
+    ("use", "name"),
+    [
+        (lambda: MODEL.save_pretrained(""), "folder"),
+        (lambda: HashingModel.from_pretrained(""), "folder"),
+        (lambda: TwoNetworkHashingModel.from_pretrained(""), "folder"),
+        (lambda: Collection.create("", MODEL, transform=torch.asarray), "place"),
+        (lambda: Collection.open(""), "place"),
+        (lambda: Collection.from_itq("", "photos", nn.Identity()), "place"),
+        (lambda: Collection.from_itq("made", "", nn.Identity()), "folder"),
+        (lambda: list_images(""), "folder"),
+        (lambda: ImageFiles("", ["a.png"]), "folder"),
+        (lambda: ImageFiles.from_folder(""), "folder"),
+        (lambda: CheckpointFolder(""), "checkpoint_folder"),
+        (lambda: CheckpointFolder.of(""), "checkpoint_folder"),
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(tmp_path, monkeypatch, use, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=f"Expected `{name}` to be a path, got an empty one: '.'"):
+        use()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_path_is_one():
+    assert to_path("a/b", "path") == to_path(Path("a/b"), "path") == Path("a/b")
+    assert CheckpointFolder.of(None) is None

@@ -323,6 +323,7 @@ def test_binary_codes_stay_integers_in_another_precision(labels):
         (torch.tensor([0.0, 1]), {}, TypeError, r"integer class ids, got torch\.float32"),
         (torch.tensor([True]), {}, TypeError, r"integer class ids, got torch\.bool"),
         (torch.tensor([-1, 1]), {}, ValueError, "from 0 to 1, got -1 to 1"),
+        (torch.tensor([10**12]), {}, ValueError, "of 1,000,000,000,001 classes: number those"),
         (torch.tensor([0, 5]), {"num_classes": 3}, ValueError, "from 0 to 2, got 0 to 5"),
         (torch.ones(2, 3), {"num_classes": 4}, ValueError, r"shape \(2, 4\) .* got \(2, 3\)"),
         (torch.full((2, 3), 3), {}, ValueError, "multi-hot `labels` of zeros and ones"),

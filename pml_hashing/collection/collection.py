@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from pml_hashing._checks import check_integer
+from pml_hashing._checks import check_integer, to_path
 from pml_hashing.collection.encoded import CodesInMemory
 from pml_hashing.collection.encoding import Transform
 from pml_hashing.collection.labels import Labels, remembered
@@ -269,7 +269,7 @@ class Collection(SearchableContents):
         storage = self._storage
         with storage.writing(timeout):
             state = self._latest()
-            root = state.root if images is None else Path(images)
+            root = state.root if images is None else to_path(images, "images")
             check_images(root, storage.folder)
             labels = state.manifest.labels if labels is None else labels
             source = remembered(labels)

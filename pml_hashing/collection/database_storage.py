@@ -92,6 +92,8 @@ class DatabaseStorage(Storage):
         return found.decode() or None if found else None
 
     def check_new(self) -> None:
+        if not self._connection.is_made:
+            return
         columns = self._connection.rows(sql.IS_TABLE, {"table": self._table})["name"].to_pylist()
         if columns and [column.decode() for column in columns] != list(sql.PRESENT):
             raise FileExistsError(f"Expected `table` of no other kind, got {self.place}.")
@@ -107,7 +109,7 @@ class DatabaseStorage(Storage):
 
     def create(self, manifest: Manifest, model: Model) -> None:
         self.check_new()
-        database = self._connection.database
+        database = "" if self._wanted_cluster is None else self._connection.database
         self._connection.run(sql.create(self._table, self._wanted_cluster, database))
         with self.writing(0) as lease:
             self.check_new()

@@ -1,8 +1,8 @@
 """Where a collection is: a folder, or a table of a database."""
 
 import os
-from pathlib import Path
 
+from pml_hashing._checks import to_path
 from pml_hashing._dsn import is_dsn
 from pml_hashing.collection.folder_storage import FolderStorage
 from pml_hashing.collection.storage import Storage
@@ -28,7 +28,7 @@ def storage_of(
         ConnectionError: If no server answers.
         ImportError: If what a database needs is not installed.
         ValueError: If the place is a folder, and there is a table, folder of the model or cluster;
-            or if it is no server, and there is a cluster.
+            if it is no server, and there is a cluster; or if a path is empty.
     """
     if not is_dsn(place):
         options = {"table": table, "model_folder": model_folder, "cluster": cluster}
@@ -38,8 +38,9 @@ def storage_of(
                     f"Expected `{name}` with a database, as in 'chdb:///folder', got {given!r} "
                     f"with the folder {os.fspath(place)!r}."
                 )
-        return FolderStorage(place)
+        return FolderStorage(to_path(place, "place"))
     from pml_hashing.collection.database_storage import DatabaseStorage  # noqa: PLC0415 - an extra
 
-    folder = None if model_folder is None else Path(model_folder)
-    return DatabaseStorage(str(place), table or DEFAULT_TABLE, folder, cluster)
+    folder = None if model_folder is None else to_path(model_folder, "model_folder")
+    table = DEFAULT_TABLE if table is None else table
+    return DatabaseStorage(str(place), table, folder, cluster)

@@ -16,6 +16,7 @@ from pml_hashing.collection.encoding import CollectionEncoder
 from pml_hashing.collection.matches import Match
 from pml_hashing.collection.state import Rerank, State
 from pml_hashing.datasets import ImageLike
+from pml_hashing.datasets.loading import read_image
 
 DEFAULT_K = 10
 
@@ -72,6 +73,7 @@ class Search:
 
         Raises:
             FileNotFoundError: If a query is neither.
+            UnreadableImageError: If one may not be looked at, or does not decode.
         """
         names = self._names_of(queries)
         pictures = [query for query, name in zip(queries, names, strict=True) if name is None]
@@ -98,9 +100,11 @@ class Search:
         asked = [name for name in names if name is not None]
         missing = (self.state.rows(asked) < 0).tolist()
         if True in missing:
+            name = asked[missing.index(True)]
+            _check_allowed(name)
             raise FileNotFoundError(
                 "Expected `query` to be an image, a path of one or the name of one in the "
-                f"collection, got {asked[missing.index(True)]!r}."
+                f"collection, got {name!r}."
             )
         return names
 
@@ -176,6 +180,20 @@ def _to_name(query: object) -> str | None:
     """Return what can only be a name, `None` for a picture."""
     is_path = isinstance(query, str | os.PathLike)
     return None if not is_path or _is_file(query) else str(query)
+
+
+def _check_allowed(path: str) -> None:
+    """Raise if this user may not even know whether there is such a file.
+
+    Raises:
+        UnreadableImageError: With the reason.
+    """
+    try:
+        Path(path).stat()
+    except PermissionError:
+        read_image(Path(path))  # says why
+    except (OSError, ValueError):  # as of `_is_file`
+        return
 
 
 def _is_file(path: str | os.PathLike[str]) -> bool:

@@ -8,9 +8,10 @@ import click
 from pml_hashing.command.output import shown, warn
 
 SHOW = "pml_hashing.traceback"  # in the context
+STOPPED = "pml_hashing.stopped"  # too: a subcommand's own text for after Ctrl-C
 
 GOING_ON = {
-    "index": "The collection is as it was. The same command goes on from what was encoded.",
+    "index": "The same command goes on from what was encoded, if anything was.",
     "train": "The same command goes on, from the latest checkpoint if there is one.",
     "serve": "The same command serves again.",
 }
@@ -53,7 +54,7 @@ class PlainErrors(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # which click knows
         except KeyboardInterrupt:
-            going_on = GOING_ON.get(str(ctx.invoked_subcommand), "")
+            going_on = ctx.meta.get(STOPPED) or GOING_ON.get(str(ctx.invoked_subcommand), "")
             click.echo(f"\nStopped. {going_on}".rstrip(), err=True)
             ctx.exit(130)
         except Exception as error:

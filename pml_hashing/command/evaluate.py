@@ -53,6 +53,7 @@ class Labelled:
 )
 @click.option(
     "--query-labels",
+    type=options.TEXT,
     default="folders",
     show_default=True,
     metavar="folders|FILE.csv",

@@ -1,5 +1,6 @@
 """`pml-hashing index`: make a collection of a folder of images, and keep it in step."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pml_hashing.command import options
-from pml_hashing.command.errors import warn_left_out
+from pml_hashing.command.errors import STOPPED, warn_left_out
 from pml_hashing.command.output import counted, print_json, say, shown, warn
 from pml_hashing.command.places import is_made, place_for
 
 if TYPE_CHECKING:
     from pml_hashing import Collection
     from pml_hashing.collection import SyncReport
+
+AS_IT_WAS = "The collection is as it was. The same command goes on from what was encoded."
+NONE_YET = "There is no collection yet. The same command begins anew."
 
 
 @dataclass(frozen=True)
@@ -144,12 +148,14 @@ def _is_same(images: Path, held: Path) -> bool:
 @options.cluster_option
 @click.option(
     "--labels",
+    type=options.TEXT,
     metavar="folders|FILE.csv",
     help='Where labels come from, now and the next times. "folders": the first sub-folder. A '
     'table: its column "path" names images, "label" may hold several, as in sea|sand.',
 )
 @click.option(
     "--model",
+    type=options.TEXT,
     metavar="FOLDER|USER/NAME",
     help='A model, as "train" writes it, or one on the hub, instead of learning one. With a '
     "database: the folder where its model is, or will be.",
@@ -208,19 +214,30 @@ def index(
     reading: Any = {"batch_size": batch_size, "num_workers": workers, "progress": progress}
     reading["allow_outside"] = allow_outside
     if is_made(place, **making.database(place)):
+        ctx.meta[STOPPED] = AS_IT_WAS
         given = click.core.ParameterSource.COMMANDLINE
         asked = {name for name in ctx.params if ctx.get_parameter_source(name) == given}
         photos = making.open(place, folder, asked)
     elif folder is None:
         raise click.UsageError("Missing argument 'FOLDER'.")
     else:
+        ctx.meta[STOPPED] = NONE_YET
         check_labels(labels, folder)
-        photos = making.make(place, folder, **reading)
+        try:
+            photos = making.make(place, folder, **reading)
+        finally:  # also if it was stopped when the collection was there already
+            ctx.meta[STOPPED] = _to_say_if_stopped(place, **making.database(place))
     report = photos.sync(folder, labels=labels, timeout=timeout, **reading)
     if as_json:
         print_json(_to_json(photos, report))
     else:
         _print(photos, report)
+
+
+def _to_say_if_stopped(place: Path | str, **database: Any) -> str:
+    with suppress(Exception):  # what is wrong is told by whoever meets it
+        return AS_IT_WAS if is_made(place, **database) else NONE_YET
+    return ""
 
 
 def _to_json(photos: "Collection", report: "SyncReport") -> dict[str, Any]:

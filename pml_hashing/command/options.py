@@ -12,7 +12,30 @@ from pml_hashing.command.errors import SHOW
 VARIABLE = "PML_HASHING_COLLECTION"
 BACKBONE, BITS = "tf_efficientnet_lite0", 64
 
-FILE: Any = click.Path(path_type=Path)
+
+class NonEmpty(click.ParamType):
+    """A text that is not empty, as that of a variable that is not set is."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the text."""
+        if value == "":
+            self.fail("An empty text names nothing.", param, ctx)
+        return value
+
+
+class File(NonEmpty):
+    """A path, which is not empty: the current folder is a dot."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        return Path(super().convert(value, param, ctx))
+
+
+FILE, TEXT = File(), NonEmpty()
 
 
 def _show_traceback(ctx: click.Context, _: click.Parameter, value: bool) -> None:
@@ -35,14 +58,15 @@ def to_device(asked: str | None) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-class Place(click.ParamType):
+class Place(NonEmpty):
     """Where a collection is: a folder, or the address of a database, which stays text."""
 
     name = "place"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path of a folder, or the address."""
-        return value if isinstance(value, Path) or is_dsn(value) else Path(value)
+        text = super().convert(value, param, ctx)
+        return text if isinstance(text, Path) or is_dsn(text) else Path(text)
 
 
 def _collection_option(text: str) -> Any:
@@ -74,10 +98,11 @@ _model_option = click.option(
     help="Where the model of a collection in a database is.",
 )
 table_option = click.option(
-    "--table", help="The name of a collection in a database. By default images."
+    "--table", type=TEXT, help="The name of a collection in a database. By default images."
 )
 cluster_option = click.option(
     "--cluster",
+    type=TEXT,
     metavar="NAME",
     help="The cluster of the database over which a new collection is spread.",
 )
@@ -101,6 +126,7 @@ progress_option = click.option(
 )
 device_option = click.option(
     "--device",
+    type=TEXT,
     help='Where the model runs, such as "cpu" or "cuda:1". By default a GPU if there is one.',
 )
 batch_size_option = click.option(
@@ -121,7 +147,11 @@ allow_outside_option = click.option(
     "--allow-outside", is_flag=True, help="Follow paths and links out of the folder."
 )
 backbone_option = click.option(
-    "--backbone", default=BACKBONE, show_default=True, help="Any name of timm.list_models()."
+    "--backbone",
+    type=TEXT,
+    default=BACKBONE,
+    show_default=True,
+    help="Any name of timm.list_models().",
 )
 checkpoint_option = click.option(
     "--checkpoint",

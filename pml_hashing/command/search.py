@@ -16,7 +16,7 @@ WORDS = {"true": True, "false": False}
 
 
 @click.command(short_help="Find the nearest images of pictures.")
-@click.argument("query", nargs=-1, required=True)
+@click.argument("query", nargs=-1, required=True, type=options.TEXT)
 @click.option("--k", type=click.IntRange(1), help="How many, at most. 10 unless --radius is given.")
 @click.option("--radius", type=click.IntRange(0), help="Largest distance in bits.")
 @click.option(

@@ -19,7 +19,13 @@ SECONDS_TO_END = 5  # for requests under way: a client that sends nothing more m
 
 
 @click.command(short_help="Serve a search page and its JSON API.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
+@click.option(
+    "--host",
+    type=options.TEXT,  # an empty one would be all addresses
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen at.",
+)
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),

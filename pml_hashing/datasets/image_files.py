@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pml_hashing._checks import to_path
 from pml_hashing.datasets._base import LabelledImages, Transform
 from pml_hashing.datasets.listing import list_images
 from pml_hashing.datasets.loading import read_image
@@ -68,7 +69,7 @@ class ImageFiles(LabelledImages):
         classes: Sequence[str] | None = None,
         allow_outside: bool = False,
     ) -> None:
-        self.folder, self.ignored = Path(folder).resolve(), dict[str, int]()
+        self.folder, self.ignored = to_path(folder, "folder").resolve(), dict[str, int]()
         self.allow_outside = allow_outside
         labels = [()] * len(names) if labels is None else labels
         if not self.folder.is_dir():

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from pml_hashing._checks import to_path
+
 IMAGE_ENDINGS = frozenset(
     f".{ending}"
     for ending in (
@@ -42,8 +44,9 @@ def list_images(
     Raises:
         FileNotFoundError: If it is not a folder.
         OSError: If a folder in it cannot be read: its images are not gone.
+        ValueError: If `folder` is empty.
     """
-    if not Path(folder).is_dir():
+    if not to_path(folder, "folder").is_dir():
         raise FileNotFoundError(f"Expected `folder` to be a folder of images, got {folder}.")
     names, ignored = [], Counter[str]()
     skipped = () if without is None or not Path(without).is_dir() else (_identity(without),)

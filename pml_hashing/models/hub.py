@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
 )
 from torch import nn
 
-from pml_hashing._checks import check_options
+from pml_hashing._checks import check_options, to_path
 from pml_hashing.models import card, saving
 from pml_hashing.models._errors import shortened
 
@@ -104,10 +104,11 @@ def find_model(folder: str | os.PathLike[str], **options: Unpack[HubOptions]) ->
             model.
         OSError: If it cannot be fetched for another reason.
         TypeError: If there is no such option, also for a folder.
+        ValueError: If `folder` is empty.
     """
     check_options(options, HubOptions, "of a model on the hub")
     if not isinstance(folder, str) or not NAME.fullmatch(folder) or Path(folder).exists():
-        return Path(folder)
+        return to_path(folder, "folder")
     address = endpoint()
     asked = not options.get("local_files_only")
     options["local_files_only"] = not (asked and not is_offline() and does_answer(address))

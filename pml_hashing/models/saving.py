@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 from torch import Tensor, nn
 
+from pml_hashing._checks import to_path
 from pml_hashing._files import open_file, write_atomically
 from pml_hashing._tensor_files import read_tensors, write_tensors
 from pml_hashing.models import preprocessing
@@ -56,12 +57,12 @@ def save(
 
     Raises:
         OSError: If the folder cannot be written, or is full.
-        ValueError: If `data_config` could not be loaded again.
+        ValueError: If `data_config` could not be loaded again, or `folder` is empty.
     """
+    folder = to_path(folder, "folder")
     _check_config(json.loads(json.dumps(config)), form)
     note = {"note": f"For people. The copy that is loaded stands in {WEIGHTS_NAME}."}
     text = json.dumps(note | form | config, indent=2) + "\n"
-    folder = Path(folder)
     write_tensors(
         folder / WEIGHTS_NAME, _apart(model.state_dict()), form | {CONFIG_KEY: json.dumps(config)}
     )

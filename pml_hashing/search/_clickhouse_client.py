@@ -1,10 +1,12 @@
 """The connection to ClickHouse, in this process or a server: statements, and tables of Arrow."""
 
 import contextlib
+import logging
 import os
 import secrets
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
@@ -14,6 +16,7 @@ from weakref import WeakValueDictionary
 import clickhouse_connect
 import pyarrow as pa
 import urllib3
+from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import (
     DatabaseError,
     OperationalError,
@@ -27,6 +30,7 @@ from pml_hashing.search.store import GoneError
 EMBEDDED = "chdb://"
 SERVERS = ("clickhouse", "http", "https")
 GONE = ("UNKNOWN_TABLE", "TABLE_IS_DROPPED")  # errors of a table that is not there any more
+MADE = "metadata"  # a folder in that of an engine, once it has had a table
 MAX_BOUND = 100  # ids that are bound in a statement; more of them go beside it as a table
 
 # Strings are bytes, as names of files are. Told once: the engine in this process takes 5 ms to set
@@ -37,6 +41,13 @@ BYTES = {"output_format_arrow_string_as_string": 0}
 # when it is on disk, not queued.
 INSERT = {"async_insert": 0, "min_insert_block_size_bytes": 0, "input_format_parallel_parsing": 0}
 CLUSTER = {"distributed_foreground_insert": 1, "insert_quorum": "auto", "insert_quorum_parallel": 0}
+
+# What the client warns of when a server does not answer is in the error that is raised.
+UNREACHABLE = "Unexpected Http Driver Exception"
+_RAISING = ContextVar("pml_hashing.clickhouse", default=False)
+logging.getLogger("clickhouse_connect.driver._backend.http_sync").addFilter(
+    lambda record: not (_RAISING.get() and record.msg == UNREACHABLE)
+)
 
 
 class TableState:
@@ -70,6 +81,8 @@ class TableState:
             self._known = None
 
     def _read(self, connection: "Connection") -> Schema | None:
+        if not connection.is_made:
+            return None
         found = connection.rows(SCHEMA, {"table": self._table})
         if not found.num_rows:
             return None
@@ -102,6 +115,9 @@ class Wanted(NamedTuple):
 class Connection:
     """A client of an engine in this process, which reads a folder, or of a server.
 
+    An engine makes its folder when something is written first: to look for what is not there
+    leaves nothing behind.
+
     Args:
         dsn: `chdb:///folder`, or `clickhouse://user:password@host:8123/database`.
         options: Other arguments of `clickhouse_connect.get_client`.
@@ -113,7 +129,7 @@ class Connection:
     Raises:
         ConnectionError: If there is no server.
         OSError: If the folder is in use by another process, or this one uses another folder, or it
-            is a file.
+            is a file. Of a folder without a database, the first two are found by the first `run`.
         ValueError: If `dsn` is neither.
     """
 
@@ -126,8 +142,14 @@ class Connection:
             self.place = _to_address(dsn)
             options |= {"dsn": dsn, "autogenerate_session_id": False}  # one is for one thread
         options["settings"] = BYTES | options.get("settings", {})
-        with self._errors():
-            self._client = clickhouse_connect.get_client(**options)
+        self._options, self._mutex, self._held = options, Lock(), None
+        if self.is_made:
+            self._opened()
+
+    @property
+    def is_made(self) -> bool:
+        """Whether there is a database: a server has one, a folder once it has had a table."""
+        return self._held is not None or not self.embedded or Path(self.place, MADE).is_dir()
 
     @property
     def database(self) -> str:
@@ -166,17 +188,24 @@ class Connection:
 
     def run(self, statements: Sequence[str], **options: Any) -> None:
         """Run statements that return nothing, one after the other."""
+        client = self._opened()
         for statement in statements:
             with self._errors():
-                self._client.command(statement, **options)
+                client.command(statement, **options)
 
     def rows(
         self, sql: str, parameters: Mapping[str, Any] | None = None, **options: Any
     ) -> pa.Table:
-        """Return the rows of a query, strings as bytes."""
-        bound = dict(parameters or {})
+        """Return the rows of a query, strings as bytes.
+
+        Raises:
+            GoneError: If there is no such table, or no database.
+        """
+        if not self.is_made:
+            raise GoneError(f"Expected a database at {self.place}, got none.")
+        client, bound = self._opened(), dict(parameters or {})
         with self._errors():
-            content = self._client.raw_query(sql, parameters=bound, fmt="Arrow", **options)
+            content = client.raw_query(sql, parameters=bound, fmt="Arrow", **options)
         return pa.ipc.RecordBatchFileReader(content).read_all()
 
     def one(self, sql: str, parameters: Mapping[str, Any] | None = None, **options: Any) -> Any:
@@ -188,8 +217,9 @@ class Connection:
         """Add rows to a table, all at once."""
         size = {"max_insert_block_size": len(rows), "min_insert_block_size_rows": len(rows)}
         settings = INSERT | size | settings_of(cluster)
+        client = self._opened()
         with self._errors():
-            self._client.insert_arrow(table, rows, settings=settings)
+            client.insert_arrow(table, rows, settings=settings)
 
     @contextmanager
     def wanted(self, ids: Sequence[bytes]) -> Iterator[Wanted]:
@@ -238,11 +268,23 @@ class Connection:
 
     def close(self) -> None:
         """Let go of the connection."""
-        self._client.close()
+        if self._held is not None:
+            self._held.close()
+
+    def _opened(self) -> Client:
+        """Return the client. An engine makes its folder where there is none."""
+        with self._mutex:
+            if self._held is None:
+                if self.embedded:
+                    _make_folder(Path(self.place))
+                with self._errors():
+                    self._held = clickhouse_connect.get_client(**self._options)
+            return self._held
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
         """Raise an error of the connection as what it is."""
+        raising = _RAISING.set(True)
         try:
             yield
         except (OperationalError, urllib3.exceptions.HTTPError, OSError) as error:
@@ -261,6 +303,8 @@ class Connection:
                 "and no other folder open in this process: the engine serves one folder and one "
                 f"process. Got: {error}"
             ) from error
+        finally:
+            _RAISING.reset(raising)
 
 
 def settings_of(cluster: str | None) -> dict[str, Any]:
@@ -280,11 +324,19 @@ def _to_folder(dsn: str) -> str:
     if not folder or "?" in folder:
         raise ValueError(f"Expected `dsn` of a folder, as in 'chdb:///folder', got {dsn!r}.")
     path = Path(os.path.realpath(folder))
+    _check_no_file(path)
+    return str(path)
+
+
+def _make_folder(path: Path) -> None:
     with contextlib.suppress(FileExistsError):
         path.mkdir(parents=True)
-    if not path.is_dir():  # of which the engine says more than a screen holds
+    _check_no_file(path)
+
+
+def _check_no_file(path: Path) -> None:
+    if path.exists() and not path.is_dir():  # of which the engine says more than a screen holds
         raise NotADirectoryError(f"Expected `dsn` of a folder, got a file at {path}.")
-    return str(path)
 
 
 def _to_address(dsn: str) -> str:

@@ -4,12 +4,13 @@ import json
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import FastAPI, File, HTTPException, Query, Request, Response, UploadFile
+from fastapi import Depends, FastAPI, File, HTTPException, Query, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
@@ -90,6 +91,7 @@ def create_app(
         description="Search in a collection of images.",
         docs_url=None,
         redoc_url=None,
+        dependencies=[Depends(_check_query)],
         middleware=[
             Middleware(AnswerHead),
             Middleware(CountRequests, registry=registry),
@@ -139,6 +141,30 @@ def _answer(status: int) -> Callable[[Request, Exception], JSONResponse]:
         return JSONResponse({"detail": readable(str(detail))}, status)
 
     return answer
+
+
+def _check_query(request: Request) -> None:
+    """Refuse what is said twice in an address: one of both would be taken, and nobody told."""
+    _check_once([name for name, _ in request.query_params.multi_items()])
+
+
+async def _check_form(request: Request) -> None:
+    """Refuse a second picture, and what belongs into the address: it would be passed over."""
+    names = [name for name, _ in (await request.form()).multi_items()]
+    _check_once(names)
+    if others := sorted({*names} - {"image"}):
+        raise ValueError(
+            f"Expected a form of `image` alone, got {', '.join(map(repr, others))}: all else "
+            "goes into the address, as in /api/search?k=5."
+        )
+
+
+def _check_once(names: list[str]) -> None:
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
+    if repeated:
+        raise ValueError(
+            f"Expected each parameter once, got {', '.join(map(repr, repeated))} more often."
+        )
 
 
 def _add_state(app: FastAPI, catalog: Catalog, registry: CollectorRegistry, writable: bool) -> None:
@@ -194,7 +220,7 @@ def _add_search(app: FastAPI, catalog: Catalog, registry: CollectorRegistry) -> 
         times = {"search_ms": elapsed * 1000, "encode_ms": encode_ms}
         return SearchAnswer(matches=near, size=len(collection), **times)
 
-    @app.post("/api/search", tags=["search"])
+    @app.post("/api/search", tags=["search"], dependencies=[Depends(_check_form)])
     def search(image: Upload, asked: Annotated[Asked, Query()]) -> SearchAnswer:
         """Return the nearest images to a picture that is sent as a form."""
         content = image.file.read()
@@ -258,7 +284,9 @@ def _add_images(app: FastAPI, catalog: Catalog) -> None:
         try:
             content, version = catalog.picture(catalog.name_of(image_id), size)
         except UnreadableImageError as error:
-            raise HTTPException(404, "Expected the file of the image, which is gone.") from error
+            is_gone = isinstance(error.__cause__, FileNotFoundError)
+            state = "is gone" if is_gone else "cannot be read"
+            raise HTTPException(404, f"Expected the file of the image, which {state}.") from error
         headers = {"ETag": f'"{version}"', "Cache-Control": "private, no-cache"}
         if headers["ETag"] in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
@@ -305,7 +333,9 @@ def _add_duplicates(app: FastAPI, catalog: Catalog) -> None:
 def _add_changes(app: FastAPI, catalog: Catalog) -> None:
     additions = Additions(catalog)
 
-    @app.post("/api/images", tags=["changes"], status_code=201)
+    form = [Depends(_check_form)]
+
+    @app.post("/api/images", tags=["changes"], status_code=201, dependencies=form)
     def add(image: Upload, name: Annotated[str, Query(max_length=200)]) -> ImageAnswer:
         """Add a picture to the folder of the collection, under a new name, and encode it."""
         return additions.add(name, image.file.read())

@@ -30,17 +30,19 @@ class SeededSampler:
 
     Args:
         sampler: Draws from Python's, numpy's or torch's random numbers, or by `set_epoch`.
+        size: Of the data set, in which the places are that it draws.
         is_replayed: Whether it draws by what it drew before, and so has to draw that again.
 
     Attributes:
         seeds: Those that it was drawn from by, in this order.
     """
 
-    def __init__(self, sampler: Any, *, is_replayed: bool) -> None:
+    def __init__(self, sampler: Any, size: int, *, is_replayed: bool) -> None:
         if not isinstance(sampler, Sized):
             got = type(sampler).__name__
             raise TypeError(f"Expected a `sampler` with a length, got {got}.")
         self.sampler: Any = sampler
+        self.size = size
         self.has_state = hasattr(sampler, "state_dict")
         self.is_replayed = is_replayed and not self.has_state
         self.seeds: list[int] = []
@@ -50,7 +52,12 @@ class SeededSampler:
         return len(self.sampler)
 
     def draw(self, seed: int) -> list[int]:
-        """Return the places of the samples of a pass, in their order."""
+        """Return the places of the samples of a pass, in their order.
+
+        Raises:
+            TypeError: If the sampler draws something else.
+            ValueError: If it draws a place at which the data set has no sample.
+        """
         if self.has_state:
             self._states[len(self.seeds)] = self.sampler.state_dict()
         if hasattr(self.sampler, "set_epoch"):
@@ -63,7 +70,17 @@ class SeededSampler:
             if not issubclass(kind, Integral | Tensor):
                 got = kind.__name__
                 raise TypeError(f"Expected a `sampler` of places of samples, got one of {got}.")
+        if places and not (min(places) >= 0 and max(places) < self.size):
+            self._refuse(places)
         return places
+
+    def _refuse(self, places: list[int]) -> None:
+        draw, place = next((i, p) for i, p in enumerate(places) if not 0 <= p < self.size)
+        raise ValueError(
+            f"Expected a `sampler` of places from 0 to {self.size - 1} in a `dataset` of "
+            f"{self.size} samples, got {int(place)} at position {draw} of what "
+            f"{type(self.sampler).__name__} drew."
+        )
 
     def state_before(self, draw: int) -> dict[str, Any]:
         """Return the state of the sampler before it was drawn from for this time, or is to be."""

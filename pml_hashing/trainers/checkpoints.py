@@ -12,12 +12,12 @@ from contextlib import ExitStack, contextmanager
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import torch
 
 from pml_hashing._archives import load_archive
-from pml_hashing._checks import check
+from pml_hashing._checks import check, to_path
 from pml_hashing._files import open_file, write_atomically
 from pml_hashing._locks import LockedError, locked_file, remove
 from pml_hashing.distributed import from_first_rank
@@ -125,10 +125,15 @@ class CheckpointFolder:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder)
+        self.folder = to_path(folder, "checkpoint_folder")
         self.newest: Path | None = None
         """The latest one that was written or read here."""
         self._known: set[Path] = set()
+
+    @classmethod
+    def of(cls, folder: str | os.PathLike[str] | None) -> Self | None:
+        """Return that of a folder, `None` where none is given."""
+        return None if folder is None else cls(folder)
 
     def paths(self) -> list[Path]:
         """Return the files of all checkpoints, from the earliest to the latest moment."""

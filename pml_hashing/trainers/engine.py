@@ -163,7 +163,7 @@ class Engine(Stepper):
         self.schedule_by: Moment = schedule_by
         self.accumulate_steps, self.checkpoint_every = accumulate_steps, checkpoint_every
         order = RandomSampler(self.dataset) if sampler is None else sampler
-        self._order = SeededSampler(order, is_replayed=sampler is not None)
+        self._order = SeededSampler(order, len(dataset), is_replayed=sampler is not None)
         check_sizes(self.dataset, self._order, parts.code_bank, batch_size, accumulate_steps)
         self._loader = RoundLoader(
             self.dataset,
@@ -176,7 +176,7 @@ class Engine(Stepper):
         )
         steps_per_pass = len(self._loader.batches) // accumulate_steps
         self.steps_per_round = steps_per_round or steps_per_pass * passes_per_round
-        self.checkpoints = CheckpointFolder(checkpoint_folder) if checkpoint_folder else None
+        self.checkpoints = CheckpointFolder.of(checkpoint_folder)
         self.code_update: CodeUpdate | None = None
         self._next_round = 1
         # Where `resume` goes on: a step of a round, `None` after its discrete step, and the states

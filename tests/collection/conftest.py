@@ -57,7 +57,9 @@ def kept(engine):
         return None
     from pml_hashing.search import ClickHouseStore  # noqa: PLC0415 - an extra
 
-    return ClickHouseStore(engine, "kept_for_collections")
+    store = ClickHouseStore(engine, "kept_for_collections")
+    store.prepare(8, with_vectors=False)
+    return store
 
 
 @pytest.fixture

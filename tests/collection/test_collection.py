@@ -94,6 +94,19 @@ def test_a_query_that_is_nothing(photos):
             photos.search(query)
 
 
+@IN_A_FOLDER
+def test_a_query_that_may_not_be_read(photos, tmp_path, forbidden):
+    (tmp_path / "locked").mkdir()
+    save(tmp_path / "locked" / "a.png", 1)
+    forbidden(tmp_path / "locked")
+    for name in ("a.png", "none.png"):  # which of them is there cannot be known
+        message = rf"Expected a readable image, got .*{name} \(PermissionError: .* denied"
+        with pytest.raises(UnreadableImageError, match=message):
+            photos.search(tmp_path / "locked" / name)
+    with pytest.raises(KeyError, match="the name of an image in"):
+        photos.similar(str(tmp_path / "locked" / "a.png"))
+
+
 def test_a_query_that_does_not_decode(photos, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no image")
     with pytest.raises(UnreadableImageError, match=r"bad\.png"):

@@ -37,3 +37,17 @@ def test_what_is_missing(run, here, engine):
     (here / "x.codes/collection.json").touch()
     result = run("search", "x", "--table", "none", code=1)
     assert "Expected `table` with a database" in result.stderr or "--table" in result.stderr
+
+
+def test_to_look_makes_nothing(run, here, weights):
+    """No engine starts: this process may have that of another folder open."""
+    (here / "empty").mkdir()
+    held = sorted(here.rglob("*"))
+    for folder in ("none", "empty"):
+        where = ["--collection", f"chdb://{here}/{folder}"]
+        for asked in (["search", "x"], ["duplicates"], ["evaluate"], ["serve"]):
+            assert "Expected a collection at" in run(*asked, *where, code=1).stderr
+        run("index", *where, code=2)  # no folder of images
+        made = ["--checkpoint", weights, *MODEL]
+        assert "got none and 0 other" in run("index", "empty", *where, *made, code=1).stderr
+    assert sorted(here.rglob("*")) == held

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from command.conftest import MODEL
 
 from pml_hashing import Collection
 from pml_hashing.command import errors, main
@@ -58,15 +59,55 @@ def test_messages(error, text):
     assert errors.with_options(message, main.commands["index"]) == text
 
 
+def stop(*_, **__):
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("command", ["index", "duplicates"])
 def test_ctrl_c(run, indexed, monkeypatch, command):
-    def stop(*_, **__):
-        raise KeyboardInterrupt
-
     monkeypatch.setattr(Collection, "sync", stop)
     monkeypatch.setattr(Collection, "duplicates", stop)
     going_on = {"index": " The collection is as it was. The same command goes on from what was"}
     assert f"Stopped.{going_on.get(command, '')}" in run(command, code=130).stderr
+
+
+def test_ctrl_c_before_there_is_a_collection(run, here, weights, monkeypatch):
+    made = ["index", "photos", "--checkpoint", weights, *MODEL]
+    none_yet = "Stopped. There is no collection yet. The same command begins anew."
+    for name in ("check_labels", "place_for"):  # the first when it is known that there is none
+        with monkeypatch.context() as patch:
+            patch.setattr(f"pml_hashing.command.index.{name}", stop)
+            assert (none_yet in run(*made, code=130).stderr) == (name == "check_labels")
+    with monkeypatch.context() as patch:
+        patch.setattr(Collection, "create", stop)
+        assert none_yet in run(*made, code=130).stderr
+    with monkeypatch.context() as patch:
+        patch.setattr("pml_hashing.collection.folder_journal.FolderJournal.append", stop)
+        assert "Stopped. The collection is as it was." in run(*made, code=130).stderr
+    assert "13 added" in run(*made).stdout
+
+
+EMPTY = [
+    ["index", ""],
+    ["index", "photos", "--collection", ""],
+    ["index", "photos", "--model", ""],
+    ["index", "photos", "--labels", ""],
+    ["index", "photos", "--checkpoint", ""],
+    ["search", ""],
+    ["search", "x", "--table", ""],
+    ["duplicates", "--csv", ""],
+    ["train", ""],
+    ["train", "photos", "--output", ""],
+    ["evaluate", "--queries", ""],
+    ["serve", "--host", ""],  # of all addresses, a socket would say
+]
+
+
+@pytest.mark.parametrize("arguments", EMPTY, ids=" ".join)
+def test_an_empty_text_is_no_path(run, here, arguments):
+    held = sorted(here.rglob("*"))
+    assert "An empty text names nothing." in run(*arguments, code=2).stderr
+    assert sorted(here.rglob("*")) == held
 
 
 def test_options_in_the_table_exist():

@@ -72,7 +72,8 @@ def tables(engine):
     made = {"server": Tables(SERVER)}
     if EXTRA:
         made["chdb"] = Tables(engine)
-        made["chdb"]("kept")  # else the engine would start anew for each test
+        # A table, for which the engine starts, or it would start anew for each test.
+        made["chdb"]("kept").prepare(8, with_vectors=False)
     return made
 
 

@@ -268,8 +268,22 @@ def test_wrong_arguments(tables, make, error, message):
 
 
 def test_one_folder_for_one_process(tables, tmp_path):
+    knn = HammingKNN(store=ClickHouseStore(f"chdb://{tmp_path}"))
+    with pytest.raises(OSError, match="no other folder open in this process"):
+        knn.add(torch.ones(1, 8))
+    (tmp_path / "metadata").mkdir()  # as the engine does for a table
     with pytest.raises(OSError, match="no other folder open in this process"):
         ClickHouseStore(f"chdb://{tmp_path}")
+
+
+def test_to_look_makes_nothing(tmp_path):
+    """No engine starts: this process has that of another folder open already."""
+    knn = HammingKNN(store=ClickHouseStore(f"chdb://{tmp_path}/none"))
+    assert (len(knn), list(knn.batches(2)), "a" in knn) == (0, [], False)
+    with pytest.raises(ValueError, match="'a'"):
+        knn.remove(["a"])
+    knn.close()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_table_of_another_kind_is_left_alone(make_clickhouse):
@@ -342,11 +356,13 @@ def check_races(monkeypatch, stores, codes):
     monkeypatch.setattr(Connection, "insert", insert)
 
 
-def test_nobody_listens():
+def test_nobody_listens(caplog):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         with pytest.raises(ConnectionError, match=r"server that answers at 127\.0\.0\.1"):
             ClickHouseStore(f"clickhouse://127.0.0.1:{free.getsockname()[1]}")
+    names = [record.name.partition(".")[0] for record in caplog.records]
+    assert "clickhouse_connect" not in names  # its own line says less than the error
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(30, marks=pytest.mark.slow)])

@@ -185,6 +185,26 @@ def test_what_is_no_picture_is_refused(client, content, status):
     assert "Expected" in answer.json()["detail"]
 
 
+@pytest.mark.parametrize("path", ["/api/search", "/api/images?name=new.png"])
+def test_one_picture_alone_is_sent(collection, photos, path):
+    writable = TestClient(create_app(collection, writable=True))
+    held = sorted(photos.rglob("*"))
+    parts = [("image", ("a.png", encoded(picture(1)))), ("image", ("b.png", encoded(picture(2))))]
+    answer = writable.post(path, files=parts)
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == "Expected each parameter once, got 'image' more often."
+    answer = writable.post(path, files=parts[:1], data={"k": "5"})
+    assert answer.status_code == 422
+    assert "a form of `image` alone, got 'k': all else goes" in answer.json()["detail"]
+    assert sorted(photos.rglob("*")) == held
+
+
+def test_nothing_is_said_twice(client):
+    path = f"/api/images/{id_of('hat/00.png')}/similar"
+    answer = client.get(path, params={"label": ["hat", "shoe"], "k": 3})
+    assert (answer.status_code, "'label'" in answer.json()["detail"]) == (422, True)
+
+
 @pytest.mark.parametrize(
     "params",
     [
@@ -241,8 +261,12 @@ def test_no_other_file_is_served(client, path):
 def test_a_link_that_leads_out_later_shows_nothing(fresh_client, photos, tmp_path):
     path = photos / "hat/00.png"
     path.unlink()
+    answers = [fresh_client.get(f"/api/images/{id_of('hat/00.png')}/picture")]
     path.symlink_to(tmp_path / "secret.png")
-    assert fresh_client.get(f"/api/images/{id_of('hat/00.png')}/picture").status_code == 404
+    answers.append(fresh_client.get(f"/api/images/{id_of('hat/00.png')}/picture"))
+    assert [answer.status_code for answer in answers] == [404, 404]
+    states = [answer.json()["detail"].rpartition("which ")[2] for answer in answers]
+    assert states == ["is gone.", "cannot be read."]
 
 
 def test_a_request_has_a_size(collection):

@@ -6,7 +6,7 @@ from pytorch_metric_learning import losses as pml_losses
 from pytorch_metric_learning import reducers
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import BatchSampler, Dataset, TensorDataset
+from torch.utils.data import BatchSampler, Dataset, SubsetRandomSampler, TensorDataset
 
 from pml_hashing import CodeBank, losses
 from pml_hashing.trainers import AsymmetricTrainer, Engine
@@ -198,6 +198,16 @@ OF_THE_ENGINE = {
         lambda make: make(sampler=BatchSampler(range(24), 8, drop_last=False)),
         TypeError,
         "`sampler` of places of samples, got one of list",
+    ),
+    "a place that there is not": (
+        lambda make: make(sampler=SubsetRandomSampler([*range(23), 24])),
+        ValueError,
+        "places from 0 to 23 in a `dataset` of 24 samples, got 24 at .* SubsetRandomSampler drew",
+    ),
+    "a place from the end": (
+        lambda make: make(sampler=[*range(23), -1]),
+        ValueError,
+        "places from 0 to 23 .*, got -1 at position 23 of what list drew",
     ),
     "two networks and a loss of one": (
         lambda make: make(
