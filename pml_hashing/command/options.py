@@ -25,17 +25,19 @@ class NonEmpty(click.ParamType):
         return value
 
 
-class File(NonEmpty):
+class File(click.Path):
     """A path, which is not empty: the current folder is a dot."""
 
-    name = "path"
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path."""
-        return Path(super().convert(value, param, ctx))
+        return super().convert(TEXT.convert(value, param, ctx), param, ctx)
 
 
-FILE, TEXT = File(), NonEmpty()
+TEXT = NonEmpty()
+FILE = File()
 
 
 def _show_traceback(ctx: click.Context, _: click.Parameter, value: bool) -> None:

@@ -309,14 +309,9 @@ class Engine(Stepper):
             set_random_state(random[rank()], self.device)
         stop, parts = self.steps_per_round, self.accumulate_steps
         loaded = self._loader.load(self.round, start * parts, stop * parts)
-        steps = progress_bar(
-            range(start, stop),
-            f"round {self.round}",
-            shown=self.progress and rank() == 0,
-            total=stop,
-            initial=start,
-        )
-        with self.averaged_gradients(), steps as bar:
+        steps, shown = range(start, stop), self.progress and rank() == 0
+        bar = progress_bar(steps, f"round {self.round}", shown=shown, total=stop, initial=start)
+        with self.averaged_gradients(), bar:
             for self.step in bar:
                 self.start_step()
                 self.make_step([self._batch(*batch) for batch in islice(loaded, parts)])
