@@ -32,7 +32,7 @@ from pml_hashing.serve.answers import (
     MatchAnswer,
     SearchAnswer,
 )
-from pml_hashing.serve.catalog import Catalog, id_of, readable, to_answer
+from pml_hashing.serve.catalog import Catalog, UnavailableError, id_of, readable, to_answer
 from pml_hashing.serve.limits import (
     AddSafeHeaders,
     AnswerHead,
@@ -114,7 +114,7 @@ def create_app(
 
 
 def _answer_errors(app: FastAPI) -> None:
-    """Answer what a request has wrong by a status of 4xx, and what a database has by 503."""
+    """Answer what a request has wrong by a status of 4xx, and what the collection has by 503."""
     statuses: dict[type[Exception], int] = {
         KeyError: 404,
         FileExistsError: 409,
@@ -124,6 +124,7 @@ def _answer_errors(app: FastAPI) -> None:
         OverflowError: 422,
         TimeoutError: 503,
         ConnectionError: 503,
+        UnavailableError: 503,
     }
     for error, status in statuses.items():
         app.add_exception_handler(error, _answer(status))

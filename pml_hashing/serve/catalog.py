@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import logging
 import math
 import os
 import threading
@@ -22,6 +23,11 @@ from pml_hashing.serve.answers import ImageAnswer
 SECONDS_BETWEEN_LOOKS = 1.0  # for what another process has written
 PICTURES_KEPT, LARGEST_KEPT = 1024, 512  # of so many pixels a side: up to 50 kilobytes each
 QUALITY = 85  # of JPEG
+LOGGER = logging.getLogger("pml_hashing")
+
+
+class UnavailableError(RuntimeError):
+    """The collection that is served is gone, damaged, or another one."""
 
 
 class Catalog:
@@ -41,15 +47,32 @@ class Catalog:
         self._grouping = threading.Lock()
 
     def latest(self) -> Collection:
-        """Return the collection, with what another process has written a moment ago."""
+        """Return the collection, with what another process has written a moment ago.
+
+        Raises:
+            ConnectionError: If the database that it is in does not answer.
+            UnavailableError: If it is gone, damaged, or of another model by now.
+        """
         if self._looking.acquire(blocking=False):  # else another request looks
             try:
                 if time.monotonic() - self._looked > SECONDS_BETWEEN_LOOKS:
-                    self.collection.refresh()
+                    self._refresh()
                     self._looked = time.monotonic()
             finally:
                 self._looking.release()
         return self.collection
+
+    def _refresh(self) -> None:
+        try:
+            self.collection.refresh()
+        except ConnectionError:
+            raise
+        except (OSError, ValueError) as error:  # whose paths are nothing for visitors
+            LOGGER.error("The collection cannot be served any more: %s", error)
+            raise UnavailableError(
+                "Expected the collection that is served to be there as it was made, got none, a "
+                "damaged one or another: the log says which."
+            ) from error
 
     def name_of(self, image_id: str) -> str:
         """Return the name of an image.

@@ -9,7 +9,7 @@ import threading
 import pytest
 from PIL import Image
 
-from pml_hashing import Collection
+from pml_hashing import Collection, HashingModel
 
 from .conftest import NUM_IMAGES, encoded, picture
 
@@ -130,6 +130,29 @@ def test_a_sync_of_another_process_is_seen(fresh_client, collection, photos, mon
     assert fresh_client.get("/api/health").json()["size"] == NUM_IMAGES
     assert fresh_client.get(f"/api/images/{id_of('hat/00.png')}").status_code == 404
     assert matches_of(send(fresh_client, encoded(picture(77)), k=1)) == [("hat/new.png", 0)]
+
+
+@pytest.mark.parametrize("there", ["nothing", "another model's", "damaged"])
+def test_a_collection_that_is_gone_is_no_fault_of_a_request(
+    fresh_client, collection, monkeypatch, caplog, there
+):
+    monkeypatch.setattr("pml_hashing.serve.catalog.SECONDS_BETWEEN_LOOKS", -1)
+    held = collection.folder.rename(collection.folder.with_suffix(".held"))
+    if there == "another model's":
+        other = HashingModel("test_resnet", 32, img_size=32)
+        Collection.create(collection.folder, other).sync(collection.images, progress=False)
+    elif there == "damaged":
+        collection.folder.mkdir()
+        (collection.folder / "collection.json").write_text("{")
+    for path in ("/api/health", "/api/images", f"/api/images/{id_of('hat/00.png')}/similar"):
+        answer = fresh_client.get(path)
+        assert answer.status_code == 503
+        assert answer.json()["detail"].startswith("Expected the collection that is served")
+        assert str(collection.folder) not in answer.text  # it is for the log
+    assert str(collection.folder) in caplog.text
+    if there == "nothing":
+        held.rename(collection.folder)
+        assert fresh_client.get("/api/health").json()["size"] == NUM_IMAGES
 
 
 def test_what_is_removed_while_it_is_told_is_left_out(
