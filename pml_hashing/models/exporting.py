@@ -23,6 +23,7 @@ INPUT, OUTPUTS = "images", ("codes", "packed_codes")
 FORMAT = {"format": "pml_hashing.export", "format_version": "1"}
 DESCRIPTION = "pml_hashing.json"
 OPSET = 18
+MOST_IMAGES = 2**31 - 1  # at once; without a bound PyTorch 2.6 does not trace every model
 LARGEST_ONNX = 2**31 - 2**20  # bytes: a file of protobuf holds 2 GiB, and the graph needs some
 
 Exportable: TypeAlias = HashingModel | TwoNetworkHashingModel
@@ -135,7 +136,7 @@ def _example(description: dict[str, str]) -> Tensor:
 def _trace(model: Exportable, example: Tensor) -> ExportedProgram:
     """Return the graph of a copy on the CPU, for batches of any size."""
     encoder = _Encoder(copy.deepcopy(model)).cpu().eval().requires_grad_(False)
-    shapes: Any = ({0: Dim("n", min=1)},)
+    shapes: Any = ({0: Dim("n", min=1, max=MOST_IMAGES)},)
     return _told(
         lambda: torch.export.export(encoder, (example.cpu(),), dynamic_shapes=shapes, strict=False),
         "torch.export can trace for any number of images",

@@ -123,7 +123,8 @@ class LabelNetwork(nn.Module):
             labels: Distinct class ids `(d,)` or multi-hot rows `(d, num_classes)`.
             counts: How many samples have each, `(d,)`.
         """
-        with torch.inference_mode(False), torch.enable_grad():  # tensors with gradient, wherever
+        device = next(self.parameters()).device  # where an older Adam counts by the default one
+        with torch.inference_mode(False), torch.enable_grad(), device:  # gradients, wherever
             fitted = copy.deepcopy(self).requires_grad_(True)
             optimizer = torch.optim.Adam(fitted.parameters(), LEARNING_RATE)
             counts = counts.clone()
