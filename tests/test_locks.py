@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -59,19 +60,51 @@ def test_a_thread_is_kept_out_and_takes_no_lock_away(tmp_path):
     assert not is_locked(path)
 
 
-def wait(event):
+class Slow(dict):
+    """A table that another thread can change while it is looked up."""
+
+    def get(self, key):
+        found = super().get(key)
+        time.sleep(0.05)
+        return found
+
+
+def test_of_two_threads_that_ask_at_once_one_is_kept_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(_locks, "_held", Slow())
+    asked, seen = threading.Barrier(2), []
+
+    def hold():
+        try:
+            with locked_file(tmp_path / "file"):
+                asked.wait(60)
+                seen.append("held")
+        except LockedError:
+            asked.wait(60)
+            seen.append("kept out")
+
+    threads = [threading.Thread(target=hold) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(seen) == ["held", "kept out"]
+
+
+def lock_later(event, path):
     event.wait(60)
+    sys.exit(is_locked(path))
 
 
 def test_a_fork_does_not_hold_what_its_parent_held(tmp_path):
     context = multiprocessing.get_context("fork")
     event, path = context.Event(), tmp_path / "file"
     with locked_file(path):
-        child = context.Process(target=wait, args=(event,))
+        child = context.Process(target=lock_later, args=(event, path))
         child.start()
     assert not is_locked(path)
     event.set()
     child.join()
+    assert child.exitcode == 0  # nor does it take the file for its own
 
 
 def test_an_error_unlocks(tmp_path):
@@ -106,6 +139,7 @@ def test_a_file_that_its_holder_just_removed_is_made_anew(tmp_path, monkeypatch)
     with locked_file(path) as file:
         assert os.path.samestat(os.fstat(file.fileno()), path.stat())
         remove(file, path)
+        remove(file, path)  # as somebody else may have
     assert removed
     assert not path.exists()
 

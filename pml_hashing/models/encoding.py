@@ -82,7 +82,7 @@ class Encoder:
                 "Expected `inputs` with at least one sample, got none"
                 f"{f' but {num_items} unreadable ones' if num_items else ''}."
             )
-        return torch.cat([codes for codes in kept if len(codes)])
+        return torch.cat(kept)
 
     def encode_to_file(
         self, inputs: Any, path: str | os.PathLike[str], ids: Sequence[Id] | None = None
@@ -217,7 +217,7 @@ class Encoder:
     def no_codes(self) -> Tensor:
         """Return codes of nothing."""
         if not self.packed:
-            return torch.empty(0, self.code_length, device="cpu")
+            return torch.empty(0, self.code_length, dtype=torch.float32, device="cpu")
         return torch.empty(0, packed_length(self.code_length), dtype=torch.uint8, device="cpu")
 
     def _report(self, unreadable: list[UnreadableImageError]) -> None:

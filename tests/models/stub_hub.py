@@ -97,8 +97,12 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/api/repos/create":
             asked = json.loads(content)
             name = f"{asked['organization']}/{asked['name']}"
+            status = 409 if name in self.hub.repositories else 200
             self.hub.repositories.setdefault(name, {})
-            return self.answer({"url": f"http://{self.headers['Host']}/{name}", "name": name})
+            if asked.get("private") or asked.get("visibility") == "private":
+                self.hub.private.add(name)
+            made = {"url": f"http://{self.headers['Host']}/{name}", "name": name}
+            return self.answer(made, status)
         if not self.path.startswith("/api/models/"):  # such as /api/validate-yaml
             return self.answer({"errors": [], "warnings": []})
         user, model, kind = self.path.split("/")[3:6]

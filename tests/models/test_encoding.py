@@ -86,20 +86,19 @@ def test_codes_are_binarized_and_packed(model, images):
     assert torch.equal(unpack(codes, model.code_length), binarize(model(images)))
 
 
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_images_are_run_as_convolutions_are_fastest(model, layout):
+@pytest.mark.parametrize(
+    ("layout", "threads", "sizes"),
+    [(torch.contiguous_format, 1, [8, 8, 4]), (torch.channels_last, 2, [16, 4])],
+)
+def test_images_are_run_as_convolutions_are_fastest(model, layout, threads, sizes, monkeypatch):
     images, seen = torch.randn(20, 3, 32, 32), []
     first = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
     first.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        codes = model.encode(
-            images.contiguous(memory_format=layout), batch_size=20, device="cpu", progress=False
-        )
-    finally:
-        torch.set_num_threads(threads)
-    assert [len(part) for part in seen] == [8, 8, 4]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    codes = model.encode(
+        images.contiguous(memory_format=layout), batch_size=20, device="cpu", progress=False
+    )
+    assert [len(part) for part in seen] == sizes
     channels_last = (3 * 32 * 32, 1, 3 * 32, 3)
     assert {part.stride() for part in seen} == {channels_last}
     assert torch.equal(codes, expected_codes(model, images))

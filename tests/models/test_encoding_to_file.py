@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from torchvision.datasets import ImageFolder
 
 from pml_hashing.code_file import read_code_file
+from pml_hashing.code_writer import CodeWriter
 from pml_hashing.codes import pack
 from pml_hashing.datasets import UnreadableImageError
 from pml_hashing.models import HashingModel
@@ -109,6 +110,17 @@ def test_a_stopped_encoding_goes_on_where_it_was(model, values, fatal, tmp_path)
     assert [error.index for error in again] == [2, 9]
 
 
+def test_a_full_disk_leaves_the_model_as_it_was(model, values, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("full")
+
+    monkeypatch.setattr(CodeWriter, "append", full)
+    with pytest.raises(OSError, match="full") as caught:
+        model.train().encode(values, path=tmp_path / "codes", batch_size=4, progress=False)
+    assert model.training
+    assert caught.value  # which holds all frames until here
+
+
 @pytest.mark.parametrize("file", [False, True])
 def test_ctrl_c_says_how_to_go_on(model, values, file, tmp_path):
     path = tmp_path / "codes" if file else None
@@ -169,6 +181,16 @@ def test_unreadable_items_are_errors_unless_asked_for(model, values, tmp_path):
     codes = model.encode(items, batch_size=4, on_unreadable=skipped.append, progress=False)
     assert torch.equal(codes, pack(model(values))[torch.arange(19) != 7])
     assert [error.index for error in skipped] == [7, 7]
+
+
+def test_a_batch_of_unreadable_items_leaves_the_codes_float32(model, values):
+    torch.set_default_dtype(torch.float64)
+    try:
+        options = {"batch_size": 2, "on_unreadable": lambda _: None, "progress": False}
+        codes = model.encode(Items(values, (2, 3)), packed=False, **options)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert (codes.dtype, codes.shape) == (torch.float32, (17, 12))
 
 
 @pytest.mark.parametrize("file", [False, True])

@@ -2,8 +2,12 @@
 
 import runpy
 import socket
+import ssl
 import sys
 from pathlib import Path
+from threading import Event, current_thread
+from types import SimpleNamespace
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -124,6 +128,49 @@ def test_a_hub_that_is_not_to_be_asked(stub, tmp_path, monkeypatch):
     assert stub.asked == []
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("HF_HUB_OFFLINE", "on", True),
+        ("TRANSFORMERS_OFFLINE", "1", True),
+        ("HF_HUB_OFFLINE", "0", False),
+    ],
+)
+def test_variables_of_the_hubs_client(stub, monkeypatch, name, value, expected):
+    monkeypatch.setenv(name, value)
+    assert hub.is_offline() is expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("http://host/", "http://host"), ("", constants.ENDPOINT)]
+)
+def test_the_address_of_the_hub(monkeypatch, value, expected):
+    monkeypatch.setenv("HF_ENDPOINT", value)
+    assert hub.endpoint() == expected
+
+
+def test_a_name_that_is_looked_up_for_ever(monkeypatch):
+    """No timeout of a connection counts then. It is given up, and the program can end."""
+    found, daemons = Event(), []
+
+    def look_up(*_):
+        daemons.append(current_thread().daemon)
+        return found.wait(1)
+
+    monkeypatch.setattr(hub, "_answers", look_up)
+    assert not hub.does_answer("http://host", 0.05)
+    assert daemons == [True]
+    found.set()
+
+
+def test_another_client_may_know_the_certificate(monkeypatch):
+    def refuse(*_, **__):
+        raise URLError(ssl.SSLError())
+
+    monkeypatch.setattr(hub, "urlopen", refuse)
+    assert hub.does_answer("https://host")
+
+
 def test_a_hub_that_hangs():
     """What accepts and never answers is given up after so many seconds."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -192,6 +239,21 @@ def test_a_backbone_of_ones_own(stub, tmp_path):
     assert_same(model, fetch(tmp_path, backbone=nn.Linear(5, 6)))
 
 
+def test_where_and_how_it_is_pushed(stub, monkeypatch):
+    model, pushed = make_model(), []
+    model.push_to_hub(NAME, token=TOKEN, private=True)
+    assert stub.private == {NAME}
+
+    def upload(_, **options):
+        pushed.append((options["revision"], options["create_pr"]))
+        return SimpleNamespace(commit_url="there")
+
+    monkeypatch.setattr(hub.HfApi, "upload_folder", upload)
+    for options in ({"branch": "new"}, {"create_pr": True}):  # where there is a model by now
+        assert model.push_to_hub(NAME, token=TOKEN, **options) == "there"
+    assert pushed == [("new", None), (None, True)]
+
+
 def test_a_push_that_is_refused(stub):
     with pytest.raises(OSError, match=f"take '{NAME}', got an error .*401"):
         make_model().push_to_hub(NAME, token="hf_of_another")
@@ -243,14 +305,68 @@ def test_the_card_says_what_was_measured():
     assert str(ModelCard(str(card))) == str(card)
 
 
+TEXT = """\
+# someone/photos-32
+
+Codes of 8 bits for images, compared by Hamming distance.
+
+## Use
+
+```python
+from pml_hashing import TwoNetworkHashingModel
+
+model = TwoNetworkHashingModel.from_pretrained("someone/photos-32", backbone=backbone)
+codes = model.encode(["photo.jpg"])  # packed bits, uint8
+```
+
+Its backbone is a module of its authors', not of timm: pass it.
+
+## Measured
+
+On CIFAR-10:
+
+| Figure | Value |
+| --- | --- |
+| time | 26 min |
+
+## The model
+
+| first |  |
+| --- | --- |
+| Backbone | a module of its authors' |
+| Bits | 8 |
+| Hash layer | linear, bound by tanh |
+| Numbers | float32 |
+
+| second |  |
+| --- | --- |
+| Backbone | test_vit |
+| Bits | 8 |
+| Hash layer | linear, bound by tanh |
+| Numbers | float32 |
+| input_size | (3, 32, 32) |
+| mean | (0.5, 0.5, 0.5) |
+| std | (0.5, 0.5, 0.5) |
+| interpolation | bicubic |
+| crop_pct | 0.95 |
+
+"""
+
+
 def test_the_card_of_two_networks():
-    first, second = HashingModel(nn.Identity(), 8, num_features=4), make_model()
-    second = HashingModel("test_vit", 8, img_size=32)
-    text = TwoNetworkHashingModel(first, second).generate_model_card(NAME).text
-    assert 'TwoNetworkHashingModel.from_pretrained("someone/photos-32", backbone=backbone)' in text
+    first = HashingModel(nn.Identity(), 8, num_features=4)
+    both = TwoNetworkHashingModel(first, HashingModel("test_vit", 8, img_size=32))
+    card = both.generate_model_card(NAME, figures={"time": "26\nmin"}, dataset="CIFAR-10")
+    assert card.text.lstrip().partition("## Versions")[0] == TEXT
+    assert "model-index" not in card.data.to_dict()  # which holds numbers
+
+
+def test_a_card_without_figures_or_without_what_they_were_measured_on():
+    text = make_model().generate_model_card(NAME).text
     assert "No figures were given." in text
-    assert "| first |" in text
-    assert "| Backbone | test_vit |" in text
+    assert "not of timm" not in text
+    data = make_model().generate_model_card(NAME, figures={"mAP": 0.5}).data.to_dict()
+    assert not {"model-index", "model_name"} & data.keys()
 
 
 def test_what_the_card_shows_runs(stub, tmp_path, monkeypatch):

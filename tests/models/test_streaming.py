@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from pml_hashing.datasets import UnreadableImageError
 from pml_hashing.models import HashingModel, TwoNetworkHashingModel
@@ -110,6 +111,17 @@ def test_batches_are_pairs(model, pixels):
     for batch in (pixels, (list(range(10)), pixels, 0)):
         with pytest.raises(TypeError, match=f"pairs, ids .* got {type(batch).__name__}"):
             list(model.encode_batches([batch]))
+
+
+def test_a_batch_is_run_at_once_where_the_model_is(device, capsys):
+    """Also where its samples are a list of vectors, which `encode` takes for batches."""
+    model, values = HashingModel(nn.Identity(), 12, num_features=4).to(device), torch.randn(5, 4)
+    seen = []
+    model.trunk.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    ((_, codes),) = model.encode_batches([(range(5), list(values))])
+    assert [(samples.device.type, samples.shape) for samples in seen] == [(device.type, (5, 4))]
+    assert capsys.readouterr().err == ""  # a bar for each batch would fill the screen
+    assert torch.equal(codes, model.encode(values, progress=False))
 
 
 def test_two_networks(pixels):

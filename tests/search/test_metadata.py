@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from pml_hashing.search import HNSW, IVF, HammingKNN
+from pml_hashing.codes import pack
+from pml_hashing.search import HNSW, IVF, HammingKNN, MemoryStore
 
 CODES = torch.tensor(
     [[1.0, 1, 1, 1], [1, 1, 1, -1], [1, 1, -1, -1], [1, -1, -1, -1], [-1, -1, -1, -1]]
@@ -167,6 +168,17 @@ def test_there_may_be_no_columns(make_knn):
     knn.add(CODES)
     with pytest.raises(ValueError, match=r"columns in `where` that are held \(none\), got 'label'"):
         knn.search(CODES, 1, where={"label": 1})
+
+
+def test_a_column_that_is_gone_since_it_was_checked_has_no_values():
+    """Another thread may have cleared the store meanwhile, and filled it again."""
+    store = MemoryStore()
+    HammingKNN(store=store).add(CODES)
+    for wanted, number in (([1], 0), ([1, None], 5), ([None], 5)):
+        where = {"gone": wanted}
+        assert store.count(where) == number
+        assert len(store.nearest(pack(CODES[:1]), 5, where).ids[0]) == number
+        assert store.table.matches(np.arange(1, 4), where).tolist() == [number > 0] * 3
 
 
 @pytest.mark.parametrize("index", [IVF(num_lists=30, num_probes=1), HNSW(num_links=2, ef_search=1)])
