@@ -35,6 +35,7 @@ def test_what_was_saved_is_loaded():
         "tensors": [shared, shared[2:4], torch.zeros(3).expand(4, 3), torch.tensor(True)],
         "numbers": (1, 2.5, None, 3j, 2**70),
         7: collections.Counter({3: 1}),
+        "names of what is refused": ["bytearray", "torch.Tensor"],
         "more": collections.OrderedDict(a={1, 2}, b=[torch.Size([1]), torch.float16]),
     }
     found = load_archive(saved(content))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import zlib
 
 import pytest
@@ -237,6 +238,23 @@ def test_a_finished_file_of_fewer_items_is_refused(tmp_path, whole):
     write_tensors(tmp_path / "changed", tensors, metadata)
     with pytest.raises(ValueError, match=r"changed`: it is of 8 items, not 9"):
         read_finished(tmp_path / "changed", CODES_OF)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a folder cannot be opened there")
+def test_file_and_folder_reach_the_disk_before_the_progress_is_gone(tmp_path, monkeypatch):
+    synced, fsync = [], os.fsync
+
+    def record(descriptor):
+        names = sorted(path.name for path in tmp_path.iterdir())
+        synced.append((os.fstat(descriptor).st_ino, names))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    write(tmp_path / "codes")
+    assert synced == [
+        ((tmp_path / "codes").stat().st_ino, ["codes.partial", "codes.progress"]),
+        (tmp_path.stat().st_ino, ["codes", "codes.progress"]),
+    ]
 
 
 @pytest.fixture

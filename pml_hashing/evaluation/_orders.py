@@ -58,9 +58,9 @@ class Orders(Rankings):
 def extreme_orders(counts: Tensor, best: bool) -> Iterator[Order]:
     """Yield the best or worst order of each query, from its items by group of ties and grade."""
     levels = np.arange(counts.shape[2])
-    levels = np.append(levels[:0:-1], 0) if best else levels
+    levels = levels[::-1] if best else levels
     for by_group in counts.cpu().numpy():
-        sizes = by_group[:, levels].ravel().astype(np.int64)
+        sizes = by_group[:, levels].ravel()  # a copy
         ends = sizes.cumsum()
         sizes[np.tile(levels, len(by_group)) == 0] = 0
         # Ranks count on from where a run of equal items starts.

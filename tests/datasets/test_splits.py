@@ -51,17 +51,28 @@ def test_the_seed_decides():
     assert not torch.equal(first.train, other.train)
 
 
-def test_every_sample_can_be_drawn():
-    labels, drawn = torch.zeros(8).long(), torch.zeros(8)
-    for seed in range(400):
-        drawn[retrieval_split(labels, num_queries=2, seed=seed).query] += 1
-    assert drawn.sum() == 800
-    assert drawn.min() > 60
+def drawn_pairs(labels):
+    draws = (retrieval_split(labels, num_queries=2, seed=seed).query for seed in range(400))
+    return Counter(tuple(query.tolist()) for query in draws)
+
+
+def test_every_two_samples_can_be_drawn():
+    counts = drawn_pairs(torch.zeros(6).long())
+    assert len(counts) == 15
+    assert min(counts.values()) > 10  # of 27 on average
+
+
+def test_no_class_is_always_that_with_one_more():
+    counts = drawn_pairs(torch.arange(3))
+    assert len(counts) == 3
+    assert min(counts.values()) > 90  # of 133 on average
 
 
 def test_all_of_the_database_is_trained_on_by_default():
     split = retrieval_split(torch.arange(9), num_queries=4)
     assert torch.equal(split.train, split.database)
+    split.train.zero_()
+    assert split.database.any()  # a tensor of its own
 
 
 @pytest.mark.parametrize(
@@ -69,6 +80,7 @@ def test_all_of_the_database_is_trained_on_by_default():
     [
         (torch.zeros(()), 1, None, r"`labels` of shape .* got \(\)"),
         (torch.zeros(1), 1, None, r"at least 2 samples, got \(1,\)"),
+        (torch.zeros(5, 1), 1, None, r"`labels` of shape .* got \(5, 1\), which can be read as"),
         (torch.zeros(5).long(), 0, None, "`num_queries` of at least 1, got 0"),
         (torch.zeros(5).long(), 5, None, "`num_queries` of at most 4, got 5"),
         (torch.zeros(5).long(), 3, 0, "`num_train` of at least 1, got 0"),

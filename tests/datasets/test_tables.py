@@ -69,6 +69,7 @@ def test_rows_that_another_program_has_numbered(read, table):
         ("path,label\n,x\n", "line 2: there is no path"),
         ("path,label\na.png,x\nb.png,x||y\n", r"line 3: one of the labels in 'x\|\|y' is empty"),
         ("path,label\na.png,\xe9\n".encode("latin-1"), r"line 2: '\\udce9' is not in UTF-8"),
+        (b"path,label\na.png,\xff\n", r"line 2: '\\udcff' is not in UTF-8"),
         ("path,label\na.png,x\n".encode("utf-16"), r"line 1: .* is not in UTF-8"),
         (b"path,label\na.png,\0\n" + b"x" * 200_000, "line 3: .*field"),
     ],
@@ -102,6 +103,11 @@ def test_columns_that_are_wanted(table):
 def test_names_that_are_no_text(table):
     (row,) = read_table(table(b"path,label\ncaf\xe9.png,x\n"))
     assert os.fsencode(row.path) == b"caf\xe9.png"
+
+
+def test_a_cell_of_several_lines_is_as_it_stands_there(table):
+    (row,) = read_table(table('path,label\r\na.png,"x\r\ny"\r\n'))
+    assert (row.line, row.cells) == (3, {"label": "x\r\ny"})
 
 
 def test_labels_of_a_cell():

@@ -348,7 +348,10 @@ def test_all_likely_numbers_are_within_the_half_width(data):
     items = data.draw(st.integers(1, 3000))
     relevant, places = data.draw(st.integers(0, items)), data.draw(st.integers(0, items - 1))
     numbers = [torch.tensor([[float(x)]]).double() for x in (items, relevant, places)]
-    hits, _ = hypergeometric(*numbers, int(half_width(*numbers)))
+    width = half_width(*numbers)
+    assert width <= min(relevant, places, items - relevant, items - places)
+    assert width == half_width(numbers[0], numbers[2], numbers[1])
+    hits, _ = hypergeometric(*numbers, int(width))
     possible = range(max(0, places + relevant - items), min(places, relevant) + 1)
     left_out = [h for h in possible if not hits[0, 0] <= h <= hits[0, -1]]
     ways = sum(math.comb(relevant, h) * math.comb(items - relevant, places - h) for h in left_out)

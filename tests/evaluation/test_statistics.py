@@ -38,10 +38,12 @@ def test_interval_is_seeded_and_grows_with_confidence(monkeypatch):
     assert wide.low < narrow.low < scores.mean() < narrow.high < wide.high
     assert bootstrap_interval(scores) == bootstrap_interval(scores)
     assert bootstrap_interval(scores, seed=1) != bootstrap_interval(scores)
+    hits = scores > 0.5
+    assert bootstrap_interval(hits) == bootstrap_interval(hits.double())
     state = torch.get_rng_state()
     bootstrap_interval(scores)
     assert torch.equal(torch.get_rng_state(), state)
-    monkeypatch.setattr("pml_hashing.evaluation.statistics.DRAWS_AT_A_TIME", 70)
+    monkeypatch.setattr("pml_hashing.evaluation.statistics.DRAWS_AT_A_TIME", 30)
     low, high = bootstrap_interval(scores)  # in other draws, of one resample each
     assert scores.min() < low < scores.mean() < high < scores.max()
 

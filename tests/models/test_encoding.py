@@ -123,6 +123,12 @@ def test_a_backbone_of_ones_own_may_take_a_view(model, images):
     assert torch.equal(codes, expected_codes(own, images))
 
 
+def test_integers_are_for_a_backbone_of_ones_own():
+    model = HashingModel(nn.Sequential(nn.Embedding(9, 4), nn.Flatten()), 12, num_features=8)
+    words = torch.randint(9, (5, 2))
+    assert torch.equal(model.encode(words, progress=False), pack(model(words)))
+
+
 class Table:
     """Rows by their numbers, as a table of `datasets` has them."""
 

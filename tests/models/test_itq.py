@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torch.utils.data import IterableDataset
 
 from pml_hashing.baselines import ITQ
 from pml_hashing.codes import pack
@@ -25,6 +26,7 @@ def fit(inputs, code_length=16, **options):
 def test_codes_are_those_of_itq(features):
     itq = ITQ(16, random_state=3).fit(features.double().numpy())
     expected = pack(torch.from_numpy(itq.transform(features.double().numpy())))
+    features.requires_grad_()  # as those of a backbone that is being trained
     for model in (fit(features, seed=3), fit(None, features=features, seed=3, num_features=24)):
         assert torch.equal(model.encode(features, progress=False), expected)
 
@@ -44,12 +46,31 @@ def test_the_seed_fixes_the_codes(features):
     assert not torch.equal(codes[0], codes[2])
 
 
+class Stream(IterableDataset):
+    """Rows without places, which tell how many were read."""
+
+    def __init__(self, rows):
+        self.rows, self.read = rows, 0
+
+    def __iter__(self):
+        for row in self.rows:
+            self.read += 1
+            yield row
+
+
 def test_streams_give_their_first_samples(features):
-    model = fit((part for part in features.split(30)), max_samples=90)
-    expected = fit(features[:90])
-    assert torch.equal(
-        model.encode(features, progress=False), expected.encode(features, progress=False)
-    )
+    expected = fit(features[:90]).encode(features, progress=False)
+    stream = Stream(features)
+    for inputs in ((part for part in features.split(30)), stream):
+        model = fit(inputs, max_samples=90, batch_size=30)
+        assert torch.equal(model.encode(features, progress=False), expected)
+    assert stream.read < len(features)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # of scikit-learn's PCA
+def test_images_that_are_all_alike_have_codes():
+    alike = torch.ones(20, 24)
+    assert len(fit(alike).encode(alike, progress=False).unique(dim=0)) == 1
 
 
 def test_it_is_saved_and_trained_as_any_other(features, tmp_path):
