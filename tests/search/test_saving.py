@@ -307,6 +307,7 @@ BAD_TENSORS = {
     "same integers": ({"ids": torch.tensor([1, 2, 3, 2, 4])}, "duplicates, got 2 twice"),
     "few integers": ({"ids": torch.tensor([1, 2])}, r"`ids` are of shape \(2,\), not \(5,\)"),
     "no values": ({"column.a": torch.zeros(5, dtype=torch.int32)}, "no `values.` for a column"),
+    "no column": ({"values.a": "[1]"}, "no `values.` for a column"),
     "beyond values": (
         {"column.a": torch.tensor([0, 0, 3, 0, 0], dtype=torch.int32), "values.a": "[1, 2]"},
         "not numbers of its 3 values",
@@ -343,7 +344,7 @@ BAD_TENSORS = {
 }
 
 
-@pytest.mark.parametrize(("tensors", "message"), BAD_TENSORS.values(), ids=map(str, range(24)))
+@pytest.mark.parametrize(("tensors", "message"), BAD_TENSORS.values(), ids=map(str, range(25)))
 def test_columns_and_ids_that_no_index_has(saved, tensors, message):
     with safe_open(saved, framework="pt") as file:
         found = {"packed_codes": file.get_tensor("packed_codes")}
@@ -378,12 +379,14 @@ def test_an_automatic_id_that_would_come_twice(saved, next_id):
         ({"vectors": torch.zeros(5, 11)}, r"`vectors` are of shape \(5, 11\), not \(5, 12\)"),
         ({"vectors": torch.zeros(5, 12).double()}, r"`vectors` are torch\.float64"),
         ({"more": torch.zeros(1)}, "tensors are ids, more, packed_codes, not"),
+        ({"packed_codes": None}, "tensors are ids, not packed_codes"),
     ],
 )
 def test_tensors_that_no_index_has(saved, tensors, message):
     with safe_open(saved, framework="pt") as file:
         found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    rewrite(saved, found | tensors)
+    found = {name: of for name, of in (found | tensors).items() if of is not None}
+    rewrite(saved, found)
     with pytest.raises(ValueError, match=message):
         HammingKNN().load(saved)
 

@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 from pml_hashing.codes import pack
 from pml_hashing.search import HNSW, IVF, HammingKNN, MemoryStore
+from pml_hashing.search._table import with_room
 
 STEP = st.tuples(
     st.sampled_from(["add", "add own", "update", "remove", "search", "save"]), st.integers(1, 6)
@@ -325,6 +326,34 @@ def test_codes_may_change_between_batches(make_knn):
             break
     assert seen[:10] == list(range(10))
     assert len(set(seen)) == len(seen)
+
+
+def test_what_changes_all_the_time_stays_small():
+    store, codes = MemoryStore(), torch.randn(10, 12)
+    knn = HammingKNN(store=store)
+    knn.add(codes)
+    for _ in range(30):
+        knn.update([3], codes[:1])
+        assert len(store.table.replaced) <= 10
+    for number in range(10, 40):
+        knn.remove([number - 10])
+        knn.add(codes[:1])
+        assert store.table.num_rows <= 20
+    assert knn.ids == list(range(30, 40))
+
+
+def test_room_for_more_rows_doubles():
+    rows = torch.arange(3)
+    assert with_room(rows, 3) is rows
+    assert [len(with_room(rows, needed)) for needed in (4, 50)] == [6, 50]
+    assert torch.equal(with_room(rows, 4)[:3], rows)
+
+
+def test_vectors_of_a_store_that_has_none():
+    store, codes = MemoryStore(), torch.randn(4, 12)
+    HammingKNN(store=store).add(codes)
+    with pytest.raises(ValueError, match="`store` with vectors, got one without"):
+        store.nearest(pack(codes), 1, {}, fetch="vectors")
 
 
 @pytest.mark.slow
