@@ -124,6 +124,12 @@ def expanded():
     return saved({"a": torch.zeros(1).expand(LARGE)})
 
 
+@pytest.mark.parametrize("hide", [lambda t: {t}, lambda t: {t: 0}, lambda t: [({0: t},)]])
+def test_a_tensor_that_claims_more_is_found_wherever_it_is(hide):
+    with pytest.raises(ValueError, match=r"a tensor claims 268,435,456 bytes"):
+        load_archive(saved(hide(torch.zeros(1).expand(LARGE))))
+
+
 class Bytes:
     def __reduce__(self):
         return bytearray, (LARGE * 4,)

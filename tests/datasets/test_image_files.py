@@ -42,6 +42,7 @@ def test_a_folder_of_class_folders(folder):
         ((2, 2, 2), torch.tensor(1)),
     ]
     assert images.class_names(2) == ["dog"]
+    assert images.ignored == {}
 
 
 def test_a_table_with_one_label_a_row(folder):
@@ -97,6 +98,7 @@ def test_images_without_labels(folder):
 
 def test_other_files_are_counted(folder):
     (folder / "beside.png").touch()
+    (folder / ".thumbnails").mkdir()
     (folder / "cat" / "notes.TXT").touch()
     save(folder / "cat" / "d.gif")
     images = ImageFiles.from_folder(folder)

@@ -66,9 +66,10 @@ def test_batches_are_even_and_leave_no_sample_out(size, batch_size):
     assert min(sizes) > 1 or size == 1 or batch_size < 3
 
 
-def test_batch_size_is_checked():
-    with pytest.raises(ValueError, match="`batch_size` of at least 1, got 0"):
-        EvenBatches(range(3), 0)
+@pytest.mark.parametrize("name", ["batch_size", "parts"])
+def test_sizes_are_checked(name):
+    with pytest.raises(ValueError, match=f"`{name}` of at least 1, got 0"):
+        EvenBatches(range(3), **{"batch_size": 1, name: 0})
 
 
 class Fetched:

@@ -124,7 +124,8 @@ def test_all_that_can_hold_a_picture(tmp_path, colors):
     image.save(buffer, format="PNG")
     tensor = torch.from_numpy(colors.copy()).movedim(-1, 0)
     sources = [tmp_path / "a.png", str(tmp_path / "a.png"), buffer.getvalue(), image, colors]
-    sources += [bytearray(buffer.getvalue()), tensor, tensor / 255, colors / 255.0]
+    sources += [bytearray(buffer.getvalue()), memoryview(buffer.getvalue())]
+    sources += [tensor, (tensor / 255).requires_grad_(), colors / 255.0]
     sources += [np.concatenate([colors, np.full((5, 7, 1), 255, np.uint8)], axis=2)]
     for source in sources:
         assert np.array_equal(pixels_of(load_image(source)), colors)

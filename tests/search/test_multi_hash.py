@@ -275,6 +275,8 @@ def test_what_is_chosen():
     assert cheapest(uniform(1000), 3) is None  # too few
     assert cheapest(np.zeros((100_000, 8), dtype=np.uint8), 3) is None  # all are found
     assert cheapest(uniform(100_000, 1), 1) is None
+    assert cheapest(uniform(5000), 3) is not None
+    assert cheapest(uniform(5000), 7) is None  # looking up so many keys takes longer
 
 
 def test_few_codes_are_scanned_and_many_are_not(monkeypatch):
