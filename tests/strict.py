@@ -3,4 +3,7 @@
 import sys
 
 OF_FAISS = "builtin type"  # how a warning starts of which faiss before 1.12 dies as an error
-PYTHON = [sys.executable, "-W", "error", "-W", f"ignore:{OF_FAISS}:DeprecationWarning"]
+OF_TORCH = "Implicitly cleaning up"  # a folder, says PyTorch 2.6 at its end
+PYTHON = [sys.executable, "-W", "error"]
+PYTHON += ["-W", f"ignore:{OF_FAISS}:DeprecationWarning"]
+PYTHON += ["-W", f"ignore:{OF_TORCH}:ResourceWarning"]

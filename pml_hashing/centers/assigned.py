@@ -1,6 +1,5 @@
 """Codes of classes by the features of their samples: similarity and assignment in one call."""
 
-import torch
 from torch import Tensor
 
 from pml_hashing.centers.assignment import assign_codes
@@ -14,7 +13,6 @@ STEPS_OF_SIMILARITY = 2**10
 or processes, then seldom decide which class gets which code."""
 
 
-@torch.no_grad()
 def assigned_codes(
     features: Tensor, labels: Tensor, num_classes: int, code_length: int, seed: int = 0
 ) -> Tensor:

@@ -88,7 +88,7 @@ def _best_column(weights: Tensor, generator: torch.Generator) -> Tensor:
     terms[0] = 0
     sums = _walsh_hadamard(terms)
     noise = torch.rand(len(sums), generator=generator, dtype=torch.double, device="cpu")
-    return (sums + 1e-6 * terms.sum() * noise)[1:].argmin() + 1
+    return (sums + 1e-6 * terms.sum() * noise).argmin()  # never 0, whose sum is the largest
 
 
 def _walsh_hadamard(values: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from torch.testing import assert_close
 
 from pml_hashing.centers import (
     assign_codes,
+    assigned,
     assigned_codes,
     class_similarity,
     gather_features,
@@ -38,14 +39,19 @@ def test_confused_classes_have_near_codes():
     assert near < far - 1
 
 
-def test_they_are_similarity_and_assignment():
-    features, labels = make_features(3)
-    codes = assigned_codes(features, labels, 12, 16, seed=3)
-    alike = class_similarity(features, labels, 12, seed=3)
+@pytest.mark.parametrize(("most", "method"), [(12, "confusion"), (11, "means")])
+def test_they_are_similarity_and_assignment(monkeypatch, most, method):
+    monkeypatch.setattr(assigned, "MOST_CLASSES_TO_CONFUSE", most)
+    features, labels = torch.randn(240, 8, requires_grad=True), torch.arange(240) % 12
+    given = hash_centers(12, 6, seed=3)  # not all equally far apart
+    codes = assigned_codes(features, labels, 12, 6, seed=3)
+    alike = class_similarity(features, labels, 12, method=method, seed=3)
     alike = (alike * 1024).round() / 1024
-    assert_close(codes, assign_codes(hash_centers(12, 16, seed=3), alike, seed=3))
-    assert_close(codes, assigned_codes(features, labels, 12, 16, seed=3), rtol=0, atol=0)
-    assert (codes != assigned_codes(features, labels, 12, 16, seed=4)).any()
+    assert_close(codes, assign_codes(given, alike, seed=3))
+    assert_close(codes, assigned_codes(features, labels, 12, 6, seed=3), rtol=0, atol=0)
+    assert (codes != assigned_codes(features, labels, 12, 6, seed=4)).any()
+    assert (codes != given).any()
+    assert not codes.requires_grad
 
 
 def test_the_last_digits_of_features_do_not_decide():
