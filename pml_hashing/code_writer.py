@@ -310,10 +310,12 @@ def read_finished(
 def _from_line(line: bytes) -> Any:
     """Return the record of a line, or `None` if the line is cut or changed."""
     text = text_of(line)
+    if text is None:
+        return None
     try:
-        return None if text is None else json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError):
-        return str(text)[:99]  # somebody made it
+        return text[:99]  # somebody made it
 
 
 def _to_json(error: UnreadableImageError) -> list[Any]:

@@ -225,8 +225,10 @@ def index(
         check_labels(labels, folder)
         try:
             photos = making.make(place, folder, **reading)
-        finally:  # also if it was stopped when the collection was there already
+        except KeyboardInterrupt:  # perhaps when the collection was there already
             ctx.meta[STOPPED] = _to_say_if_stopped(place, **making.database(place))
+            raise
+        ctx.meta[STOPPED] = AS_IT_WAS
     report = photos.sync(folder, labels=labels, timeout=timeout, **reading)
     if as_json:
         print_json(_to_json(photos, report))

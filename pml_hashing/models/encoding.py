@@ -73,8 +73,11 @@ class Encoder:
     def encode(self, inputs: Any) -> Tensor:
         """Return codes, kept in memory."""
         kept, num_items = list[Tensor](), 0
-        with _stopped(lambda: num_items, "With a `path`, the codes so far would have been kept."):
-            for codes, batch in self.batches(inputs):
+        with (
+            _stopped(lambda: num_items, "With a `path`, the codes so far would have been kept."),
+            closing(self.batches(inputs)) as batches,
+        ):
+            for codes, batch in batches:
                 kept.append(codes)
                 num_items += batch.num_items
         if not any(map(len, kept)):

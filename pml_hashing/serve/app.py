@@ -144,7 +144,7 @@ def _answer(status: int) -> Callable[[Request, Exception], JSONResponse]:
     return answer
 
 
-def _check_query(request: Request) -> None:
+async def _check_query(request: Request) -> None:  # else every request would wait for a thread
     """Refuse what is said twice in an address: one of both would be taken, and nobody told."""
     _check_once([name for name, _ in request.query_params.multi_items()])
 
