@@ -263,6 +263,13 @@ def test_links_do_not_lead_out_of_the_folder(folder, tmp_path):
     assert images.image(images.index("cat/inside.png")).size == (4, 5)
 
 
+@LINKS
+def test_a_link_to_a_folder_above_is_not_followed(folder):
+    expected = list_images(folder)
+    (folder / "dog" / "deep" / "up").symlink_to(folder)
+    assert list_images(folder) == expected
+
+
 def test_endings(tmp_path):
     for name in ("a.", "b..JPG", "c.tar.gz", "d", "e.f/g", "h.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
