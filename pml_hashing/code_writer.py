@@ -240,9 +240,10 @@ class CodeWriter:
         if record is None:
             return False
         num_items, num_rows, unreadable = self._checked(record)
-        total = self._sum.copy()
-        left = os.fstat(codes.fileno()).st_size - HEADER_SIZE
-        total.update(codes.read(min((num_rows - self._num_rows) * self._width, max(left, 0))))
+        total, wanted = self._sum.copy(), (num_rows - self._num_rows) * self._width
+        if wanted > os.fstat(codes.fileno()).st_size - codes.tell():
+            return False
+        total.update(codes.read(wanted))
         if total.hexdigest() != record.get("sha256"):
             return False
         self._sum, self._num_rows, self.num_done = total, num_rows, num_items
@@ -262,10 +263,10 @@ class CodeWriter:
             raise self._not_written(record) from error
         missing = [error.index for error in unreadable]
         most = self._codes_of.num_items or num_items
-        new = range(self.num_done, min(num_items, most))
+        new = range(self.num_done, num_items)
         if (
             not self.num_done < num_items <= most
-            or num_rows - self._num_rows != len(new) - len(missing)
+            or num_rows - self._num_rows != num_items - self.num_done - len(missing)
             or missing != sorted(set(missing))
             or not all(place in new for place in missing)
         ):

@@ -136,12 +136,14 @@ FORGED = {
     "fewer items": {"items": 5},
     "no new items": {"items": 6, "rows": 5},
     "more items than there are": {"items": 10, "rows": 9},
+    "one item more than there are": {"items": 10, "rows": 8},
     "very many": {"items": 2**70, "rows": 2**70 - 1},
     "unreadable before": {"rows": 6, "unreadable": [["no image", "0.jpg", 0]]},
     "unreadable behind": {"rows": 6, "unreadable": [["no image", "8.jpg", 8]]},
     "unreadable twice": {"rows": 5, "unreadable": [["no", "6.jpg", 6]] * 2},
     "unreadable in disorder": {"rows": 5, "unreadable": [["", "", 7], ["", "", 6]]},
     "unreadable of another kind": {"rows": 6, "unreadable": [["no image", 3, 6]]},
+    "unreadable without words": {"rows": 6, "unreadable": [[3, "6.jpg", 6]]},
     "unreadable at no place": {"rows": 6, "unreadable": [["no image", "6.jpg", "6"]]},
     "unreadable of too few": {"rows": 6, "unreadable": [["no image", "6.jpg"]]},
     "nothing unreadable": {"unreadable": None},
@@ -172,6 +174,16 @@ def test_forged_progress_is_an_error(change, tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_a_line_of_a_stream_may_claim_any_number_of_items(tmp_path):
+    """The codes are not there: it is passed over, as one whose codes were lost."""
+    path, stream = tmp_path / "stopped.progress", CODES_OF._replace(num_items=None)
+    with CodeWriter(tmp_path / "stopped", stream) as writer:
+        writer.append(*batch_of(0))
+    path.write_bytes(lines_of(path.read_bytes(), {"items": 2**70, "rows": 2**70}))
+    with CodeWriter(tmp_path / "stopped", stream) as writer:
+        assert writer.num_done == 0
+
+
 @pytest.mark.parametrize("content", [b"no json", b"[3]"])
 def test_a_forged_first_line_is_an_error(content, stopped, tmp_path):
     path, _ = stopped[".progress"]
@@ -180,11 +192,12 @@ def test_a_forged_first_line_is_an_error(content, stopped, tmp_path):
         write(tmp_path / "stopped")
 
 
-def test_lines_for_other_codes_are_not_believed(tmp_path, whole):
+@pytest.mark.parametrize("change", [{"sha256": "0" * 64}, {"items": 9, "rows": 8}])
+def test_lines_for_other_codes_are_not_believed(change, tmp_path, whole):
     """The rows are as many as they should be, but not there, or others."""
     write(tmp_path / "stopped", until=8)
     path = tmp_path / "stopped.progress"
-    path.write_bytes(lines_of(path.read_bytes(), {"sha256": "0" * 64}))
+    path.write_bytes(lines_of(path.read_bytes(), change))
     assert write(tmp_path / "stopped") == 6
     assert (tmp_path / "stopped").read_bytes() == whole
 

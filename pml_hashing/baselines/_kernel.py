@@ -54,7 +54,5 @@ class AnchorKernel:
 
 def _mean_squared_distance(x: np.ndarray, y: np.ndarray) -> float:
     """Return the mean over all pairs of rows, without the matrix of their distances."""
-    center = y.mean(axis=0)  # distances do not change, and rounding is small
-    x, y = x - center, y - center
-    squares = np.square(x).sum(axis=1).mean() + np.square(y).sum(axis=1).mean()
-    return float(squares - 2 * x.mean(axis=0) @ y.mean(axis=0))
+    center = y.mean(axis=0)  # about which the products of x and y are 0 on average
+    return float(sum(np.square(rows - center).sum(axis=1).mean() for rows in (x, y)))

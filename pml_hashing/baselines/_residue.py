@@ -21,7 +21,7 @@ class SimilarityResidue:
 
     def __init__(self, labels: np.ndarray, code_length: int) -> None:
         groups, inverse = np.unique(labels, axis=0, return_inverse=True)
-        self._group = inverse.reshape(-1)
+        self._group = inverse.reshape(-1)  # numpy 2.0 returns a column
         places = np.arange(len(labels)), self._group
         self._members = sparse.csr_matrix((np.ones(len(labels)), places))
         rows = (

@@ -174,7 +174,6 @@ def minimum_cut(coupling: np.ndarray, pull: np.ndarray) -> np.ndarray:
     capacity[:m, sink] = (-pull).clip(min=0)
     graph = csr_matrix(capacity)
     left = graph - maximum_flow(graph, source, sink).flow
-    left.eliminate_zeros()
     reached = breadth_first_order(left, source, return_predecessors=False)
     bits = np.full(m + 2, -1.0)
     bits[reached] = 1

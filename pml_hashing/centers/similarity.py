@@ -115,7 +115,7 @@ def _confusion(features: Tensor, labels: Tensor, num_classes: int, seed: int) ->
     gram, cross = features.T @ features, class_sums(features, labels, num_classes).T
     counts = class_sums(torch.ones_like(features[:, :1]), labels, num_classes).T
     rows_of_a_block = max(1, SCORES_OF_A_BLOCK // num_classes)
-    for fold in range(min(FOLDS, len(features))):
+    for fold in range(FOLDS):
         held = order[fold::FOLDS]
         own, own_labels = features[held], labels[held]
         rest = len(features) - len(held)

@@ -63,21 +63,9 @@ def save(
     _check_config(json.loads(json.dumps(config)), form)
     note = {"note": f"For people. The copy that is loaded stands in {WEIGHTS_NAME}."}
     text = json.dumps(note | form | config, indent=2) + "\n"
-    write_tensors(
-        folder / WEIGHTS_NAME, _apart(model.state_dict()), form | {CONFIG_KEY: json.dumps(config)}
-    )
+    weights = {name: weight.cpu().contiguous() for name, weight in model.state_dict().items()}
+    write_tensors(folder / WEIGHTS_NAME, weights, form | {CONFIG_KEY: json.dumps(config)})
     write_atomically(folder / CONFIG_NAME, lambda path: path.write_text(text, encoding="utf-8"))
-
-
-def _apart(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return contiguous tensors on the CPU, and tied ones twice: a file has no shared memory."""
-    tensors, seen = {}, set()
-    for name, tensor in state.items():
-        copied = tensor.detach().cpu().contiguous()
-        pointer = copied.untyped_storage().data_ptr()
-        tensors[name] = copied.clone() if pointer in seen else copied
-        seen.add(pointer)
-    return tensors
 
 
 def load(folder: str | os.PathLike[str], form: dict[str, str]) -> tuple[Config, dict[str, Tensor]]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pml_hashing.baselines import FastHash
+from pml_hashing.baselines import FastHash, fasthash
 from pml_hashing.baselines._residue import SimilarityResidue
 from pml_hashing.baselines.fasthash import best_block, minimum_cut, similar_blocks, spectral_bit
 
@@ -115,6 +115,21 @@ def test_every_bit_lowers_the_objective(labels):
     bits = list(hasher.transform(features[::25]).T.astype(float))
     values = [fasthash_reference(labels, bits[:count], 6) for count in range(7)]
     assert (np.diff(values) < 0).all()
+
+
+def test_what_trees_say_is_subtracted_and_all_blocks_are_swept(monkeypatch):
+    """Of 20 samples, all in one leaf, trees say another bit than the one that was inferred."""
+    said, visited, features = [], [], RNG.normal(size=(20, 3))
+
+    def visit(bit, _, block):
+        visited.append(block)
+        return bit[block]
+
+    monkeypatch.setattr(SimilarityResidue, "subtract", lambda _, bit: said.append(bit))
+    monkeypatch.setattr(fasthash, "best_block", visit)
+    hasher = FastHash(2, num_trees=1, sweeps=5, random_state=0).fit(features, IDS)
+    assert np.array_equal(np.column_stack(said), hasher.transform(features))
+    assert len(visited) == 2 * 5 * 3
 
 
 def test_arguments_reach_the_trees():

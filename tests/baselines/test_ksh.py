@@ -7,7 +7,7 @@ import pytest
 from scipy.linalg import eigh
 from scipy.optimize import check_grad
 
-from pml_hashing.baselines import KSH
+from pml_hashing.baselines import KSH, ksh
 from pml_hashing.baselines._kernel import AnchorKernel
 from pml_hashing.baselines._residue import SimilarityResidue
 from pml_hashing.baselines.ksh import refine, smooth_objective, top_eigenvector, whitening
@@ -114,6 +114,12 @@ def test_refinement_explains_no_less(labels):
         assert gain > 0 or np.array_equal(found, direction)
         gains.append(gain)
     assert np.median(gains) > 0
+
+
+def test_the_most_iterations_of_a_bit_are_counted(monkeypatch):
+    steps = iter([3, 7, 5])
+    monkeypatch.setattr(ksh, "refine", lambda inputs, residue, start, _: (start, next(steps)))
+    assert KSH(3, num_anchors=6, random_state=0).fit(FEATURES, IDS).n_iter_ == 7
 
 
 @LABELS

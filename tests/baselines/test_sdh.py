@@ -124,6 +124,8 @@ def test_kernel():
     kernel = AnchorKernel.fit(FEATURES, 5, None, random_state)
     squares = [sum((x - a) ** 2) for x in FEATURES for a in kernel.anchors]
     assert math.isclose(kernel.gamma, 1 / (2 * np.mean(squares)))
+    far = AnchorKernel.fit(FEATURES + 1e6, 5, None, np.random.RandomState(0))
+    assert math.isclose(far.gamma, kernel.gamma, rel_tol=1e-6)
     assert len({tuple(a) for a in kernel.anchors} & {tuple(x) for x in FEATURES}) == 5
     assert len(AnchorKernel.fit(FEATURES, 100, 1.0, random_state).anchors) == 9
     assert AnchorKernel.fit(np.ones((3, 2)), 2, None, random_state).gamma == 1  # no distance

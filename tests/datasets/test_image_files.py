@@ -127,9 +127,12 @@ def test_only_readable_images(unreadable):
     errors = []
     images = unreadable.readable(errors.append)
     assert (images.names, images.labels.tolist()) == (["cat/a.png"], [0])
-    assert images.index("cat/a.png") == 0
     assert [error.index for error in errors] == [1, 2, 3, 4, 5]
     assert len(unreadable) == 6
+    others = ImageFiles(images.folder, ["cat/text.png", "cat/a.png"]).readable(errors.append)
+    assert others.index("cat/a.png") == 0
+    with pytest.raises(KeyError, match=r"cat/text\.png"):
+        others.index("cat/text.png")
     with pytest.raises(ValueError, match=r"readable images in .*, got none"):
         ImageFiles(images.folder, ["cat/text.png"]).readable(errors.append)
 
@@ -169,6 +172,7 @@ def test_what_is_missing(folder, tmp_path):
     ("names", "labels", "message"),
     [
         (["a", "b"], [["x"]], "same size, not empty, got 2 and 1"),
+        (["a", ""], [["x"]] * 2, "a path that stays in the folder for image 1, ''"),
         (["a"], ["x"], "a list of labels, none of them empty, for image 0, 'a'"),
         (["a"], [[""]], "a list of labels, none of them empty, for image 0, 'a'"),
         (["a"], [["y", "x", "w"]], r"`labels` in \['x'\], got 'w', 'y'"),
@@ -257,6 +261,13 @@ def test_links_do_not_lead_out_of_the_folder(folder, tmp_path):
     with pytest.raises(UnreadableImageError, match=r"loop\.png"):
         ImageFiles(folder, ["cat/loop.png"], [["x"]])[0]
     assert images.image(images.index("cat/inside.png")).size == (4, 5)
+
+
+@LINKS
+def test_a_link_to_a_folder_above_is_not_followed(folder):
+    expected = list_images(folder)
+    (folder / "dog" / "deep" / "up").symlink_to(folder)
+    assert list_images(folder) == expected
 
 
 def test_endings(tmp_path):

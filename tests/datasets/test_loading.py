@@ -60,6 +60,8 @@ def test_16_bits_are_scaled(tmp_path, kind):
         (np.array([[0.0, 0.5, 1.0]], np.float32), [[0, 128, 255]]),
         (np.array([[0.0, 51.0, 255.0]], np.float32), [[0, 51, 255]]),
         (np.array([[-3.0, np.nan, 1.0]], np.float32), [[0, 0, 255]]),
+        (np.array([[np.inf, -np.inf, 1.0]], np.float32), [[0, 0, 255]]),
+        (np.array([[0.0, 2.0**39, 2.0**40]], np.float32), [[0, 128, 255]]),
         (np.array([[0, 32768, 65535]], np.int32), [[0, 128, 255]]),
         (np.array([[0, 51, 255]], np.int32), [[0, 51, 255]]),
     ],

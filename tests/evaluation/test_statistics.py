@@ -54,6 +54,7 @@ def test_interval_is_seeded_and_grows_with_confidence(monkeypatch):
         (torch.rand(3, 2), {}, r"`scores` of shape \(num_queries,\), not empty, got \(3, 2\)"),
         (torch.rand(0), {}, r"not empty, got \(0,\)"),
         (torch.rand(3), {"confidence": 95}, "`confidence` between 0 and 1, got 95"),
+        (torch.rand(3), {"confidence": 1}, "`confidence` between 0 and 1, got 1"),
         (torch.rand(3), {"num_resamples": 0}, "`num_resamples` of at least 1, got 0"),
     ],
 )

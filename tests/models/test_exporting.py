@@ -160,7 +160,7 @@ for name in ("pml_hashing", "timm", "pytorch_metric_learning", *sys.modules):
         sys.modules[name] = None
 import torch
 codes, packed = torch.export.load(sys.argv[1]).module()(torch.zeros(3, 3, 32, 32))
-print(tuple(codes.shape), tuple(packed.shape))
+print(codes.numpy().shape, packed.numpy().shape)
 """
 
 
@@ -206,6 +206,8 @@ def test_what_cannot_be_exported(tmp_path):
         export(nn.Linear(2, 3), path)
     with pytest.raises(ValueError, match=r"of float32, got bfloat16: export `model.float"):
         export(make_model().bfloat16(), path)
+    with pytest.raises(ValueError, match=r"of float32, got float32, float64: export `model.float"):
+        export(TwoNetworkHashingModel(make_small(), make_small().double()), path)
     with pytest.raises(ValueError, match="`example` of two samples"):
         export(HashingModel(nn.Identity(), 8, num_features=4), path)
     two = TwoNetworkHashingModel(make_model(), make_model(size=64))

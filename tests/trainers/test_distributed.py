@@ -10,6 +10,8 @@ from processes import run_together
 from torch import distributed
 from torch.testing import assert_close
 
+from pml_hashing.distributed import gather_rows
+
 SCRIPT = Path(__file__).with_name("distributed_training.py")
 
 
@@ -130,6 +132,10 @@ def test_rows_of_all_processes(of_ranks):
         assert rows["objects"] == ["0", "1"]
         assert rows["parts"] == [(0, 2), (2, 5)]
         assert rows["shard"] == ([0, 1], [2, 3, 4])[rank]
+
+
+def test_no_gradient_flows_through_rows_of_one_process():
+    assert not gather_rows(torch.ones(2, 3, requires_grad=True)).requires_grad
 
 
 def test_state_of_the_first_process(of_ranks):
