@@ -21,11 +21,24 @@ SCORES = {
 }
 SHOWN = list(SCORES)[:2]
 """The tables that a page shows at once. It opens the others where they are asked for."""
+FINE_TUNED_SCORES = {
+    MEAN_AP: "mAP@all",
+    "mean_average_precision_of_unseen": "mAP, unseen",
+    "mean_average_precision_at_5000": "mAP@5000",
+}
+"""The columns of a table that has a row for each setting."""
+
+CPU = "train_cpu_seconds"
 COSTS = {
     "train_seconds": "Seconds of training",
-    "train_cpu_seconds": "CPU seconds",
+    CPU: "CPU seconds",
     "train_memory_mib": "Peak memory, MiB",
 }
+
+
+def without_weights(text: str) -> str:
+    """Return a text that names a backbone without the file of its weights."""
+    return re.sub(r" \(.*?\)", "", text)
 
 
 class Setting(NamedTuple):
@@ -48,12 +61,22 @@ class Setting(NamedTuple):
     @property
     def title(self) -> str:
         """What a heading says."""
-        return re.sub(r" \(.*?\)", "", self._description)  # no file of weights
+        return without_weights(self._description)
 
     @property
     def file_name(self) -> str:
         """What a file is called."""
         return re.sub(r"[^\w.]+", "-", self._description)
+
+    @property
+    def columns(self) -> list[str]:
+        """What a row of many settings says of this one: its backbone and its epochs."""
+        steps, size = self.budget.steps_per_epoch, self.img_size
+        pixels = "" if size is None else f", {size} px"
+        epochs = (
+            str(self.budget.epochs) if steps is None else f"{self.budget.epochs} of {steps} steps"
+        )
+        return [f"{without_weights(self.backbone)}{pixels}", epochs]
 
     @property
     def _description(self) -> str:
@@ -122,6 +145,43 @@ def to_markdown(records: Iterable[Record], images: str | None = None) -> str:
             lines += [f"{title}:", "", *table, ""] if name in SHOWN else _folded(title, table)
         lines += _folded(f"Costs at {cells.code_lengths[-1]} bits", cost_table(cells))
     return "\n".join(lines)
+
+
+def fine_tuned_to_markdown(records: Iterable[Record]) -> str:
+    """Return one table for each data set and protocol: few methods, in many settings.
+
+    A row is a method in a setting at a code length, the best mAP first among equal lengths.
+    """
+    settings: dict[str, list[tuple[Setting, Cells]]] = {}
+    for setting, cells in by_setting(records).items():
+        title = f"### {setting.dataset}, {setting.protocol}"
+        settings.setdefault(title, []).append((setting, cells))
+    lines: list[str] = []
+    for title, of_title in settings.items():
+        lines += [title, "", *_fine_tuned_table(of_title), ""]
+    return "\n".join(lines)
+
+
+def _fine_tuned_table(settings: list[tuple[Setting, Cells]]) -> list[str]:
+    rows = sorted(
+        (
+            (length or 0, -fmean(found), setting, cells, method)
+            for setting, cells in settings
+            for length in cells.code_lengths
+            for method in cells.methods
+            if (found := cells.values(method, length, MEAN_AP))
+        ),
+        key=lambda row: row[:2],
+    )
+    lines = []
+    for length, _, setting, cells, method in rows:
+        columns = {name: cells.values(method, length, name) for name in (*FINE_TUNED_SCORES, CPU)}
+        minutes = [seconds / 60 for seconds in columns.pop(CPU)]
+        scores = [_cell(values, None, len(values)) for values in columns.values()]
+        shared = [method, str(length), *setting.columns, str(len(minutes))]
+        lines.append([*shared, *scores, f"{fmean(minutes):.0f}"])
+    of_setting = ["Method", "Bits", "Backbone", "Epochs", "Seeds"]
+    return _table([*of_setting, *FINE_TUNED_SCORES.values(), "CPU minutes"], lines)
 
 
 def score_table(cells: Cells, name: str) -> list[str]:
