@@ -41,6 +41,7 @@ from comparison.sources import Source
 from comparison.task import FINE_TUNED, FROZEN
 
 PROTOCOL_OF = {"cifar10": "1k/59k", "cifar100": "1k/15k", "fashion-mnist": "1k/59k"}
+OF_BUDGET = ("epochs", "batch_size", "steps_per_epoch", "training_scale")
 ROOT = Path(os.environ.get("PML_HASHING_DATA", "data"))
 
 
@@ -63,6 +64,7 @@ def parse_args() -> Namespace:
     add("--epochs", type=positive, help=f"({frozen.epochs}; end to end {fine.epochs})")
     add("--batch-size", type=positive, help=f"({frozen.batch_size}; end to end {fine.batch_size})")
     add("--steps-per-epoch", type=positive, help="in place of a pass over the training images")
+    add("--training-scale", type=share, help="end to end, side of training images to --img-size")
     add_backbone(parser, "resnet18")
     add("--img-size", type=positive, help="height and width for the backbone (its own)")
     add("--features", type=Path, help="file of the features (beside the results)")
@@ -88,6 +90,12 @@ def at_least(least: int) -> Callable[[str], int]:
         return int(text)
 
     return number
+
+
+def share(text: str) -> float:
+    if not 0 < float(text) <= 1:
+        raise ArgumentTypeError(f"expected a share above 0 and up to 1, got {text}")
+    return float(text)
 
 
 def device(text: str) -> str:
@@ -149,7 +157,7 @@ def make_grid(args: Namespace, source: Source) -> list[Cell]:
     """Return all cells, seed by seed, so that part of the grid is a comparison too."""
     shared = (args.dataset, args.protocol, source.weights, args.img_size, args.end_to_end)
     budget = FINE_TUNED if args.end_to_end else FROZEN
-    given = {name: getattr(args, name) for name in ("epochs", "batch_size", "steps_per_epoch")}
+    given = {name: getattr(args, name) for name in OF_BUDGET}
     budget = replace(budget, **{name: value for name, value in given.items() if value is not None})
     cells = [
         Cell(*shared, method, None if method == FLOAT_FEATURES else code_length, seed, budget)

@@ -95,7 +95,8 @@ def train_networks(recipe: Recipe, task: Task) -> Learned:
     loss_func = make_loss(recipe, task)
     if budget.head_epochs:
         train_hash_layers(networks, loss_func, task)
-    dataset = task.data.training_set(networks[0], training, budget.augmentation)
+    changed = budget.augmentation, budget.training_scale
+    dataset = task.data.training_set(networks[0], training, *changed)
     schedules = recipe.schedules(
         Training(networks[0], loss_func, dataset, budget.epochs, steps_of(budget, len(training)))
     )

@@ -151,7 +151,7 @@ class Features:
         return HashingModel(trunk, code_length, num_features=self.features.shape[1], **options)
 
     def training_set(
-        self, model: HashingModel, indices: Tensor, augmentation: Augmentation
+        self, model: HashingModel, indices: Tensor, augmentation: Augmentation, scale: float
     ) -> Dataset[Any]:
         """Return features and labels, which are not augmented."""
         return TensorDataset(self.features[indices].float(), self.labels[indices])
@@ -183,10 +183,13 @@ class Pixels:
         return self.source.model(code_length, **options)
 
     def training_set(
-        self, model: HashingModel, indices: Tensor, augmentation: Augmentation
+        self, model: HashingModel, indices: Tensor, augmentation: Augmentation, scale: float
     ) -> Dataset[Any]:
-        """Return augmented images and labels."""
-        transform = model.transform(is_training=True, **AUGMENTATIONS[augmentation])
+        """Return augmented images, smaller by `scale` than those that are encoded, and labels."""
+        assert model.data_config is not None
+        channels, *sides = model.data_config["input_size"]
+        size = {"input_size": (channels, *(round(side * scale) for side in sides))}
+        transform = model.transform(is_training=True, **AUGMENTATIONS[augmentation], **size)
         return ImageSet(self.images, indices, transform)
 
     def batches(self, model: HashingModel, indices: Tensor) -> Any:

@@ -30,6 +30,7 @@ class Budget:
         freeze_batch_norm: Whether a backbone's batch normalization keeps its statistics.
         augmentation: How images are changed while training: `"timm"`, as its own training does,
             `"light"`, or `"strong"`, which is light with RandAugment and random erasing.
+        training_scale: Side of the images that are trained on, to that of those encoded.
         steps_per_epoch: Steps of an epoch, where it is not a pass over all training images.
     """
 
@@ -44,6 +45,7 @@ class Budget:
     head_epochs: int = 0
     freeze_batch_norm: bool = False
     augmentation: Augmentation = "timm"
+    training_scale: float = 1
     steps_per_epoch: int | None = None
 
 
