@@ -22,6 +22,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
 from torch.utils.data import DataLoader, Subset, TensorDataset
 from torch.utils.tensorboard import SummaryWriter
+from torchvision.transforms import Compose
 
 from pml_hashing import CodeBank, DSAHLoss, Engine, HashingModel
 from pml_hashing.datasets import ImageFiles, retrieval_split
@@ -59,6 +60,12 @@ def make_model(args: Namespace) -> HashingModel:
         img_size=args.image_size,
         drop_rate=args.drop_rate,
     ).to(args.device)
+
+
+def training_transform(model: HashingModel, args: Namespace) -> Compose:
+    """Images to train on may be smaller than those that are encoded: faster, and ranks better."""
+    changed = {} if args.train_size is None else {"input_size": args.train_size}
+    return model.transform(is_training=True, **LIGHT_AUGMENTATION, **changed)
 
 
 def make_loss(labels: Tensor, num_classes: int, args: Namespace) -> DSAHLoss:
@@ -147,6 +154,7 @@ def parse_args() -> Namespace:
     weights.add_argument("--pretrained", action="store_true", help="start from timm's weights")
     weights.add_argument("--checkpoint", type=Path, help="start from the weights of a file")
     add("--image-size", type=int, help="the backbone's own by default")
+    add("--train-size", type=int, help="of images that are trained on, smaller: see the tutorial")
     add("--code-length", type=int, default=32, help="number of bits (32)")
     add("--validation", type=float, default=0.1, help="share of images not trained on (0.1)")
     add("--head-epochs", type=int, default=12, help="of the hash layer alone (12)")
@@ -193,7 +201,7 @@ def run(args: Namespace) -> None:
     split = retrieval_split(images.labels, num_queries=num_validation, seed=args.seed)
     model = make_model(args)
     loss_func = make_loss(images.labels[split.train], len(images.classes), args)
-    augmented = images.with_transform(model.transform(is_training=True, **LIGHT_AUGMENTATION))
+    augmented = images.with_transform(training_transform(model, args))
     engine = make_engine(model, loss_func, Subset(augmented, split.train.tolist()), args)
     watch = Watch(model, images, split.query, args.output / "tensorboard")
     engine.resume()  # the latest checkpoint, if there is one

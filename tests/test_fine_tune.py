@@ -101,6 +101,18 @@ def test_other_images_do_not_go_on_in_its_place(run, photos, tmp_path):
         run(tmp_path / "photos", tmp_path / "output", "--epochs", "1")
 
 
+def test_images_to_train_on_may_be_smaller(example, run, photos, tmp_path, monkeypatch):
+    sizes, make_engine = [], example["make_engine"]
+
+    def remember(model, loss_func, part, args):
+        sizes.append((part[0][0].shape, model.transform()(Image.new("RGB", (40, 40))).shape))
+        return make_engine(model, loss_func, part, args)
+
+    monkeypatch.setitem(example["run"].__globals__, "make_engine", remember)
+    assert "epoch 1" in run(photos, tmp_path, "--epochs", "1", "--train-size", "24")
+    assert sizes == [((3, 24, 24), (3, 32, 32))]
+
+
 def test_images_too_few_to_be_scored_are_told_before_the_training(run, photos, tmp_path):
     with pytest.raises(SystemExit, match=r"share a label.* got 1 with different ones"):
         run(photos, tmp_path, "--validation", "0.01")

@@ -73,8 +73,8 @@ class Setting(NamedTuple):
         """What a row of many settings says of this one: its backbone and its epochs."""
         steps, size = self.budget.steps_per_epoch, self.img_size
         pixels = "" if size is None else f", {size} px"
-        if self.budget.training_scale != 1:
-            pixels += f", trained at {self.budget.training_scale:g} of it"
+        if size is not None and self.budget.training_scale != 1:
+            pixels += f", trained at {round(size * self.budget.training_scale)}"
         epochs = (
             str(self.budget.epochs) if steps is None else f"{self.budget.epochs} of {steps} steps"
         )

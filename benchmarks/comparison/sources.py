@@ -187,9 +187,9 @@ class Pixels:
     ) -> Dataset[Any]:
         """Return augmented images, smaller by `scale` than those that are encoded, and labels."""
         assert model.data_config is not None
-        channels, *sides = model.data_config["input_size"]
-        size = {"input_size": (channels, *(round(side * scale) for side in sides))}
-        transform = model.transform(is_training=True, **AUGMENTATIONS[augmentation], **size)
+        sides = tuple(round(side * scale) for side in model.data_config["input_size"][1:])
+        changed = {**AUGMENTATIONS[augmentation], "input_size": sides}
+        transform = model.transform(is_training=True, **changed)
         return ImageSet(self.images, indices, transform)
 
     def batches(self, model: HashingModel, indices: Tensor) -> Any:

@@ -213,8 +213,8 @@ class HashingModel(hub.HubModel):
             is_training: Whether to add timm's default augmentation: random crops, flips and
                 colors.
             **augmentation: What differs from that default, as arguments of
-                `timm.data.create_transform`: `LIGHT_AUGMENTATION` for fine-tuning, `hflip=0`
-                where left and right mean something.
+                `timm.data.create_transform`: `LIGHT_AUGMENTATION` and a smaller `input_size` for
+                fine-tuning, `hflip=0` where left and right mean something.
 
         Raises:
             TypeError: If timm's transform has no such argument.

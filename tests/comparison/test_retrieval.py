@@ -162,6 +162,26 @@ def test_end_to_end(compare, tmp_path, monkeypatch):
     rates = {k: o.param_groups[0]["lr"] for k, o in whole.optimizers.items()}
     assert rates["trunk_optimizer"] == pytest.approx(0.1 * rates["embedder_optimizer"])
     assert whole.freeze_trunk_batchnorm
+    assert whole.dataset[0][0].shape == (3, 32, 32)
+
+
+def test_images_to_train_on_may_be_smaller(compare, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(
+        "comparison.networks.AsymmetricTrainer.train",
+        lambda self, num_epochs: sizes.append(self.dataset[0][0].shape),
+    )
+    (record,) = compare("--end-to-end", "--methods", "CSQ", "--training-scale", "0.75")
+    assert sizes[1] == (3, 24, 24)  # the first are features, for the hash layer alone
+    assert record["budget"]["training_scale"] == 0.75
+    assert record["img_size"] == 32
+
+
+@pytest.mark.parametrize("scale", ["0", "1.5", "-1", "nan"])
+def test_a_scale_is_a_share(compare, scale, capsys):
+    with pytest.raises(SystemExit):
+        compare("--end-to-end", "--training-scale", scale)
+    assert f"expected a share above 0 and up to 1, got {scale}" in capsys.readouterr().err
 
 
 def test_end_to_end_trains_the_backbone(compare, monkeypatch):
