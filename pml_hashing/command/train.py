@@ -46,6 +46,12 @@ ENDING, CHECKPOINTS = ".model", "checkpoints"
 )
 @click.option("--fine-tune", is_flag=True, help="Train the backbone too: slow without a GPU.")
 @click.option(
+    "--train-size",
+    type=click.IntRange(1),
+    help="Pixels a side of images to --fine-tune on. By default those of --img-size: 0.8 of them "
+    "take less time.",
+)
+@click.option(
     "--epochs",
     type=click.IntRange(1),
     default=20,
@@ -90,6 +96,8 @@ def train(
         pml-hashing serve
     """
     setup = Setup(**setup_options)
+    if setup.train_size is not None and not setup.fine_tune:
+        raise click.UsageError("--train-size needs --fine-tune: no image is trained on without it.")
     place = Path(data.resolve().stem + ENDING) if output is None else output
     images = read_images(data, allow_outside=allow_outside, allow_empty=allow_empty)
     if images.ignored:

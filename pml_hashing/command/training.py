@@ -33,6 +33,7 @@ class Setup:
         bits: Length of a code.
         loss: One of `LOSSES`.
         fine_tune: Whether the backbone is trained too.
+        train_size: Pixels a side of the images that it is trained on, where they are smaller.
         batch_size: Images in a step.
         lr: Learning rate of the hash layer.
         seed: Of all random numbers.
@@ -47,6 +48,7 @@ class Setup:
     batch_size: int
     lr: float
     seed: int
+    train_size: int | None = None
 
     def content(self, images: "ImageFiles") -> dict[str, Any]:
         """Return it and which images it is about, for JSON."""
@@ -141,7 +143,7 @@ def start_or_resume(
     reading = {"num_workers": workers, "progress": progress}
     if setup.fine_tune:
         images = images.readable(warn_left_out)
-        dataset, labels = to_images(model, images)
+        dataset, labels = to_images(model, images, setup.train_size)
     else:
         dataset, labels = to_features(model, images, **reading)
     loss_func = make_loss(setup, labels, len(images.classes))
@@ -210,11 +212,21 @@ def to_features(
     return TensorDataset(features, labels), labels
 
 
-def to_images(model: "HashingModel", images: "ImageFiles") -> "tuple[Dataset[Any], Tensor]":
-    """Return images as the backbone is trained on them, and their labels."""
-    from pml_hashing.models import LIGHT_AUGMENTATION
+def to_images(
+    model: "HashingModel", images: "ImageFiles", size: int | None = None
+) -> "tuple[Dataset[Any], Tensor]":
+    """Return images as the backbone is trained on them, and their labels.
 
-    transform = model.transform(is_training=True, **LIGHT_AUGMENTATION)
+    Raises:
+        ValueError: If the backbone takes no images of this size.
+    """
+    from pml_hashing.models import LIGHT_AUGMENTATION
+    from pml_hashing.models.backbones import feature_width
+
+    changed = {} if size is None else {"input_size": size}
+    if size is not None:
+        feature_width(model.trunk, (3, size, size))
+    transform = model.transform(is_training=True, **LIGHT_AUGMENTATION, **changed)
     return images.with_transform(transform), images.labels
 
 

@@ -119,6 +119,28 @@ def test_class_codes_are_assigned_by_features(colors, weights, fine_tune):
     assert not loss_func.wants_features
 
 
+def test_images_to_train_on_may_be_smaller(run, colors, weights):
+    setup = Setup("test_resnet", weights, 32, 8, "csq", True, 16, 0.001, 0, train_size=24)
+    model = make_model(setup, "cpu")
+    images = read_images(colors / "colors")
+    engine = start_or_resume(setup, model, images, colors / "checkpoints", 0, False)
+    assert engine.dataset[0][0][0].shape == (3, 24, 24)
+    assert model.data_config["input_size"] == (3, 32, 32)
+    training = ["train", "colors", "--checkpoint", weights, *MODEL, "--train-size", 24]
+    assert "--train-size needs --fine-tune" in run(*training, code=2).stderr
+    run(*training, "--fine-tune", "--epochs", 1)
+    other = run(*training[:-1], 28, "--fine-tune", "--epochs", 2, code=1)
+    assert "Expected the same train_size" in other.stderr
+
+
+def test_a_size_to_train_on_that_the_backbone_does_not_take(run, colors):
+    torch.save(HashingModel("test_vit", 8, img_size=32).trunk.state_dict(), "vit.pt")
+    training = ["--backbone", "test_vit", "--checkpoint", "vit.pt", "--img-size", 32]
+    result = run("train", "colors", *training, "--fine-tune", "--train-size", 24, code=1)
+    assert "an image of shape (1, 3, 24, 24)" in result.stderr
+    assert not (colors / "colors.model").exists()
+
+
 def test_fine_tuning_starts_with_a_trained_hash_layer(colors, weights):
     models, images = [], read_images(colors / "colors")
     for fine_tune in (False, True):
