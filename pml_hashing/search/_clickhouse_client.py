@@ -89,7 +89,7 @@ class TableState:
         columns = ([value.decode() for value in part.to_pylist()] for part in found.columns)
         try:
             return Schema.of(list(zip(*columns, strict=True)))
-        except (ValueError, KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(
                 f"Expected `table` to be one that a ClickHouseStore made, got {self._table!r}, "
                 f"which is not: {error}"

@@ -23,7 +23,7 @@ from pml_hashing.search import (
     _clickhouse_search,
 )
 from pml_hashing.search._clickhouse_client import Connection
-from pml_hashing.search._clickhouse_rows import next_version
+from pml_hashing.search._clickhouse_rows import next_version, to_ids
 
 NAMES = ["a'b", 'a"b', "a\\b", "a\nb", "a\tb", "nul\0", "ä", "\udc80", "", "'; drop table x; --"]
 
@@ -294,6 +294,27 @@ def test_a_table_of_another_kind_is_left_alone(make_clickhouse):
     ):
         make_clickhouse(store.table)
     store._connection.run([f"drop table {store.table}"])
+
+
+def test_ids_that_others_wrote_are_told():
+    assert to_ids([b"3", b'"a"', b'["b", [2]]']) == [3, "a", ("b", (2,))]
+    for text in (b"null", b"{}", b'[{"a": 1}]', b"1.5", b"true", b"word", b"\xff", b"[" * 10**5):
+        with pytest.raises(ValueError, match="Expected ids that a ClickHouseStore wrote, got"):
+            to_ids([b"3", text])
+
+
+def test_a_comment_that_others_wrote_is_told(make_clickhouse):
+    store = make_clickhouse()
+    for comment in ("[]", "3", "word", '{"kind": 3}', "[" * 10**4):
+        store._connection.run(
+            [
+                f"create table {store.table} (code Int64 comment '{comment}') "
+                "engine = MergeTree order by code"
+            ]
+        )
+        with pytest.raises(ValueError, match="`table` to be one that a ClickHouseStore made"):
+            make_clickhouse(store.table)
+        store._connection.run([f"drop table {store.table}"])
 
 
 def test_over_the_network(bridge, monkeypatch):
