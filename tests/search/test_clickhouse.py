@@ -252,7 +252,11 @@ def test_half_of_a_search_is_not_of_another_state(make_clickhouse, monkeypatch):
         (lambda dsn: ClickHouseStore(dsn, cluster="c'"), ValueError, "`cluster` of letters"),
         (lambda dsn: ClickHouseStore(dsn, cluster="c"), ValueError, "`cluster` with a server"),
         (lambda _: ClickHouseStore("sqlite:///x"), ValueError, "begins with 'sqlite'"),
-        (lambda _: ClickHouseStore("clickhouse://h:99999/x"), ValueError, "`dsn` with a port"),
+        (
+            lambda _: ClickHouseStore("clickhouse://h:99999/x"),
+            ValueError,
+            "port from 0 to 65535, got",
+        ),
         (
             lambda _: ClickHouseStore(f"chdb://{__file__}"),
             NotADirectoryError,
@@ -315,6 +319,13 @@ def test_a_comment_that_others_wrote_is_told(make_clickhouse):
         with pytest.raises(ValueError, match="`table` to be one that a ClickHouseStore made"):
             make_clickhouse(store.table)
         store._connection.run([f"drop table {store.table}"])
+
+
+def test_a_password_that_looks_like_a_port_is_not_told():
+    with pytest.raises(ValueError, match=r"`dsn` with a port .* %2F for /") as caught:
+        ClickHouseStore("clickhouse://user:sec/ret@host/x")
+    assert "sec" not in str(caught.value)
+    assert caught.value.__suppress_context__  # nor in the error before it
 
 
 def test_over_the_network(bridge, monkeypatch):
