@@ -13,6 +13,8 @@ from torch import Tensor
 UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # torch cannot sort or compare them all
 BITS = (torch.bool, torch.uint8, *UNSIGNED)
 MOST_CLASSES = 2**24  # of which nobody has told: a class id is rather a hash or a time
+MOST_CLASSES_TOLD = 2**31  # more are a mistake, which would end in a lack of memory
+LONGEST_CODE = 2**16  # bits: longer than any features that codes are to take the place of
 LABELS_OF_A_BLOCK = 2**20  # of multi-hot rows that are checked together
 
 
@@ -136,7 +138,8 @@ def check_label_values(labels: Tensor, num_classes: int, name: str) -> None:
                 f"got {tuple(labels.shape)}."
             )
         if not _are_zeros_and_ones(labels):
-            raise ValueError(f"Expected multi-hot `{name}` of zeros and ones, got other values.")
+            other = labels[(labels != 0) & (labels != 1)][0].item()
+            raise ValueError(f"Expected multi-hot `{name}` of zeros and ones, got {other}.")
     elif len(labels) and (labels.min() < 0 or labels.max() >= num_classes):
         raise ValueError(
             f"Expected `{name}` with class ids from 0 to {num_classes - 1}, "
@@ -203,6 +206,26 @@ def check_at_least(value: float, minimum: float, name: str) -> None:
     """Raise unless `value` is a number of at least `minimum`."""
     if not value >= minimum:  # also catches NaN
         raise ValueError(f"Expected `{name}` of at least {minimum}, got {value}.")
+
+
+def check_at_most(value: float, maximum: int, name: str) -> None:
+    """Raise if `value` is above `maximum`."""
+    if value > maximum:
+        raise ValueError(f"Expected `{name}` of at most {maximum:,}, got {value:,}.")
+
+
+def check_num_classes(
+    num_classes: int, least: int = 1, most: int = MOST_CLASSES_TOLD, name: str = "num_classes"
+) -> None:
+    """Raise unless this is a number of classes that memory can hold something for each of."""
+    check_at_least(num_classes, least, name)
+    check_at_most(num_classes, most, name)
+
+
+def check_code_length(code_length: int) -> None:
+    """Raise unless codes can be of so many bits."""
+    check_at_least(code_length, 1, "code_length")
+    check_at_most(code_length, LONGEST_CODE, "code_length")
 
 
 def check_positive(value: float, name: str) -> None:

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from pml_hashing._arrays import to_labels
 from pml_hashing._checks import (
-    check_at_least,
     check_choice,
+    check_code_length,
     check_kind_of_labels,
     check_label_values,
+    check_num_classes,
     check_sample_indices,
     num_classes_of,
 )
@@ -78,7 +79,8 @@ class CodeBank(nn.Module):
     Raises:
         TypeError: If class ids are no integers.
         ValueError: If `labels` is empty or of a wrong shape, or holds a class out of range, which
-            without `num_classes` is one of more than 16 million.
+            without `num_classes` is one of more than 16 million, or there are absurdly many classes
+            or bits.
 
     Examples:
         >>> import torch
@@ -112,11 +114,12 @@ class CodeBank(nn.Module):
                 "Expected `labels` of shape (n,) with class ids or (n, num_classes) with multi-hot "
                 f"rows, not empty, got {tuple(labels.shape)}."
             )
-        check_at_least(code_length, 1, "code_length")
+        check_code_length(code_length)
         check_choice(num_networks, (1, 2), "num_networks")
         check_kind_of_labels(labels, "labels")
         if num_classes is None:
             num_classes = num_classes_of(labels)
+        check_num_classes(num_classes)
         check_label_values(labels, num_classes, "labels")
         shape = (len(labels), code_length)
         codes = [torch.zeros(shape, device=labels.device) for _ in range(num_networks)]

@@ -1,5 +1,7 @@
 """Every check lets pass what is right, and names what is wrong."""
 
+from functools import partial
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from pml_hashing import CodeBank, Collection, HashingModel, TwoNetworkHashingModel
+from pml_hashing import CodeBank, Collection, HashingModel, TwoNetworkHashingModel, losses
 from pml_hashing._checks import (
     check_at_least,
     check_choice,
@@ -20,8 +22,21 @@ from pml_hashing._checks import (
     require_labels,
     to_path,
 )
+from pml_hashing.baselines import SDH
+from pml_hashing.centers import (
+    class_similarity,
+    hadamard,
+    hash_centers,
+    linear_codes,
+    minimal_distance,
+    semantic_centers,
+    separated_centers,
+    spread_codes,
+)
 from pml_hashing.datasets import ImageFiles, list_images, retrieval_split
 from pml_hashing.evaluation import HammingRanking, mean_average_precision, mean_by_class
+from pml_hashing.losses.terms import Quantization
+from pml_hashing.losses.terms.label_network import LabelNetwork
 from pml_hashing.trainers.checkpoints import CheckpointFolder
 
 CODES = torch.zeros(2, 3)
@@ -107,7 +122,7 @@ def test_right_arguments_pass(check, arguments):
             check_label_values,
             (torch.tensor([[0.0, 0.5]]), 2, "labels"),
             ValueError,
-            "multi-hot `labels` of zeros and ones, got other values",
+            "multi-hot `labels` of zeros and ones, got 0.5",
         ),
         (
             check_label_values,
@@ -202,6 +217,42 @@ def test_an_empty_path_is_not_the_current_folder(tmp_path, monkeypatch, use, nam
     with pytest.raises(ValueError, match=f"Expected `{name}` to be a path, got an empty one: '.'"):
         use()
     assert not list(tmp_path.iterdir())
+
+
+def of_classes_and_bits():
+    """Yield everything that takes a number of classes and one of bits."""
+    for name in sorted(losses.__all__):
+        if {"num_classes", "code_length"} <= signature(getattr(losses, name)).parameters.keys():
+            terms = [[(1.0, Quantization())]] if name == "DiscreteLoss" else []
+            yield lambda *sizes, name=name, terms=terms: getattr(losses, name)(*sizes, *terms)
+    yield from (hash_centers, linear_codes, minimal_distance, separated_centers, spread_codes)
+    yield lambda classes, length: CodeBank(torch.arange(3), length, num_classes=classes)
+    options = {"quantization": 1.0, "reconstruction": nn.functional.mse_loss}
+    yield lambda classes, length: LabelNetwork(classes, length, (4,), 1, 0, **options)
+
+
+def of_bits():
+    """Yield everything else that takes a number of bits."""
+    yield lambda length: HashingModel(nn.Identity(), length, num_features=4)
+    yield lambda length: semantic_centers(torch.eye(3), length)
+    yield lambda length: SDH(length).fit(np.ones((4, 2)), [0, 1, 0, 1])
+    yield hadamard
+
+
+def test_absurd_sizes_are_refused_before_memory_is_asked_for():
+    two = torch.arange(2)
+    of_classes = [
+        partial(lambda make, size: make(size, 16), make) for make in of_classes_and_bits()
+    ]
+    of_classes += [losses.DualSemanticRegressionLoss, partial(class_similarity, CODES, two)]
+    for make in of_classes:
+        with pytest.raises(
+            ValueError, match=r"`num_\w+` of at most [\d,]+, got 1,000,000,000,000\."
+        ):
+            make(10**12)
+    for make in (*(partial(make, 3) for make in of_classes_and_bits()), *of_bits()):
+        with pytest.raises(ValueError, match=r"of at most 65,536, got 1,000,000,000,000\."):
+            make(10**12)
 
 
 def test_a_path_is_one():

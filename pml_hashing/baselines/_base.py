@@ -12,7 +12,7 @@ from sklearn.utils import Tags, TransformerTags, check_random_state, column_or_1
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from pml_hashing._checks import check_integer
+from pml_hashing._checks import check_code_length, check_integer
 from pml_hashing.codes import binarize_unchecked
 
 FLOATS = (np.float32, np.float64)
@@ -35,8 +35,9 @@ def encode_labels(y: ArrayLike) -> np.ndarray:
     """
     labels = np.asarray(y)
     if labels.ndim == 2 and labels.shape[1] > 1:
-        if not np.isin(labels, (0, 1)).all():
-            raise ValueError("Expected multi-hot `y` of zeros and ones, got other values.")
+        other = labels[~np.isin(labels, (0, 1))]
+        if other.size:
+            raise ValueError(f"Expected multi-hot `y` of zeros and ones, got {other[0]}.")
         return labels.astype(np.uint8)
     check_classification_targets(labels)
     return np.unique(column_or_1d(labels, warn=True), return_inverse=True)[1]
@@ -67,6 +68,7 @@ class BaseShallowHasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
                 another number of rows or is not a classification target.
         """
         check_integer(self.code_length, 1, "code_length")
+        check_code_length(self.code_length)
         options: Any = {"X": X, "dtype": FLOATS, "ensure_min_samples": 2}
         features: Any
         labels = None

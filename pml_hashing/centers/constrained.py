@@ -7,7 +7,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from pml_hashing._checks import check_at_least
+from pml_hashing._checks import MOST_CLASSES, check_code_length, check_num_classes
 from pml_hashing.centers.assignment import assign_codes
 from pml_hashing.centers.hadamard_codes import hash_centers
 from pml_hashing.centers.linear_codes import linear_codes
@@ -31,15 +31,15 @@ def minimal_distance(num_classes: int, code_length: int) -> int:
         code_length: Number of bits $K$.
 
     Raises:
-        ValueError: If a size is less than 1.
+        ValueError: If a size is less than 1, or there are more than 2^24 classes or 65,536 bits.
 
     Examples:
         >>> from pml_hashing.centers import minimal_distance
         >>> [minimal_distance(100, bits) for bits in (16, 32, 48, 64)]
         [4, 10, 17, 24]
     """
-    check_at_least(num_classes, 1, "num_classes")
-    check_at_least(code_length, 1, "code_length")
+    check_num_classes(num_classes, most=MOST_CLASSES)
+    check_code_length(code_length)
     distance, ball = 0, 0
     while ball * num_classes < 2**code_length:
         ball += math.comb(code_length, distance)
@@ -68,7 +68,7 @@ def separated_centers(num_classes: int, code_length: int, seed: int = 0) -> Tens
         Codes, -1 and 1, float32 `(num_classes, code_length)`, on the CPU.
 
     Raises:
-        ValueError: If a size is less than 1.
+        ValueError: If a size is less than 1, or there are more than 2^24 classes or 65,536 bits.
 
     Note: Reconstruction
         Rebuilt from a description and the public code, not from the paper. There, one center at a

@@ -3,7 +3,14 @@
 import torch
 from torch import Tensor
 
-from pml_hashing._checks import check_at_least
+from pml_hashing._checks import (
+    LONGEST_CODE,
+    MOST_CLASSES,
+    check_at_least,
+    check_at_most,
+    check_code_length,
+    check_num_classes,
+)
 from pml_hashing.centers.spread import smallest_distance, spread_codes
 from pml_hashing.codes import bits_to_signs
 
@@ -25,7 +32,7 @@ def hash_centers(num_classes: int, code_length: int, seed: int = 0) -> Tensor:
         Codes, -1 and 1, float32 `(num_classes, code_length)`, on the CPU.
 
     Raises:
-        ValueError: If a size is less than 1.
+        ValueError: If a size is less than 1, or there are more than 2^24 classes or 65,536 bits.
 
     Note: Differences from the paper
         The paper takes the first rows of $H$, for $K$ a power of 2 only. All of them have 1 as
@@ -46,8 +53,8 @@ def hash_centers(num_classes: int, code_length: int, seed: int = 0) -> Tensor:
         Yuan et al., [Central Similarity Quantization for Efficient Image and Video
         Retrieval](https://arxiv.org/abs/1908.00347), CVPR 2020, Algorithm 1.
     """
-    check_at_least(num_classes, 1, "num_classes")
-    check_at_least(code_length, 1, "code_length")
+    check_num_classes(num_classes, most=MOST_CLASSES)
+    check_code_length(code_length)
     spread = spread_codes(num_classes, code_length, seed)
     matrix = hadamard(code_length) if num_classes <= 2 * code_length else None
     if matrix is None:
@@ -71,7 +78,12 @@ def hadamard(order: int) -> Tensor | None:
 
     Returns:
         The matrix, float32 `(order, order)`, on the CPU.
+
+    Raises:
+        ValueError: If the order is less than 1 or above 65,536.
     """
+    check_at_least(order, 1, "order")
+    check_at_most(order, LONGEST_CODE, "order")
     if order == 1:
         return torch.ones(1, 1, device="cpu")
     half = hadamard(order // 2) if order % 2 == 0 else None

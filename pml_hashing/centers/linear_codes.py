@@ -3,7 +3,12 @@
 import torch
 from torch import Tensor
 
-from pml_hashing._checks import check_at_least
+from pml_hashing._checks import (
+    MOST_CLASSES,
+    check_at_least,
+    check_code_length,
+    check_num_classes,
+)
 from pml_hashing.codes import bits_to_signs
 
 SWEEPS = 6
@@ -38,10 +43,10 @@ def linear_codes(num_codes: int, code_length: int, seed: int = 0, draws: int = 1
         Codes, -1 and 1, float32 `(num_codes, code_length)`, on the CPU.
 
     Raises:
-        ValueError: If a number is less than 1.
+        ValueError: If a number is less than 1, or there are more than 2^24 codes or 65,536 bits.
     """
-    check_at_least(num_codes, 1, "num_codes")
-    check_at_least(code_length, 1, "code_length")
+    check_num_classes(num_codes, most=MOST_CLASSES, name="num_codes")
+    check_code_length(code_length)
     check_at_least(draws, 1, "draws")
     generator = torch.Generator("cpu").manual_seed(seed)
     word_length = min(max((num_codes - 1).bit_length(), 1), code_length)

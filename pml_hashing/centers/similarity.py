@@ -12,6 +12,7 @@ from pml_hashing._checks import (
     check_choice,
     check_label_values,
     check_labels,
+    check_num_classes,
 )
 from pml_hashing._eval_mode import eval_mode
 from pml_hashing.codes import bits_to_signs
@@ -25,6 +26,8 @@ SHARPNESS = 12.0
 SHRINKAGE = 0.1
 """Part of the mean variance that is added to all, where there are few samples for the features."""
 SCORES_OF_A_BLOCK = 2**22
+MOST_CLASSES_COMPARED = 2**16
+"""The matrix of their similarities takes 16 GiB."""
 MOST_FEATURES = 4096
 """Wider features, such as images as they are, are gathered as sums: see `narrow`."""
 
@@ -70,7 +73,7 @@ def class_similarity(
 
     Raises:
         ValueError: If a shape is wrong, a value is not finite, a label is out of range, or there
-            are fewer than two samples with labels.
+            are fewer than two samples with labels, or more than 65,536 classes.
 
     Note: Differences from SHC
         "confusion" is after SHC, of which we know the abstract and a description: it trains a
@@ -103,6 +106,7 @@ def _check(features: Tensor, labels: Tensor, num_classes: int, method: str) -> N
         )
     check(features.isfinite().all(), "finite values in `features`", "NaN or infinity")
     check_labels(labels, features, "labels")
+    check_num_classes(num_classes, most=MOST_CLASSES_COMPARED)
     check_label_values(labels, num_classes, "labels")
     check_choice(method, ("confusion", "means"), "method")
 

@@ -6,7 +6,12 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from pml_hashing._checks import check_at_least
+from pml_hashing._checks import (
+    MOST_CLASSES,
+    check_at_least,
+    check_code_length,
+    check_num_classes,
+)
 from pml_hashing.centers.linear_codes import linear_codes
 from pml_hashing.codes import bits_to_signs
 
@@ -37,10 +42,10 @@ def spread_codes(num_codes: int, code_length: int, seed: int = 0, draws: int = 1
         Codes, -1 and 1, float32 `(num_codes, code_length)`, on the CPU.
 
     Raises:
-        ValueError: If a number is less than 1.
+        ValueError: If a number is less than 1, or there are more than 2^24 codes or 65,536 bits.
     """
-    check_at_least(num_codes, 1, "num_codes")
-    check_at_least(code_length, 1, "code_length")
+    check_num_classes(num_codes, most=MOST_CLASSES, name="num_codes")
+    check_code_length(code_length)
     check_at_least(draws, 1, "draws")
     if num_codes > MOST_CODES_TO_IMPROVE:
         return linear_codes(num_codes, code_length, seed, draws)

@@ -12,7 +12,7 @@ from pml_hashing.codes import packed_length
 from pml_hashing.collection import database_sql as sql
 from pml_hashing.collection.encoded import Encoded
 from pml_hashing.collection.file_records import DIGEST, Unreadable
-from pml_hashing.collection.files import Content, FileState
+from pml_hashing.collection.files import Content
 from pml_hashing.collection.labels import Metadata, Row, by_name
 from pml_hashing.collection.manifest import Manifest, whole
 from pml_hashing.collection.state import CodedImages, DistinctCodes, Rerank, Rows, State
@@ -71,8 +71,7 @@ class DatabaseState(State):
         if text is None:
             raise GoneError(f"Expected the state {self.number} of {self.place}, got later ones.")
         with whole(self._table):
-            records = json.loads(text)
-            return [Unreadable(name, FileState(*state), told) for name, state, told in records]
+            return [Unreadable.of(record) for record in json.loads(text)]
 
     def knn(self, rerank: Rerank | None = None, num_candidates: int = 100) -> HammingKNN:
         options: dict[str, Any] = {"rerank": rerank, "num_candidates": num_candidates}

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -23,6 +23,20 @@ class Unreadable(NamedTuple):
     name: str
     state: FileState
     message: str
+
+    @classmethod
+    def of(cls, record: Any) -> Self:
+        """Return what JSON holds of one.
+
+        Raises:
+            TypeError: If it is none.
+            ValueError: As `TypeError`.
+        """
+        name, state, message = record
+        are_texts = isinstance(name, str) and isinstance(message, str)
+        if not are_texts or any(type(number) is not int for number in state):
+            raise TypeError(f"{record!r:.99} is no unreadable file.")
+        return cls(name, FileState(*state), message)
 
 
 @dataclass(frozen=True)
@@ -65,9 +79,8 @@ class Files:
         wanted = [(np.int64, STATE), (np.uint8, DIGEST), (np.int64, SIZES)]
         if found != wanted or not len(states) == len(digests) == len(sizes):
             raise ValueError(f"its tensors are of types and widths {found}, not {wanted}.")
-        records = from_json_tensor(tensors["unreadable"])
-        unreadable = [Unreadable(name, FileState(*state), text) for name, state, text in records]
-        return cls(states, digests, sizes, unreadable)
+        unreadable = from_json_tensor(tensors["unreadable"])
+        return cls(states, digests, sizes, [Unreadable.of(record) for record in unreadable])
 
     def __len__(self) -> int:
         return len(self.states)

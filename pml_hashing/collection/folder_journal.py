@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Collection, Iterator
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, Self
 
 from pml_hashing._files import errors_named, open_to_change, text_of, to_line, write_all
 from pml_hashing.collection.encoded import CodesInMemory, Encoded
+from pml_hashing.collection.file_records import DIGEST
 from pml_hashing.collection.files import Content
 from pml_hashing.collection.storage import Journal
 
@@ -18,10 +20,15 @@ class FolderJournal(Journal):
     Args:
         path: The file. What it holds is kept if it was begun by the same model.
         model: Tells what the codes are of: a fingerprint.
+        code_bytes: Bytes of each code.
+
+    Raises:
+        ValueError: When it is read, if a line has its checksum, but is none that `append` writes.
     """
 
-    def __init__(self, path: Path, model: str) -> None:
+    def __init__(self, path: Path, model: str, code_bytes: int) -> None:
         self.path, self._first = path, to_line({"model": model})
+        self._code_bytes = code_bytes
         self._file: BinaryIO | None = None
 
     @cached_property
@@ -40,8 +47,8 @@ class FolderJournal(Journal):
 
     def __enter__(self) -> Self:
         """Open it for writing, and cut off what is not valid."""
-        with errors_named(self.path):
-            self._file = open_to_change(self.path)
+        with ExitStack() as opened, errors_named(self.path):
+            self._file = opened.enter_context(open_to_change(self.path))
             with open(self._file.fileno(), "rb", closefd=False) as file:
                 for _ in self._valid(file):
                     pass
@@ -50,6 +57,7 @@ class FolderJournal(Journal):
             self._file.seek(end)
             if not end:
                 write_all(self._file, self._first, self.path)
+            opened.pop_all()  # until it is left
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -81,19 +89,24 @@ class FolderJournal(Journal):
             if number == 0 and line != self._first:
                 break
             if number > 0:
-                encoded = _from_line(line)
-                if encoded is None:
+                text = text_of(line)
+                if text is None:  # the line is cut or changed
                     break
-                yield encoded
+                yield self._from_text(text)
             end += len(line)
         file.seek(end)
 
-
-def _from_line(line: bytes) -> Encoded | None:
-    """Return the record of a line, or `None` if the line is cut or changed."""
-    text = text_of(line)
-    if text is None:
-        return None
-    record = json.loads(text)
-    digest, code = (bytes.fromhex(record.pop(key)) for key in ("digest", "code"))
-    return Encoded(Content(digest, **record), code)
+    def _from_text(self, text: bytes) -> Encoded:
+        try:
+            record = json.loads(text)
+            digest, code = (bytes.fromhex(record.pop(key)) for key in ("digest", "code"))
+            content = Content(digest, **record)
+            sizes_are_whole = all(type(size) is int and size >= 0 for size in content[1:])
+            if not sizes_are_whole or (len(digest), len(code)) != (DIGEST, self._code_bytes):
+                raise ValueError("a value of it is of another kind or size.")
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+            raise ValueError(
+                f"Expected `{self.path}` to hold lines that Collection.sync wrote, got "
+                f"{text[:99]!r} ({error}): delete it to encode anew what was encoded last."
+            ) from error
+        return Encoded(content, code)

@@ -90,7 +90,7 @@ class FolderStorage(Storage):
             yield
 
     def journal(self, manifest: Manifest) -> FolderJournal:
-        return FolderJournal(self.folder / JOURNAL, manifest.model)
+        return FolderJournal(self.folder / JOURNAL, manifest.model, manifest.code_bytes)
 
     def commit(self, state: State, change: Change) -> State:
         if not isinstance(state, FolderState):

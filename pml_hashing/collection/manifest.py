@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Self
 
+from pml_hashing.codes import packed_length
+
 FORMAT = {"format": "pml_hashing.Collection", "format_version": "1"}
 
 
@@ -46,6 +48,11 @@ class Manifest:
                 f"Expected a whole manifest at {where}, got another: {error}"
             ) from error
         return manifest
+
+    @property
+    def code_bytes(self) -> int:
+        """Bytes of each code as it is kept: real ones in float32 where there are vectors."""
+        return 4 * self.code_length if self.vectors else packed_length(self.code_length)
 
     @property
     def text(self) -> str:

@@ -29,6 +29,9 @@ OPTION_OF = {
 }
 """Options whose names are not those of the arguments that they are passed as."""
 
+COMMAND_OF = {"`Collection.create`": '"pml-hashing index FOLDER"'}
+"""Subcommands that do what messages of the Python API advise."""
+
 UNREADABLE = "Expected a readable image, got "
 """How the messages of images that cannot be read begin, or parts of them."""
 
@@ -81,8 +84,10 @@ def warn_left_out(error: Exception) -> None:
 
 
 def with_options(message: str, command: click.Command) -> str:
-    """Return a message of the Python API with the options in the place of its arguments."""
+    """Return a message of the Python API in the words of the command: subcommands and options."""
     message = "\n".join(map(shown, message.splitlines()))
+    for method, own in COMMAND_OF.items():
+        message = message.replace(method, own)
     options = {
         str(param.name): param.opts[0]
         for param in command.params

@@ -84,7 +84,7 @@ class ModelOptions:
             )
         for option, held in self._differing(photos, asked):
             raise ValueError(
-                f"Expected {option} as {photos.place} was made with, which is {held}: leave it "
+                f"Expected {option} as {photos.place} was made with, {held}, got another: leave it "
                 "out, or name another place for a new collection by --collection."
             )
         return photos

@@ -64,7 +64,7 @@ class Setup:
         """
         path, mine = output / SETUP, self.content(images)
         if path.is_file():
-            held = json.loads(path.read_text())
+            held = _held(path)
             other = [name for name in mine if held.get(name) != mine[name]]
             if other:
                 raise ValueError(
@@ -81,6 +81,24 @@ class Setup:
         text = json.dumps(self.content(images), indent=2) + "\n"
         output.mkdir(parents=True, exist_ok=True)
         write_atomically(output / SETUP, lambda path: path.write_text(text))
+
+
+def _held(path: Path) -> dict[str, Any]:
+    """Return what `Setup.write` wrote.
+
+    Raises:
+        ValueError: If somebody else wrote it.
+    """
+    try:
+        held = json.loads(path.read_bytes())
+        if not isinstance(held, dict):
+            raise ValueError(f"a {type(held).__name__}, no dict")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"Expected {path} as a training wrote it, got another ({error}): remove its folder, or "
+            "name another place by --output."
+        ) from error
+    return held
 
 
 def read_images(

@@ -227,17 +227,22 @@ class ImageFiles(LabelledImages):
         return self._index_of_path[PurePath(name)]
 
     def _check(self, index: int, name: str, labels: Sequence[str]) -> None:
-        where = f"for image {index}, {name!r}"
+        where = f"for image {index}"
         leads_out = PurePath(name).is_absolute() or ".." in PurePath(name).parts
         if not name or (leads_out and not self.allow_outside):
             raise ValueError(
-                f"Expected a path that stays in the folder {where}: `allow_outside` allows others."
+                f"Expected a path that stays in the folder {where}, got {name!r}: `allow_outside` "
+                "allows others."
             )
         if PurePath(name) in self._index_of_path:
             first = self._index_of_path[PurePath(name)]
-            raise ValueError(f"Expected different images, got image {first} again {where}.")
+            raise ValueError(
+                f"Expected different images, got image {first} again {where}, {name!r}."
+            )
         if isinstance(labels, str) or not all(labels):
-            raise ValueError(f"Expected a list of labels, none of them empty, {where}.")
+            raise ValueError(
+                f"Expected a list of labels, none of them empty, {where}, {name!r}, got {labels!r}."
+            )
 
 
 def _to_tensor(labels: Sequence[Sequence[str]], classes: list[str]) -> Tensor:

@@ -180,7 +180,8 @@ def _from_pixels(pixels: np.ndarray) -> Image.Image:
         pixels = _to_8_bits(pixels)
     elif pixels.dtype.kind == "f":
         if not np.isfinite(pixels).all() or pixels.min() < 0 or pixels.max() > 1:
-            raise ValueError("Expected an image of floats from 0 to 1, got others.")
+            got = f"{pixels.min()} to {pixels.max()}"
+            raise ValueError(f"Expected an image of floats from 0 to 1, got {got}.")
         pixels = np.rint(pixels * 255.0).astype(np.uint8)
     elif pixels.dtype == np.bool_:
         pixels = pixels.astype(np.uint8) * 255

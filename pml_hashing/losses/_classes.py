@@ -6,7 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pml_hashing._checks import check, check_at_least, check_choice, require_labels
+from pml_hashing._checks import (
+    check,
+    check_choice,
+    check_code_length,
+    check_num_classes,
+    require_labels,
+)
 from pml_hashing.centers import assigned_codes, hash_centers, spread_codes
 from pml_hashing.codes import bits_to_signs
 from pml_hashing.losses._base import codes_of_networks
@@ -21,9 +27,9 @@ SMALLEST_NORM = 1e-3
 
 
 def check_sizes(num_classes: int, code_length: int) -> None:
-    """Raise unless there are two classes and a bit."""
-    check_at_least(num_classes, 2, "num_classes")
-    check_at_least(code_length, 1, "code_length")
+    """Raise unless there are two classes and a bit, and not absurdly many of them."""
+    check_num_classes(num_classes, least=2)
+    check_code_length(code_length)
 
 
 def batch_of_classes(

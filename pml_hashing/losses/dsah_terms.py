@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pml_hashing._checks import check_at_least, require_labels
+from pml_hashing._checks import check_num_classes, require_labels
 from pml_hashing.code_bank import CodeBank
 from pml_hashing.codes import at_least_float32, binarize_unchecked
 from pml_hashing.losses._base import BaseHashingLoss, LossDict, codes_of_networks
@@ -189,7 +189,7 @@ class DualSemanticRegressionLoss(BaseHashingLoss):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        check_at_least(num_classes, 2, "num_classes")
+        check_num_classes(num_classes, least=2)
         self.num_classes = num_classes
         self.term = DualRegression(
             intra_weight,

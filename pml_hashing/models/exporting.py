@@ -96,8 +96,14 @@ def describe(model: Exportable) -> dict[str, str]:
             f"Expected `model` of float32, got {', '.join(sorted(dtypes))}: export `model.float()`."
         )
     preprocessing = networks[0]["data_config"]
-    if any(network["data_config"] != preprocessing for network in networks):
-        raise ValueError("Expected `model` with the same `data_config` of both networks.")
+    other = [
+        network["data_config"] for network in networks if network["data_config"] != preprocessing
+    ]
+    if other:
+        raise ValueError(
+            "Expected `model` with the same `data_config` of both networks, got "
+            f"{preprocessing} and {other[0]}."
+        )
     return FORMAT | {
         "code_length": str(model.code_length),
         "bits": "bit l, the lowest first, of byte l // 8 is l % 8; set where a code is at least 0",

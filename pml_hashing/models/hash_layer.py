@@ -5,7 +5,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from pml_hashing._checks import check_at_least, check_choice
+from pml_hashing._checks import check_at_least, check_choice, check_code_length
 from pml_hashing.models.continuation import ScaledTanh
 
 Head: TypeAlias = Literal["linear", "mlp"]
@@ -54,7 +54,7 @@ class HashLayer(nn.Module):
     ) -> None:
         super().__init__()
         check_at_least(in_features, 1, "in_features")
-        check_at_least(code_length, 1, "code_length")
+        check_code_length(code_length)
         check_choice(head, ("linear", "mlp"), "head")
         check_choice(bound, tuple(BOUNDS), "bound")
         if not 0 <= drop_rate < 1:
@@ -80,7 +80,8 @@ class HashLayer(nn.Module):
         """
         to_codes = self.head[0]
         if len(self.head) > 1 or not isinstance(to_codes, nn.Linear):
-            raise ValueError("Expected a `linear` head without batch norm, got another.")
+            got = ", ".join(type(layer).__name__ for layer in self.head)
+            raise ValueError(f"Expected a `linear` head without batch norm, got {got}.")
         if weight.shape != to_codes.weight.shape or bias.shape != to_codes.bias.shape:
             raise ValueError(
                 f"Expected `weight` and `bias` of shape {tuple(to_codes.weight.shape)} and "

@@ -224,7 +224,7 @@ def to_value(name: str, value: object) -> Value:
             f"got {value!r} of type {type(value).__name__}."
         )
     if isinstance(value, float) and math.isnan(value):
-        raise ValueError(f"Expected `{name}` without NaN, which equals nothing: None is no value.")
+        raise ValueError(f"Expected `{name}` without NaN, got {value}: None is no value.")
     if isinstance(value, int) and not is_int64(value):
         raise ValueError(f"Expected `{name}` to hold integers of 64 bits, got {value}.")
     return value  # pyright: ignore[reportReturnType] - its type was checked

@@ -89,7 +89,7 @@ class TableState:
         columns = ([value.decode() for value in part.to_pylist()] for part in found.columns)
         try:
             return Schema.of(list(zip(*columns, strict=True)))
-        except (ValueError, KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(
                 f"Expected `table` to be one that a ClickHouseStore made, got {self._table!r}, "
                 f"which is not: {error}"
@@ -349,6 +349,9 @@ def _to_address(dsn: str) -> str:
         )
     try:
         port = parts.port
-    except ValueError as error:
-        raise ValueError(f"Expected `dsn` with a port: {error}") from error
+    except ValueError:  # what stands for the port may be the beginning of a password
+        raise ValueError(
+            "Expected `dsn` with a port from 0 to 65535, got another: a password has %2F for /, "
+            "%3F for ? and %23 for #."
+        ) from None
     return parts.hostname if port is None else f"{parts.hostname}:{port}"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pml_hashing.search._clickhouse_sql import METADATA, Schema, to_bytes
-from pml_hashing.search._ids import ENCODING
+from pml_hashing.search._ids import ENCODING, id_from_json
 from pml_hashing.search.store import Records, Value
 
 ARROW: dict[type, pa.DataType] = {
@@ -27,13 +27,19 @@ def to_text(id_: Hashable) -> bytes:
 
 
 def to_ids(texts: Iterable[bytes]) -> list[Hashable]:
-    """Return ids that `to_text` has written."""
-    found = json.loads(b"[" + b",".join(texts) + b"]")
-    return [_to_tuple(id_) if isinstance(id_, list) else id_ for id_ in found]
+    """Return ids that `to_text` has written.
 
-
-def _to_tuple(parts: list[Any]) -> tuple[Any, ...]:
-    return tuple(_to_tuple(part) if isinstance(part, list) else part for part in parts)
+    Raises:
+        ValueError: If others have written one.
+    """
+    try:
+        found = json.loads(b"[" + b",".join(texts) + b"]")
+        plain = set(map(type, found)) <= {str, int}
+        return found if plain else list(map(id_from_json, found))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"Expected ids that a ClickHouseStore wrote, got others: {error}"
+        ) from error
 
 
 def columns_of(schema: Schema) -> list[str]:

@@ -203,6 +203,19 @@ def joined(parts: Sequence[IdArray | list[Hashable]]) -> IdArray | list[Hashable
     return IdArray(values, np.cumsum(np.concatenate([[0], *sizes])) if sizes else None)
 
 
+def id_from_json(id_: object) -> Hashable:
+    """Return the id that JSON has written: a tuple as a list, as no list is an id.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if isinstance(id_, list):
+        return tuple(map(id_from_json, id_))
+    if type(id_) not in (str, int):
+        raise ValueError(f"an id is {id_!r}, which is no string, integer or list of these.")
+    return id_  # pyright: ignore[reportReturnType] - its type was checked
+
+
 def is_int64(id_: Hashable) -> TypeGuard[int]:
     """Return whether this is an integer of 64 bits."""
     return isinstance(id_, int) and INT64.min <= id_ <= INT64.max

@@ -19,7 +19,7 @@ from pml_hashing.code_file import (
     read_code_file,
 )
 from pml_hashing.search._arguments import to_ids, to_metadata, to_packed
-from pml_hashing.search._ids import IdArray, Ids, joined, to_array
+from pml_hashing.search._ids import IdArray, Ids, id_from_json, joined, to_array
 from pml_hashing.search._table import Column, Table
 from pml_hashing.search.approximate import ApproximateIndex
 from pml_hashing.search.graph import Graph
@@ -200,7 +200,7 @@ def _to_ids(tensors: dict[str, Tensor], count: int) -> range | IdArray | list[Ha
         return range(count)
     ids, offsets = tensors["ids"], tensors.get("id_offsets")
     if offsets is None and ids.dtype == torch.uint8:
-        return to_array(to_ids([_from_json(id_) for id_ in from_json_tensor(ids)], count))
+        return to_array(to_ids([id_from_json(id_) for id_ in from_json_tensor(ids)], count))
     array = IdArray(ids.numpy(), None if offsets is None else offsets.numpy())
     array.check()
     return array
@@ -214,12 +214,3 @@ def _id_tensors(ids: IdArray | list[Hashable]) -> dict[str, Tensor]:
     if ids.offsets is not None:
         return tensors | {"id_offsets": torch.from_numpy(ids.offsets)}
     return {} if (ids.values == np.arange(len(ids))).all() else tensors
-
-
-def _from_json(id_: object) -> Hashable:
-    """Return the id that JSON has written: a tuple as a list, as no list is an id."""
-    if isinstance(id_, list):
-        return tuple(_from_json(part) for part in id_)
-    if type(id_) not in (str, int):
-        raise ValueError(f"an id is {id_!r}, which is no string, integer or list of these.")
-    return id_  # pyright: ignore[reportReturnType] - its type was checked

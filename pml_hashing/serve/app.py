@@ -252,7 +252,9 @@ def to_condition(where: str | None, label: str | None) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"Expected `where` to be JSON, got another text: {error}") from error
     if not isinstance(condition, dict):
-        raise ValueError('Expected `where` to be an object such as {"label": "shoe"}, got another.')
+        raise ValueError(
+            f'Expected `where` to be an object such as {{"label": "shoe"}}, got {condition!r:.99}.'
+        )
     return condition if label is None else condition | {"label": label}
 
 

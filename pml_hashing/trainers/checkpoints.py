@@ -232,5 +232,7 @@ def _locked(folder: Path) -> Iterator[None]:
             finally:
                 remove(file, path)
     except LockedError as error:
-        expected = f"a `checkpoint_folder` of one training, got {folder}"
-        raise ValueError(f"Expected {expected}, into which another one trains.") from error
+        raise ValueError(
+            "Expected a `checkpoint_folder` of one training, got "
+            f"{folder}, into which another one trains."
+        ) from error

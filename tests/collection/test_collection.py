@@ -14,7 +14,9 @@ from PIL import Image
 from torch import nn
 
 from pml_hashing import Collection, HashingModel, TwoNetworkHashingModel
+from pml_hashing.code_file import json_tensor
 from pml_hashing.codes import hamming_distance, pack
+from pml_hashing.collection.file_records import Files
 from pml_hashing.datasets import UnreadableImageError, load_image
 
 QUIET = {"progress": False}
@@ -395,6 +397,20 @@ def test_damaged_files_are_named(photos):
                 Collection.open(photos.folder)
         path.write_bytes(content)
     assert len(Collection.open(photos.folder)) == 12
+
+
+NO_UNREADABLE = [3, "name", ["name", [1, 2, 3, 4]], [1, [1, 2, 3, 4], ""], ["name", [1, 2, 3], ""]]
+NO_UNREADABLE += [["name", [1, 2, 3, "4"], ""], ["name", [1, 2, 3, 4], None], {"name": 1}]
+
+
+def test_unreadable_files_of_another_kind_are_refused():
+    tensors = {"states": (4, torch.int64), "digests": (32, torch.uint8), "sizes": (3, torch.int64)}
+    empty = {name: torch.empty(0, width, dtype=kind) for name, (width, kind) in tensors.items()}
+    right = ["name", [1, 2, 3, 4], "why"]
+    assert Files.of(empty | {"unreadable": json_tensor([right])}).unreadable[0].state.inode == 4
+    for record in NO_UNREADABLE:
+        with pytest.raises((TypeError, ValueError)):
+            Files.of(empty | {"unreadable": json_tensor([right, record])})
 
 
 OTHER_MANIFESTS = [

@@ -4,6 +4,7 @@ import errno
 import re
 import sys
 import threading
+import zlib
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from pictures import fresh_codes, held_codes, save
 from processes import CONTEXT, run_script
 
 from pml_hashing import Collection
+from pml_hashing._files import to_line
 from pml_hashing.collection import folder_storage
 from pml_hashing.collection.folder_journal import FolderJournal as Journal
 
@@ -151,6 +153,40 @@ def test_a_journal_of_another_model_is_left_aside(tmp_path, folder, model):
     (photos.folder / "encoded.journal").write_bytes(b'{"model": "another"} 00000000\nrest\n')
     assert photos.sync(folder, **QUIET).encoded == 6
     assert not (photos.folder / "encoded.journal").exists()
+
+
+RECORD = {"size": 3, "width": 2, "height": 1, "digest": "ab" * 32, "code": "ab" * 2}
+MADE_UP = [
+    {},
+    [],
+    3,
+    RECORD | {"code": "no hex"},
+    RECORD | {"code": "ab"},
+    RECORD | {"digest": "ab"},
+    RECORD | {"digest": 3},
+    RECORD | {"size": -1},
+    RECORD | {"width": 2.5},
+    RECORD | {"height": True},
+    RECORD | {"more": 1},
+]
+
+
+def test_a_made_up_line_of_a_journal_is_told(tmp_path):
+    path = tmp_path / "encoded.journal"
+    first = to_line({"model": "this"})
+    path.write_bytes(first + to_line(RECORD))
+    journal = Journal(path, "this", 2)
+    (known,) = journal.known([bytes.fromhex(RECORD["digest"])]).values()
+    assert (known.code, known.content[1:]) == (b"\xab\xab", (3, 2, 1))
+    deep = b"[" * 10**5
+    for line in [*map(to_line, MADE_UP), b"%s %08x\n" % (deep, zlib.crc32(deep))]:
+        path.write_bytes(first + line)
+        message = r"encoded\.journal` to hold lines that Collection.sync wrote, got .*: delete it"
+        with pytest.raises(ValueError, match=message):
+            Journal(path, "this", 2).known([])
+        with pytest.raises(ValueError, match=message):
+            Journal(path, "this", 2).__enter__()
+        assert path.read_bytes() == first + line
 
 
 SYNC = """

@@ -33,6 +33,7 @@ def test_what_is_missing(run, here, engine):
     assert "server that answers at 127.0.0.1:1" in result.stderr
     result = run("search", "x", "--collection", engine, "--table", "none", code=1)
     assert "Expected a collection at table 'none'" in result.stderr
+    assert 'got none: "pml-hashing index FOLDER" makes one.' in result.stderr
     (here / "x.codes").mkdir()
     (here / "x.codes/collection.json").touch()
     result = run("search", "x", "--table", "none", code=1)

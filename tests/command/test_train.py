@@ -188,6 +188,21 @@ def test_another_training_is_refused(run, colors, weights):
     assert "Expected --output to be new or a training's, got photos." in other.stderr
 
 
+def test_what_is_no_training_of_ours_is_told(here):
+    setup = Setup("test_resnet", None, 32, 8, "dsah", False, 16, 0.001, 0)
+    save_color(here / "colors/red/1.png", "red", 1)
+    images = read_images(here / "colors")
+    setup.write(here / "out", images)
+    setup.check(here / "out", images)
+    (path,) = (here / "out").iterdir()
+    for content in (b"", b"[]", b"3", b"{", b"\xff", b"[" * 10**5):
+        path.write_bytes(content)
+        with pytest.raises(
+            ValueError, match=rf"Expected .*{path.name} as a training wrote it, got"
+        ):
+            setup.check(here / "out", images)
+
+
 def test_a_failed_start_leaves_nothing(run, colors, weights):
     run("train", "colors", "--checkpoint", "no.pt", *MODEL, code=1)
     run("train", "colors", "--checkpoint", weights, *MODEL, "--epochs", 1)

@@ -23,7 +23,7 @@ from pml_hashing.search import (
     _clickhouse_search,
 )
 from pml_hashing.search._clickhouse_client import Connection
-from pml_hashing.search._clickhouse_rows import next_version
+from pml_hashing.search._clickhouse_rows import next_version, to_ids
 
 NAMES = ["a'b", 'a"b', "a\\b", "a\nb", "a\tb", "nul\0", "ä", "\udc80", "", "'; drop table x; --"]
 
@@ -252,7 +252,11 @@ def test_half_of_a_search_is_not_of_another_state(make_clickhouse, monkeypatch):
         (lambda dsn: ClickHouseStore(dsn, cluster="c'"), ValueError, "`cluster` of letters"),
         (lambda dsn: ClickHouseStore(dsn, cluster="c"), ValueError, "`cluster` with a server"),
         (lambda _: ClickHouseStore("sqlite:///x"), ValueError, "begins with 'sqlite'"),
-        (lambda _: ClickHouseStore("clickhouse://h:99999/x"), ValueError, "`dsn` with a port"),
+        (
+            lambda _: ClickHouseStore("clickhouse://h:99999/x"),
+            ValueError,
+            "port from 0 to 65535, got",
+        ),
         (
             lambda _: ClickHouseStore(f"chdb://{__file__}"),
             NotADirectoryError,
@@ -294,6 +298,34 @@ def test_a_table_of_another_kind_is_left_alone(make_clickhouse):
     ):
         make_clickhouse(store.table)
     store._connection.run([f"drop table {store.table}"])
+
+
+def test_ids_that_others_wrote_are_told():
+    assert to_ids([b"3", b'"a"', b'["b", [2]]']) == [3, "a", ("b", (2,))]
+    for text in (b"null", b"{}", b'[{"a": 1}]', b"1.5", b"true", b"word", b"\xff", b"[" * 10**5):
+        with pytest.raises(ValueError, match="Expected ids that a ClickHouseStore wrote, got"):
+            to_ids([b"3", text])
+
+
+def test_a_comment_that_others_wrote_is_told(make_clickhouse):
+    store = make_clickhouse()
+    for comment in ("[]", "3", "word", '{"kind": 3}', "[" * 10**4):
+        store._connection.run(
+            [
+                f"create table {store.table} (code Int64 comment '{comment}') "
+                "engine = MergeTree order by code"
+            ]
+        )
+        with pytest.raises(ValueError, match="`table` to be one that a ClickHouseStore made"):
+            make_clickhouse(store.table)
+        store._connection.run([f"drop table {store.table}"])
+
+
+def test_a_password_that_looks_like_a_port_is_not_told():
+    with pytest.raises(ValueError, match=r"`dsn` with a port .* %2F for /") as caught:
+        ClickHouseStore("clickhouse://user:sec/ret@host/x")
+    assert "sec" not in str(caught.value)
+    assert caught.value.__suppress_context__  # nor in the error before it
 
 
 def test_over_the_network(bridge, monkeypatch):

@@ -120,7 +120,7 @@ WRONG_COLUMNS = {
     ),
     "bytes": ({"fresh": [b"a", b"b"]}, TypeError, "`fresh` to hold strings, .* of type bytes"),
     "matrix": ({"fresh": torch.ones(2, 2)}, TypeError, "`fresh` to hold strings, .* of type list"),
-    "nan": ({"price": [1.0, float("nan")]}, ValueError, "`price` without NaN"),
+    "nan": ({"price": [1.0, float("nan")]}, ValueError, "`price` without NaN, got nan"),
     "huge": ({"label": [1, 2**63]}, ValueError, "`label` to hold integers of 64 bits, got 92"),
     "name": ({"a b": [1, 2]}, ValueError, "identifiers, got 'a b'"),
 }
@@ -149,7 +149,7 @@ WRONG_CONDITIONS = {
     "float": ({"label": 1.5}, TypeError, "compare `label` with values of type int, got 1.5"),
     "dict": ({"label": {}}, TypeError, "`label` to hold strings, .* of type dict"),
     "nested": ({"label": [[1]]}, TypeError, "`label` to hold strings, .* of type list"),
-    "nan": ({"price": float("nan")}, ValueError, "`price` without NaN"),
+    "nan": ({"price": float("nan")}, ValueError, "`price` without NaN, got nan"),
     "no dict": ("label", TypeError, "`where` to be a dict of columns, got str"),
 }
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pml_hashing._checks import check_at_least
+from pml_hashing._checks import MOST_CLASSES, check_at_least, check_code_length, check_num_classes
 from pml_hashing.code_bank import CodeBank, Variables
 from pml_hashing.label_rows import LabelRows
 from pml_hashing.losses._similar_weight import (
@@ -63,6 +63,8 @@ class LabelNetwork(nn.Module):
         similar_weight: SimilarWeight = "balanced",
     ) -> None:
         super().__init__()
+        check_num_classes(num_classes, most=MOST_CLASSES)
+        check_code_length(code_length)
         for width in widths:
             check_at_least(width, 1, "label_widths")
         check_at_least(fit_steps, 0, "fit_steps")
