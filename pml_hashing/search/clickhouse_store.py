@@ -156,11 +156,9 @@ class ClickHouseStore(CodeStore):
                 if taken is not None:
                     raise id_held(taken)
                 return
-            schema, count = self._with_columns(schema, records), len(records.packed_codes)
-            while True:  # unless another client takes the same numbers at the same moment
-                first = self._next_id(schema)
-                if self._insert_new(schema, range(first, first + count), records) is None:
-                    return
+            schema = self._with_columns(schema, records)
+            while self._insert_numbered(schema, records) is not None:
+                schema = self._held_schema()  # another client has taken the same numbers
 
     def replace(self, records: Records) -> None:
         with self._lock.writing():
@@ -332,6 +330,13 @@ class ClickHouseStore(CodeStore):
             return None
         self._insert_removed(schema, pa.table(rows))
         return to_ids([taken])[0]
+
+    def _insert_numbered(self, schema: Schema, records: Records) -> Hashable | None:
+        """Insert codes under the next integers, and return what `_insert_new` does."""
+        first = self._next_id(schema)
+        ids = range(first, first + len(records.packed_codes))
+        self._note_beyond(schema, ids[-1:])
+        return self._insert_new(schema, ids, records)
 
     def _insert_removed(self, schema: Schema, held: pa.Table) -> None:
         rows = {name: held[name] for name in ("place", "batch", "id")}

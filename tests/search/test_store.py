@@ -105,6 +105,14 @@ def test_automatic_ids_count_on_from_the_largest(make_knn):
     assert knn.ids == [0]
 
 
+def test_automatic_ids_count_on_beyond_64_bits(make_knn):
+    knn, code = make_knn(), torch.ones(1, 4)
+    knn.add(code, [2**63 - 2])
+    knn.add(code.expand(2, 4))
+    knn.add(code)
+    assert knn.ids == list(range(2**63 - 2, 2**63 + 2))
+
+
 def test_numbers_are_python_numbers(make_knn):
     codes = torch.randn(2, 4)
     for ids in (torch.tensor([3, 4]), np.array([3, 4]), [np.int64(3), np.int32(4)], range(3, 5)):
