@@ -154,7 +154,7 @@ class _LayerOfLabels(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Linear's name
         if input.ndim == 1:
-            return self.weight[:, input.long()].T + self.bias
+            return self.weight.T[input.long()] + self.bias
         return super().forward(input.to(self.weight.dtype))
 
 
