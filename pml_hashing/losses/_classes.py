@@ -1,6 +1,7 @@
-"""What the losses against one code per class share: arguments, codes, and three formulas."""
+"""What the losses against one code per class share: arguments, codes, sums, three formulas."""
 
-from typing import Literal, TypeAlias
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -10,12 +11,15 @@ from pml_hashing._checks import (
     check,
     check_choice,
     check_code_length,
+    check_label_values,
     check_num_classes,
     require_labels,
 )
+from pml_hashing._eval_mode import eval_mode
 from pml_hashing.centers import assigned_codes, hash_centers, spread_codes
-from pml_hashing.codes import bits_to_signs
+from pml_hashing.codes import at_least_float32, bits_to_signs
 from pml_hashing.losses._base import codes_of_networks
+from pml_hashing.solvers import class_sums, label_counts
 
 ClassCodes: TypeAlias = Tensor | Literal["spread", "assigned"]
 """Codes of the classes, `(num_classes, code_length)`; or those that lie far apart; or these, given
@@ -122,6 +126,49 @@ def codes_with_tie_code(given: ClassCodes, num_classes: int, code_length: int, s
         check_choice(given, CHOICES, "class_codes")
         return spread_codes(num_classes + 1, code_length, seed)
     return with_tie_code(check_class_codes(given, num_classes, code_length), seed)
+
+
+def _as_they_are(codes: Tensor) -> Tensor:
+    return codes
+
+
+@torch.no_grad()
+def sums_by_class(
+    model: nn.Module,
+    batches: Iterable[Any],
+    class_codes: Tensor,
+    to_code: Callable[[Tensor], Tensor] = _as_they_are,
+    *,
+    shared: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Return sums of codes over the samples of each class, in one pass of a model in eval mode.
+
+    Args:
+        model: Maps inputs to codes.
+        batches: Inputs and labels, such as a `DataLoader`; more entries are left aside.
+        class_codes: What stands for the classes, `(num_classes, code_length)`: sums are like it.
+        to_code: Makes what is summed of the codes.
+        shared: Whether the classes of a sample have equal parts of it, which add up to one. Each
+            has the whole otherwise.
+
+    Returns:
+        Sums, `(num_classes, code_length)`, and of how many samples, `(num_classes,)`.
+
+    Raises:
+        ValueError: If a label is out of range.
+    """
+    num_classes, code_length = class_codes.shape
+    sums = class_codes.new_zeros(num_classes, code_length + 1)
+    with eval_mode(model):
+        for inputs, labels, *_ in batches:
+            check_label_values(labels, num_classes, "labels")
+            codes = at_least_float32(model(inputs.to(class_codes.device))).to(class_codes)
+            rows = torch.cat([to_code(codes), torch.ones_like(codes[:, :1])], dim=1)
+            of_rows = labels.to(class_codes.device)
+            if shared:
+                rows /= label_counts(of_rows, rows.dtype).clamp(min=1)[:, None]
+            sums += class_sums(rows, of_rows, num_classes)
+    return sums[:, :-1], sums[:, -1]
 
 
 def with_tie_code(class_codes: Tensor, seed: int) -> Tensor:

@@ -1,4 +1,10 @@
-"""Losses of all pairs of a batch, in blocks, with weights in place of places.
+r"""The loss of a pair by its likelihood, and its sums over all pairs of a batch, in blocks.
+
+$$
+\log(1 + e^{m - x}) \text{ where similar}, \qquad \log(1 + e^{m + x}) \text{ where not}
+$$
+
+for the logit $x$ of the pair and a margin $m$: the softplus of `signed_logits`, in all losses.
 
 What is summed here are rows of a matrix of products. None of its blocks is kept for the way back,
 nothing is looked up by places (which would stop a GPU), and memory does not grow with the pairs.
@@ -11,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pml_hashing.pairs import require_both
+from pml_hashing.pairs import IndicesTuple, require_both
 
 ELEMENTS_OF_A_BLOCK = 2**17
 """Pairs, or triplets, that are looked at together, so that they stay in the cache of a CPU."""
@@ -97,18 +103,14 @@ def pair_sums(
     margin: float = 0.0,
     pair_weights: PairWeights | None = None,
 ) -> RowSums:
-    r"""Return the sums of the losses of the similar and of the dissimilar pairs of each sample.
-
-    $$
-    \log(1 + e^{m - x}) \text{ where similar}, \qquad \log(1 + e^{m + x}) \text{ where not}
-    $$
+    """Return the sums of the losses of the similar and of the dissimilar pairs of each sample.
 
     Args:
-        codes: Codes of the batch, `(n, code_length)`, scaled such that the logit $x$ of a pair is
-            the inner product.
+        codes: Codes of the batch, `(n, code_length)`, scaled such that the logit of a pair is the
+            inner product.
         ref_codes: Codes that they are paired with, `(m, code_length)`.
         labels: Labels of both.
-        margin: The margin $m$.
+        margin: The margin.
         pair_weights: Weights of similar pairs. 1 if `None`.
     """
     return RowSums(*_PairSums.apply(codes, ref_codes, labels, margin, pair_weights))
@@ -120,6 +122,35 @@ def sums_of_logits(
     """Return the same sums of logits that were computed elsewhere, `(n, m)`, all at once."""
     block = slice(0, len(logits))
     return RowSums(*_sums_of_block(logits, labels, block, 0.0, pair_weights))
+
+
+def losses_of_pairs(
+    logits: Tensor, pairs: IndicesTuple, margin: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Return the losses of the similar and of the dissimilar ones of some pairs, as of a miner.
+
+    Args:
+        logits: The logits of all pairs, `(n, m)`.
+        pairs: Anchors and others of the similar pairs, then of the dissimilar ones.
+        margin: The margin.
+    """
+    a1, p, a2, n = pairs
+    similar, dissimilar = -logits[a1, p], logits[a2, n]
+    if margin:
+        similar, dissimilar = similar + margin, dissimilar + margin
+    return F.softplus(similar), F.softplus(dissimilar)
+
+
+def signed_logits(logits: Tensor, signs: Tensor, margin: float = 0.0) -> Tensor:
+    """Return what the loss of a pair is the softplus of, and its slope the sigmoid.
+
+    Args:
+        logits: Logits of pairs.
+        signs: -1 where a pair is similar, 1 where it is not, 0 where it does not count.
+        margin: The margin.
+    """
+    # log(1 + e^x) - x = log(1 + e^-x): the logit, with the other sign where similar.
+    return logits * signs + margin if margin else logits * signs
 
 
 class _PairSums(torch.autograd.Function):
@@ -156,7 +187,7 @@ class _PairSums(torch.autograd.Function):
         for block in labels.blocks():
             similar, dissimilar = labels.kinds(block, codes.dtype)
             signs = dissimilar - similar
-            logits = _signed(codes[block] @ ref_codes.T, signs, ctx.margin)
+            logits = signed_logits(codes[block] @ ref_codes.T, signs, ctx.margin)
             weights = dissimilar * slopes[1][block, None]
             if ctx.pair_weights is not None:
                 similar = similar * ctx.pair_weights(labels.rows[block], labels.columns)
@@ -171,13 +202,8 @@ def _sums_of_block(
     logits: Tensor, labels: Labels, block: slice, margin: float, pair_weights: PairWeights | None
 ) -> list[Tensor]:
     similar, dissimilar = labels.kinds(block, logits.dtype)
-    losses = F.softplus(_signed(logits, dissimilar - similar, margin))
+    losses = F.softplus(signed_logits(logits, dissimilar - similar, margin))
     counts = [similar.sum(dim=1), dissimilar.sum(dim=1)]
     if pair_weights is not None:
         similar = similar * pair_weights(labels.rows[block], labels.columns)
     return [(losses * similar).sum(dim=1), (losses * dissimilar).sum(dim=1), *counts]
-
-
-def _signed(logits: Tensor, signs: Tensor, margin: float) -> Tensor:
-    # log(1 + e^x) - x = log(1 + e^-x): the logit, with the other sign where similar.
-    return logits * signs + margin if margin else logits * signs

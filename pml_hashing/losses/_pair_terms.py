@@ -4,12 +4,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from pml_hashing._compat import loss_and_miner_utils as lmu
 from pml_hashing.codes import binarize_unchecked
 from pml_hashing.losses._base import BaseHashingLoss, LossDict
-from pml_hashing.losses._pair_blocks import Labels, pair_sums
+from pml_hashing.losses._pair_blocks import Labels, losses_of_pairs, pair_sums
 from pml_hashing.losses._similar_weight import SimilarWeight, kind_weights
 from pml_hashing.losses._triplet_blocks import Penalty, pair_penalties, triplet_sums
 from pml_hashing.pairs import IndicesTuple, to_pairs
@@ -47,12 +46,12 @@ def likelihood_losses(
             "pos_loss": loss_func.element_loss(sums.similar * (weights[0] * scale)),
             "neg_loss": loss_func.element_loss(sums.dissimilar * (weights[1] * scale)),
         }
-    a1, p, a2, n = to_pairs(indices_tuple, labels, ref_labels)
-    logits, num_pairs = codes @ ref_codes.T, max(1, len(a1) + len(a2))
+    a1, p, a2, n = pairs = to_pairs(indices_tuple, labels, ref_labels)
+    similar, dissimilar = losses_of_pairs(codes @ ref_codes.T, pairs)
     weights = kind_weights(similar_weight, *(codes.new_tensor(len(a)) for a in (a1, a2)))
-    # softplus(x) = log(1 + e^x), without overflow; softplus(x) - x = softplus(-x).
-    similar = F.softplus(-logits[a1, p]) * (weights[0] * len(a1) / num_pairs)
-    dissimilar = F.softplus(logits[a2, n]) * (weights[1] * len(a2) / num_pairs)
+    num_pairs = max(1, len(a1) + len(a2))
+    similar = similar * (weights[0] * len(a1) / num_pairs)
+    dissimilar = dissimilar * (weights[1] * len(a2) / num_pairs)
     return {
         "pos_loss": loss_func.pair_loss(similar, (a1, p), "pos"),
         "neg_loss": loss_func.pair_loss(dissimilar, (a2, n), "neg"),

@@ -8,14 +8,17 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from pml_hashing._checks import check_at_least, check_choice, check_label_values, check_positive
-from pml_hashing._eval_mode import eval_mode
-from pml_hashing.codes import at_least_float32, binarize, bits_to_signs
+from pml_hashing._checks import check_at_least, check_choice, check_positive
+from pml_hashing.codes import binarize, bits_to_signs
 from pml_hashing.label_rows import one_of_each
 from pml_hashing.losses._base import BaseHashingLoss, LossDict
-from pml_hashing.losses._classes import batch_of_classes, check_sizes, margin_cosine_losses
+from pml_hashing.losses._classes import (
+    batch_of_classes,
+    check_sizes,
+    margin_cosine_losses,
+    sums_by_class,
+)
 from pml_hashing.pairs import IndicesTuple
-from pml_hashing.solvers import class_sums, label_counts
 
 Assignment: TypeAlias = Literal["hungarian", "greedy"]
 
@@ -145,7 +148,7 @@ class CRHLoss(BaseHashingLoss):
         class_counts: Tensor,
         *,
         assignment: Assignment = "hungarian",
-        generator: torch.Generator | None = None,
+        seed: int = 0,
     ) -> None:
         r"""Give every class, in each head, the sub-code that its samples' codes are nearest to.
 
@@ -159,7 +162,7 @@ class CRHLoss(BaseHashingLoss):
                 no other class takes them.
             assignment: `"hungarian"` takes the least sum over the classes, in $O(C^2 M)$;
                 `"greedy"` lets classes choose in random order, for thousands of them.
-            generator: Of that order.
+            seed: Seed of that order.
 
         Raises:
             ValueError: If a shape or `assignment` is wrong.
@@ -177,6 +180,7 @@ class CRHLoss(BaseHashingLoss):
         means = torch.where(counts > 0, means, 1e-3 * self.class_codes)
         solve = _hungarian if assignment == "hungarian" else _greedy
         heads = means.chunk(len(self.codebook), dim=1)
+        generator = torch.Generator("cpu").manual_seed(seed)  # of one head after the other
         chosen = [
             sub_codes[solve(head @ sub_codes.T, generator)]
             for head, sub_codes in zip(heads, self.codebook, strict=True)
@@ -215,13 +219,13 @@ def _distinct_codes(num_codes: int, length: int, generator: torch.Generator) -> 
     return bits_to_signs(codes[:num_codes])
 
 
-def _hungarian(agreement: Tensor, generator: torch.Generator | None) -> Tensor:
+def _hungarian(agreement: Tensor, generator: torch.Generator) -> Tensor:
     """Return the column of each row, no two the same, with the largest sum."""
     columns = linear_sum_assignment(agreement.cpu().numpy(), maximize=True)[1]
     return torch.as_tensor(columns, device=agreement.device)
 
 
-def _greedy(agreement: Tensor, generator: torch.Generator | None) -> Tensor:
+def _greedy(agreement: Tensor, generator: torch.Generator) -> Tensor:
     """Let rows choose the largest of the columns that are free, in random order."""
     free = agreement.cpu().clone()
     columns = torch.zeros(len(free), dtype=torch.long, device="cpu")
@@ -287,28 +291,17 @@ class CRHSchedule:
         if self.epoch <= self.every_epoch_until or self.epoch % self.then_every == 0:
             self.reassign_centers()
 
-    @torch.no_grad()
     def reassign_centers(self) -> None:
         """Reassign the centers by the codes of all samples, with the model in eval mode.
 
         Raises:
             ValueError: If a label is out of range.
         """
-        centers, num_classes = self.loss_func.class_codes, self.loss_func.num_classes
-        sums = centers.new_zeros(num_classes, centers.shape[1] + 1)
-        with eval_mode(self.model):
-            for inputs, labels, *_ in self.batches:
-                check_label_values(labels, num_classes, "labels")
-                codes = at_least_float32(self.model(inputs.to(centers.device))).to(centers)
-                codes = torch.cat([binarize(codes), torch.ones_like(codes[:, :1])], dim=1)
-                of_codes = labels.to(centers.device)
-                codes /= label_counts(of_codes, codes.dtype).clamp(min=1)[:, None]
-                sums += class_sums(codes, of_codes, num_classes)
+        centers = self.loss_func.class_codes
+        sums, counts = sums_by_class(self.model, self.batches, centers, binarize, shared=True)
         # One order an epoch, whatever came before: a resumed training goes on alike.
-        generator = torch.Generator("cpu").manual_seed(self.seed + self.epoch)
-        self.loss_func.reassign(
-            sums[:, :-1], sums[:, -1], assignment=self.assignment, generator=generator
-        )
+        seed = self.seed + self.epoch
+        self.loss_func.reassign(sums, counts, assignment=self.assignment, seed=seed)
 
     def state_dict(self) -> dict[str, int]:
         """Return what `load_state_dict` takes: the number of epochs that have ended."""

@@ -7,13 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pml_hashing._checks import check_at_least, check_label_values, check_positive
-from pml_hashing._eval_mode import eval_mode
-from pml_hashing.codes import at_least_float32, binarize_unchecked
+from pml_hashing._checks import check_at_least, check_positive
+from pml_hashing.codes import binarize_unchecked
 from pml_hashing.losses._base import BaseHashingLoss, LossDict
-from pml_hashing.losses._classes import batch_of_classes, check_sizes, cross_entropy
+from pml_hashing.losses._classes import batch_of_classes, check_sizes, cross_entropy, sums_by_class
 from pml_hashing.pairs import IndicesTuple
-from pml_hashing.solvers import class_sums
 
 CUBE = 1.1
 """Half the edge of the hypercube: a little room about the vertices."""
@@ -217,16 +215,10 @@ class DCWHSchedule:
         """
         if self.model is None or self.batches is None:
             raise ValueError("Expected a schedule with `model` and `batches`, got none.")
-        centers, num_classes = self.loss_func.centers, self.loss_func.num_classes
-        sums = centers.new_zeros(num_classes, centers.shape[1] + 1)
-        with eval_mode(self.model):
-            for inputs, labels, *_ in self.batches:
-                check_label_values(labels, num_classes, "labels")
-                codes = at_least_float32(self.model(inputs.to(centers.device))).to(centers)
-                codes = torch.cat([codes, torch.ones_like(codes[:, :1])], dim=1)
-                sums += class_sums(codes, labels.to(centers.device), num_classes)
-        means = sums[:, :-1] / sums[:, -1:].clamp(min=1)
-        centers.copy_(torch.where(sums[:, -1:] > 0, means, centers))
+        centers = self.loss_func.centers
+        sums, counts = sums_by_class(self.model, self.batches, centers)
+        means = sums / counts.clamp(min=1)[:, None]
+        centers.copy_(torch.where(counts[:, None] > 0, means, centers))
 
     def state_dict(self) -> dict[str, int]:
         """Return what `load_state_dict` takes: the number of epochs that have ended."""

@@ -4,12 +4,11 @@ from typing import Any
 
 from pytorch_metric_learning.distances import BaseDistance, DotProductSimilarity
 from torch import Tensor
-from torch.nn import functional as F
 
 from pml_hashing._checks import check_positive, require_labels
 from pml_hashing.codes import at_least_float32
 from pml_hashing.losses._base import BaseHashingLoss, LossDict
-from pml_hashing.losses._pair_blocks import Labels, pair_sums, sums_of_logits
+from pml_hashing.losses._pair_blocks import Labels, losses_of_pairs, pair_sums, sums_of_logits
 from pml_hashing.pairs import IndicesTuple, to_pairs
 
 
@@ -78,10 +77,8 @@ class HashNetLoss(BaseHashingLoss):
         alpha = 10 / codes.shape[1] if self.alpha is None else self.alpha
         if indices_tuple is None and self.takes_means("pos_loss", "neg_loss"):
             return self._mean_losses(alpha, codes, ref_codes, Labels.of(labels, ref_labels))
-        a1, p, a2, n = to_pairs(indices_tuple, labels, ref_labels)
-        logits = self._logits(alpha, codes, ref_codes)
-        # softplus(x) = log(1 + e^x), without overflow; softplus(x) - x = softplus(-x).
-        similar, dissimilar = F.softplus(-logits[a1, p]), F.softplus(logits[a2, n])
+        a1, p, a2, n = pairs = to_pairs(indices_tuple, labels, ref_labels)
+        similar, dissimilar = losses_of_pairs(self._logits(alpha, codes, ref_codes), pairs)
         if self.label_overlap:
             rows, columns = require_labels(labels), require_labels(ref_labels, "ref_labels")
             similar = similar * _overlap(rows, columns).to(similar)[a1, p]

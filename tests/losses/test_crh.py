@@ -167,9 +167,8 @@ def test_greedy_classes_choose_in_turn():
     loss_func = CRHLoss(3, 3)
     sums, counts = torch.tensor([[2.0, 2, 2], [6, 6, 6], [1, 1, -3]]), torch.tensor([2.0, 6, 3])
     for seed in range(5):
-        generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(3, generator=torch.Generator().manual_seed(seed)).tolist()
-        loss_func.reassign(sums, counts, assignment="greedy", generator=generator)
+        loss_func.reassign(sums, counts, assignment="greedy", seed=seed)
         free = {tuple(code) for code in loss_func.codebook[0].tolist()}
         for c in order:
             mine = tuple(loss_func.class_codes[c].tolist())

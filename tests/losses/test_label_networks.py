@@ -60,6 +60,24 @@ def test_fitted_networks_give_every_class_a_code_of_its_own(num_classes, code_le
     assert len(binarize(network(labels)).unique(dim=0)) == num_classes
 
 
+def test_class_ids_need_no_rows_of_zeros_and_ones():
+    labels, network = torch.tensor([2, 0, 2]), make_network(3, 4, (6,)).double()
+    nn.init.normal_(network.layers["layer_0"].bias)
+    rows, counts = nn.functional.one_hot(labels, 3), torch.ones(3)
+    for of_labels in (network.forward, lambda some: network.losses(network(some), some, counts)):
+        values = of_labels(labels), of_labels(rows)
+        slopes = [
+            torch.autograd.grad(v.sum(), network.parameters(), allow_unused=True) for v in values
+        ]
+        assert torch.equal(*values)
+        for of_ids, of_rows in zip(*slopes, strict=True):
+            assert (of_ids is None) == (of_rows is None)
+            if of_ids is not None:
+                assert_close(of_ids, of_rows, rtol=0, atol=1e-15)
+    many = make_network(2**20, 4, (2,))
+    assert many(torch.arange(2**15)).shape == (2**15, 4)  # their rows would take 128 GiB
+
+
 def test_fit_weighs_labels_by_how_many_samples_have_them():
     """Equal to a fit in which every sample is a label of its own."""
     labels, counts = torch.tensor([[1, 0, 0], [0, 1, 1], [0, 0, 0]]), torch.tensor([1.0, 5.0, 2.0])

@@ -12,13 +12,13 @@ from torch.nn import functional as F
 from pml_hashing._checks import MOST_CLASSES, check_at_least, check_code_length, check_num_classes
 from pml_hashing.code_bank import CodeBank, Variables
 from pml_hashing.label_rows import LabelRows
+from pml_hashing.losses._pair_blocks import signed_logits
 from pml_hashing.losses._similar_weight import (
     SimilarWeight,
     check_similar_weight,
     kind_weights,
 )
 from pml_hashing.losses.terms._base import Batch, Quadratic, Term, sum_of
-from pml_hashing.losses.terms.likelihood import pair_likelihood
 from pml_hashing.pairs import similarity
 
 LABELS_OF_A_STEP = 256
@@ -74,15 +74,18 @@ class LabelNetwork(nn.Module):
         self.quantization, self.reconstruction = quantization, reconstruction
         generator, sizes = torch.Generator("cpu").manual_seed(seed), (*widths, code_length)
         # A row of labels holds a few ones, however long it is: the first layer is not scaled.
-        layers = [_linear(num_classes, sizes[0], 1.0, generator)]
-        layers += [_linear(m, n, m**-0.5, generator) for m, n in pairwise(sizes)]
+        layers: list[nn.Linear] = [_LayerOfLabels(num_classes, sizes[0])]
+        layers += [nn.Linear(*widths) for widths in pairwise(sizes)]
+        for layer in layers:
+            _start(layer, 1.0 if layer is layers[0] else layer.in_features**-0.5, generator)
         # By names that do not begin with a digit: PML's hooks record parameters in tables of them.
         self.layers = nn.ModuleDict({f"layer_{i}": layer for i, layer in enumerate(layers)})
-        self.decoder = _linear(code_length, num_classes, code_length**-0.5, generator)
+        self.decoder = nn.Linear(code_length, num_classes)
+        _start(self.decoder, code_length**-0.5, generator)
 
     def forward(self, labels: Tensor) -> Tensor:
         """Return the codes of labels, class ids `(d,)` or multi-hot rows `(d, num_classes)`."""
-        codes = self._rows(labels)
+        codes = labels
         for layer in self.layers.values():
             codes = torch.tanh(layer(codes))
         return codes
@@ -103,8 +106,11 @@ class LabelNetwork(nn.Module):
         """
         similar, counts = similarity(labels, labels), counts.to(codes)
         weights = self.pair_weights(similar, counts)
-        likelihood = pair_likelihood(codes, codes, similar, counts, weights)
-        errors = self.reconstruction(self.decoder(codes), self._rows(labels), reduction="none")
+        likelihood = _likelihood(codes, codes, similar, counts, weights)
+        read_back = self.decoder(codes)
+        if labels.ndim == 1:  # rows of the size of what is read back
+            labels = torch.zeros_like(read_back).scatter_(1, labels.long()[:, None], 1)
+        errors = self.reconstruction(read_back, labels.to(read_back.dtype), reduction="none")
         distance = (codes.abs() - 1).abs().mean(dim=1)
         return likelihood + self.quantization * distance + errors.mean(dim=1)
 
@@ -138,19 +144,25 @@ class LabelNetwork(nn.Module):
                 optimizer.step()
         self.load_state_dict(fitted.state_dict())
 
-    def _rows(self, labels: Tensor) -> Tensor:
-        """Return labels as rows of zeros and ones, in the dtype of the weights."""
-        if labels.ndim == 1:
-            labels = F.one_hot(labels.long(), self.decoder.out_features)
-        return labels.to(self.decoder.weight.dtype)
+
+class _LayerOfLabels(nn.Linear):
+    """A linear layer of multi-hot rows. Class ids have the same results as their one-hot rows.
+
+    Those of an id are its column of the weight, and the bias: rows that are made to be multiplied
+    would be far larger.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Linear's name
+        if input.ndim == 1:
+            return self.weight.T[input.long()] + self.bias
+        return super().forward(input.to(self.weight.dtype))
 
 
-def _linear(inputs: int, outputs: int, scale: float, generator: torch.Generator) -> nn.Linear:
-    layer = nn.Linear(inputs, outputs)
+def _start(layer: nn.Linear, scale: float, generator: torch.Generator) -> None:
     with torch.no_grad():
-        layer.weight.copy_(scale * torch.randn(outputs, inputs, generator=generator, device="cpu"))
+        start = torch.randn(layer.weight.shape, generator=generator, device="cpu")
+        layer.weight.copy_(scale * start)
         layer.bias.zero_()
-    return layer
 
 
 def _batches(
@@ -169,6 +181,27 @@ def _batches(
     for some in places:
         rows = labels.dense(some) if isinstance(labels, LabelRows) else labels[some]
         yield rows, torch.ones_like(counts[some])
+
+
+def _likelihood(
+    codes: Tensor,
+    ref_codes: Tensor,
+    similar: Tensor,
+    counts: Tensor,
+    weights: tuple[Tensor, Tensor],
+) -> Tensor:
+    """Return the mean over all samples of every code's losses of pairs, `(n,)`.
+
+    Args:
+        codes: Codes, `(n, code_length)`.
+        ref_codes: Codes of the labels that they are paired with, `(d, code_length)`.
+        similar: Which pairs are similar, `(n, d)`.
+        counts: How many samples have each of these labels, `(d,)`.
+        weights: Weights of a similar and of a dissimilar pair.
+    """
+    logits = signed_logits(codes / 2 @ ref_codes.T, 1 - 2 * similar.to(codes.dtype))
+    losses = F.softplus(logits) * torch.where(similar, *weights)
+    return losses @ counts / counts.sum().clamp(min=1)
 
 
 def codes_of_groups(network: LabelNetwork, bank: CodeBank) -> Tensor:
@@ -289,7 +322,7 @@ class LabelGuidance(_LedByLabels):
         similar, counts = similarity(labels, labels), counts.to(codes)
         weights = self.network.pair_weights(similar, counts)
         of_batch = similar[own]
-        return sum_of([pair_likelihood(u, codes, of_batch, counts, weights) for u in batch.codes])
+        return sum_of([_likelihood(u, codes, of_batch, counts, weights) for u in batch.codes])
 
 
 class LabelDistance(_LedByLabels):

@@ -6,7 +6,13 @@ from torch.nn.functional import softplus
 
 from pml_hashing._checks import check_at_least
 from pml_hashing.code_bank import CodeBank, Variables
-from pml_hashing.losses._pair_blocks import Labels, elements_of_a_block, pair_sums
+from pml_hashing.losses._pair_blocks import (
+    Labels,
+    elements_of_a_block,
+    losses_of_pairs,
+    pair_sums,
+    signed_logits,
+)
 from pml_hashing.losses._similar_weight import (
     SimilarWeight,
     check_similar_weight,
@@ -95,15 +101,13 @@ class PairLikelihood(Term):
 
     def _of_miner(self, codes: list[Tensor], labels: Tensor, pairs: IndicesTuple) -> Tensor:
         """Scaled so that the mean over the batch is the mean over these pairs."""
-        a1, p, a2, n = to_pairs(pairs, labels, labels)
-        anchors, others = torch.cat([a1, a2]), torch.cat([p, n])
-        inner = (codes[0][anchors] * codes[-1][others]).sum(dim=1)
-        similar = torch.arange(len(anchors), device=anchors.device) < len(a1)
-        counts = (inner.new_tensor(len(a1)), inner.new_tensor(len(a2)))
+        a1, _, a2, _ = kinds = to_pairs(pairs, labels, labels)
+        similar, dissimilar = losses_of_pairs(codes[0] / 2 @ codes[-1].T, kinds, self.margin)
+        counts = (similar.new_tensor(len(a1)), similar.new_tensor(len(a2)))
         weights = kind_weights(self.similar_weight, *counts)
-        losses = _of_products(inner, similar, self.margin) * torch.where(similar, *weights)
-        scale = len(labels) / max(len(anchors), 1)
-        return scale * inner.new_zeros(len(labels)).index_add(0, anchors, losses)
+        sums = similar.new_zeros(len(labels)).index_add(0, a1, weights[0] * similar)
+        sums = sums.index_add(0, a2, weights[1] * dissimilar)
+        return sums * (len(labels) / max(len(a1) + len(a2), 1))
 
     def _with_bank(self, batch: Batch, variables: Variables) -> Tensor:
         """Pair the batch with samples of the bank, drawn with replacement; or with all of them.
@@ -138,6 +142,8 @@ class PairLikelihood(Term):
         """Return the mean over the drawn samples of every code's losses, `(batch_size,)`.
 
         Block by block, each with its slope in the codes: no intermediate is kept for the way back.
+        Codes of the bank have no gradient, so that one pass gives both; `pair_sums`, which has it
+        for both sides, takes two, and the codes and labels of all drawn samples at once.
 
         Args:
             batch: The batch.
@@ -147,14 +153,15 @@ class PairLikelihood(Term):
             weights: Weights of a similar and of a dissimilar pair. 1 if `None`.
             apart: A pair of a sample with itself does not count.
         """
-        fixed, rows = codes.detach(), _places(batch)
+        codes, rows = codes / 2, _places(batch)
+        fixed = codes.detach()
         total, slope = torch.zeros_like(fixed[:, 0]), torch.zeros_like(fixed)
         count = torch.full_like(rows, len(drawn))
         for block in drawn.split(max(1, elements_of_a_block(codes.device) // len(codes))):
             ref_codes = others[block].to(codes)
             similar = similarity(batch.labels, batch.bank.labels_of(block)).to(codes.dtype)
-            signs = 0.5 - similar
-            logits = (fixed @ ref_codes.T).mul_(signs).add_(self.margin)  # as in `_of_products`
+            signs = 1 - 2 * similar
+            logits = signed_logits(fixed @ ref_codes.T, signs, self.margin)
             if apart:
                 same = rows[:, None] == block
                 logits.masked_fill_(same, -torch.inf)  # neither loss nor slope
@@ -173,29 +180,3 @@ def _places(batch: Batch) -> Tensor:
     if isinstance(batch.rows, Tensor):
         return batch.rows
     return torch.arange(len(batch.bank), device=batch.codes[0].device)[batch.rows]
-
-
-def _of_products(inner: Tensor, similar: Tensor, margin: float = 0.0) -> Tensor:
-    # log(1 + e^x) - x = log(1 + e^-x): half the product, with the other sign where similar.
-    logits = inner * (0.5 - similar.to(inner.dtype))
-    return softplus(logits + margin if margin else logits)
-
-
-def pair_likelihood(
-    codes: Tensor,
-    ref_codes: Tensor,
-    similar: Tensor,
-    counts: Tensor,
-    weights: tuple[Tensor, Tensor],
-) -> Tensor:
-    """Return the mean over the reference set of every code's weighted losses, `(n,)`.
-
-    Args:
-        codes: Codes, `(n, code_length)`.
-        ref_codes: Codes they are paired with, `(m, code_length)`.
-        similar: Which pairs are similar, `(n, m)`.
-        counts: How often each of `ref_codes` counts, `(m,)`.
-        weights: Weights of a similar and of a dissimilar pair.
-    """
-    losses = _of_products(codes @ ref_codes.T, similar) * torch.where(similar, *weights)
-    return losses @ counts / counts.sum().clamp(min=1)
