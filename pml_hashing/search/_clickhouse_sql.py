@@ -79,18 +79,29 @@ class Schema:
         Raises:
             ValueError: If there is no such comment.
         """
-        comments = {name: comment for name, _, comment in columns}
-        told = json.loads(comments.get("code") or "{}")
-        if told.get("kind") != KIND:
+        kind, comment = {name: each for name, *each in columns}.get("code", ("", ""))
+        told = json.loads(comment or "{}")
+        if not isinstance(told, dict) or told.get("kind") != KIND:
             raise ValueError("it has no column `code` with a comment that says so")
-        kinds = {f"Nullable({name})": kind for kind, name in TYPES.items()}
+        code_length = int(told["code_length"])
+        if kind != f"FixedString({packed_length(code_length)})":
+            raise ValueError(f"its codes of {code_length} bits are of type {kind}")
         found = tuple(
-            (name.removeprefix(METADATA), None if comment == NO_VALUES else kinds[kind])
+            (name.removeprefix(METADATA), _type_of_column(name, kind, comment))
             for name, kind, comment in columns
             if name.startswith(METADATA)
         )
         vectors, next_id = bool(told["vectors"]), int(told["next_id"])
-        return cls(int(told["code_length"]), vectors, next_id, told["cluster"], found)
+        return cls(code_length, vectors, next_id, told["cluster"], found)
+
+
+def _type_of_column(name: str, kind: str, comment: str) -> type | None:
+    if comment == NO_VALUES:
+        return None
+    kinds = {f"Nullable({each})": type_ for type_, each in TYPES.items()}
+    if kind not in kinds:
+        raise ValueError(f"its column `{name}` is of type {kind}, not of {', '.join(kinds)}")
+    return kinds[kind]
 
 
 class Condition(NamedTuple):

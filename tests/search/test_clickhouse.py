@@ -95,7 +95,7 @@ def test_an_empty_table_takes_codes_of_another_length(make_clickhouse):
     assert (store.code_length, len(store), store.columns) == (20, 3, {})
 
 
-@pytest.mark.parametrize("length", [1, 8, 9, 64, 65, 128, 129, 256, 257, 520])
+@pytest.mark.parametrize("length", [1, 8, 9, 64, 65, 128, 129, 256, 257, 520, 2056])
 def test_distances_of_any_length(make_clickhouse, length):
     knn, memory = HammingKNN(store=make_clickhouse()), HammingKNN()
     codes = torch.cat([torch.ones(1, length), -torch.ones(1, length), torch.randn(8, length)])
@@ -294,6 +294,31 @@ def test_a_table_of_another_kind_is_left_alone(make_clickhouse):
     ):
         make_clickhouse(store.table)
     store._connection.run([f"drop table {store.table}"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("comment column code '[]'", "no column `code` with a comment"),
+        (
+            "modify column meta_label Nullable(Int32)",
+            "`meta_label` is of type Nullable.Int32., not",
+        ),
+        ("add column meta_more Int64", "`meta_more` is of type Int64, not of Nullable"),
+        ("modify column code String", "codes of 8 bits are of type String"),
+    ],
+)
+def test_a_table_that_others_have_changed_is_refused(make_clickhouse, change, message):
+    store = make_clickhouse()
+    HammingKNN(store=store).add(torch.ones(1, 8), label=[1])
+    try:
+        store._connection.run([f"alter table {store.table} {change}"])
+        store._state.forget()
+        with pytest.raises(ValueError, match=f"that a ClickHouseStore made, .*{message}"):
+            make_clickhouse(store.table)
+    finally:
+        store._connection.run([f"drop table {store.table}"])
+        store._state.forget()
 
 
 def test_over_the_network(bridge, monkeypatch):
