@@ -308,6 +308,6 @@ def test_nothing_to_finish(tmp_path):
 
 def test_times_are_no_ids():
     """In nanoseconds numpy makes integers of them."""
-    with pytest.raises(TypeError, match="strings or integers, got .*datetime64"):
+    with pytest.raises(TypeError, match=r"strings or integers, got .*datetime64"):
         check_item_ids(np.array([1, 2], "datetime64[ns]"), 2)
     assert check_item_ids(np.array([1, 2]), 2) == [1, 2]
