@@ -23,7 +23,7 @@ from clickhouse_connect.driver.exceptions import (
 )
 from clickhouse_connect.driver.external import ExternalData
 
-from pml_hashing.search._clickhouse_sql import SCHEMA, Schema, check_name
+from pml_hashing.search._clickhouse_sql import MAX_FIELD, SCHEMA, Schema, check_name
 from pml_hashing.search._read_write_lock import ReadWriteLock
 from pml_hashing.search.store import GoneError
 
@@ -225,7 +225,7 @@ class Connection:
     @contextmanager
     def wanted(self, ids: Sequence[bytes]) -> Iterator[Wanted]:
         """Put ids where statements of this context find them."""
-        if len(ids) <= MAX_BOUND:
+        if len(ids) <= MAX_BOUND and 2 * sum(map(len, ids)) <= MAX_FIELD:  # of them escaped
             texts = [id_.decode("ascii") for id_ in ids]
             yield Wanted("{wanted:Array(String)}", {"parameters": {"wanted": texts}})
             return

@@ -321,6 +321,17 @@ def test_a_table_that_others_have_changed_is_refused(make_clickhouse, change, me
         store._state.forget()
 
 
+def test_values_that_no_field_of_a_form_holds(bridge):
+    """A server takes 128 KiB of a parameter, and of a statement beside long parameters."""
+    knn, length = HammingKNN(store=ClickHouseStore(bridge[0]())), 8 * 500
+    codes, ids = torch.randn(100, length), [f"{number}" + "é" * 500 for number in range(100)]
+    knn.add(codes, ids, label=range(100))
+    assert knn.get(ids).metadata["label"] == list(range(100))
+    where = {"label": range(1, 20_000)}
+    assert knn.count(where) == 99
+    assert knn.search(codes[1:], 1, where=where)[1] == [[id_] for id_ in ids[1:]]
+
+
 def test_over_the_network(bridge, monkeypatch):
     """Two clients share a table; the server goes away and comes back."""
     start, stop = bridge

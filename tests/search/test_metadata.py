@@ -190,6 +190,16 @@ def test_integers_are_floats_in_a_column_of_floats(make_knn, tmp_path):
         assert held.count({"price": 2**53 + 1}) == 0
 
 
+def test_conditions_of_many_values(make_knn):
+    """Of a database they are more than fit into one parameter of a statement."""
+    knn, wanted = make_knn(), [str(number) * 3 for number in range(8000)]
+    knn.add(CODES, shop=["777", "7997" * 3, None, "-", wanted[4000]], label=range(5))
+    assert knn.count({"shop": wanted}) == 3
+    assert knn.count({"shop": wanted, "label": range(4, 9000)}) == 1
+    found = knn.range_search(CODES[:1], 99, where={"shop": [None, *wanted[8:]]})[1][0]
+    assert set(found) == {1, 2, 4}
+
+
 def test_there_may_be_no_columns(make_knn):
     knn = make_knn()
     knn.add(CODES)
