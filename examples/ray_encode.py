@@ -34,7 +34,9 @@ class Encode:
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         names = [Path(path).relative_to(self.images).as_posix() for path in batch["path"]]
         pairs = [(names, list(batch["bytes"]))]
-        ((ids, codes),) = self.model.encode_batches(pairs, on_unreadable=print)
+        ((ids, codes),) = self.model.encode_batches(
+            pairs, on_unreadable=lambda error: print(f"{names[error.index]}: {error}")
+        )
         return {"id": ids, "code": [code.tobytes() for code in codes.numpy()]}
 
 
