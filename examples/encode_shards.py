@@ -19,8 +19,11 @@ from pml_hashing.search import merge_files
 def main(model: Path, images: Path, codes: Path) -> None:
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     names = list_images(images).names
-    part = names[len(names) * rank // world_size : len(names) * (rank + 1) // world_size]
-    parts = [codes / f"part-{number:05d}.safetensors" for number in range(world_size)]
+    count = min(world_size, len(names))  # no part is empty
+    if rank >= count:
+        return
+    part = names[len(names) * rank // count : len(names) * (rank + 1) // count]
+    parts = [codes / f"part-{number:05d}.safetensors" for number in range(count)]
     HashingModel.from_pretrained(model).encode(
         [images / name for name in part],
         path=parts[rank],
@@ -29,8 +32,8 @@ def main(model: Path, images: Path, codes: Path) -> None:
         progress=rank == 0,
     )
     if all(path.exists() for path in parts):
-        count = merge_files(parts, codes / "codes.safetensors")
-        print(f"{count:,} codes in {codes / 'codes.safetensors'}")
+        merged = merge_files(parts, codes / "codes.safetensors")
+        print(f"{merged:,} codes in {codes / 'codes.safetensors'}")
 
 
 if __name__ == "__main__":

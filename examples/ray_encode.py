@@ -34,7 +34,9 @@ class Encode:
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         names = [Path(path).relative_to(self.images).as_posix() for path in batch["path"]]
         pairs = [(names, list(batch["bytes"]))]
-        ((ids, codes),) = self.model.encode_batches(pairs, on_unreadable=print)
+        ((ids, codes),) = self.model.encode_batches(
+            pairs, on_unreadable=lambda error: print(f"{names[error.index]}: {error}")
+        )
         return {"id": ids, "code": [code.tobytes() for code in codes.numpy()]}
 
 
@@ -42,9 +44,12 @@ def done(parquet: Path) -> Iterator[pa.Table]:
     """Yield what was written, without files that a kill has left unfinished."""
     for path in sorted(parquet.glob("*.parquet")):
         try:
-            yield pq.read_table(path)
+            yield pq.read_table(path, columns=SCHEMA.names).cast(SCHEMA)
         except pa.ArrowInvalid:
             path.unlink()
+        except OSError as error:
+            error.add_note(f"While reading {path}: if it is damaged, delete it.")
+            raise
 
 
 def encode(model: Path, images: Path, parquet: Path, num_actors: int = 2) -> None:
@@ -66,13 +71,16 @@ def collect(parquet: Path, codes: str) -> int:
     knn = HammingKNN(store=ClickHouseStore(codes) if "://" in codes else None)
     tables = done(parquet)
     if "://" not in codes:
-        tables = [pa.concat_tables(tables).sort_by("id")]
+        tables = [pa.concat_tables([SCHEMA.empty_table(), *tables]).sort_by("id")]
+    held = {name for batch in knn.batches() for name in batch.ids}
     for table in tables:
-        held = [name in knn for name in table["id"].to_pylist()]
-        new = table.filter(pa.array(np.invert(held)))
-        if new.num_rows:
-            packed = np.frombuffer(b"".join(new["code"].to_pylist()), dtype=np.uint8)
-            knn.add(packed.reshape(new.num_rows, -1), new["id"].to_pylist())
+        pairs = zip(table["id"].to_pylist(), table["code"].to_pylist(), strict=True)
+        # Once each: a task that Ray has started again may have written its codes twice.
+        new = {name: code for name, code in pairs if name not in held}
+        held |= new.keys()
+        if new:
+            packed = np.frombuffer(b"".join(new.values()), dtype=np.uint8)
+            knn.add(packed.reshape(len(new), -1), list(new))
     if "://" not in codes:
         knn.save(codes)
     return len(knn)

@@ -47,7 +47,8 @@ def check_item_ids(ids: Sequence[Id], num_items: int | None) -> list[Id]:
         TypeError: If one is something else.
         ValueError: If their number is wrong, or one comes twice.
     """
-    checked = ids.tolist() if isinstance(ids, Tensor | np.ndarray) else list(ids)
+    is_time = isinstance(ids, np.ndarray) and ids.dtype.kind in "mM"  # as integers, in a list
+    checked = list(ids) if is_time or not isinstance(ids, Tensor | np.ndarray) else ids.tolist()
     wrong = next((id_ for id_ in checked if type(id_) not in (str, int)), None)
     if wrong is not None:
         raise TypeError(f"Expected `ids` that are strings or integers, got {wrong!r}.")

@@ -28,6 +28,7 @@ ONE_SHARD = """<clickhouse><tcp_port>9000</tcp_port><remote_servers><{cluster}><
 <host>localhost</host><port>9000</port></replica></shard></{cluster}></remote_servers></clickhouse>
 """
 REPLICATED = re.compile(r"ReplicatedReplacingMergeTree\('[^']*', '[^']*'(?:, )?")
+MAX_FIELD = 2**17  # bytes of a field of a form or an address, as a server has it
 OF_THE_CLIENT = ("wait_end_of_query", "client_protocol_version", "query_id", "buffer_size")
 
 
@@ -87,9 +88,12 @@ class Handler(BaseHTTPRequestHandler):
         query, data, tables = values.pop("query", None), body, {}
         if self.headers.get_content_type() == "multipart/form-data":
             tables, data = self.tables(values, body), None
+            query = values.pop("query", query)
         elif query is None:
             query, data = body.decode(), None
         data = data or None
+        if any(len(value) > MAX_FIELD for value in values.values()):
+            return self.reply(500, b"HTML Form Exception: Field value too long")
         parameters = {n[6:]: v for n, v in values.items() if n.startswith("param_")}
         settings = {
             name: value
@@ -114,13 +118,17 @@ class Handler(BaseHTTPRequestHandler):
         return content
 
     def tables(self, values, body):
-        """Take the external tables out of a form."""
+        """Take the external tables out of a form, and put its fields among the values."""
         head = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode()
         found = {}
         for part in BytesParser(policy=HTTP).parsebytes(head + body).iter_parts():
             name = part.get_param("name", header="content-disposition")
+            content = part.get_payload(decode=True)
+            if part.get_filename() is None:
+                values[name] = content.decode()
+                continue
             structure, form = values.pop(f"{name}_structure"), values.pop(f"{name}_format")
-            found[name] = structure, form, part.get_payload(decode=True)
+            found[name] = structure, form, content
         return found
 
     def reply(self, status, content):

@@ -78,7 +78,7 @@ class SQLiteStore(CodeStore):
 
     def append(self, records):
         with self._lock, self._db:
-            check_types(self.columns, records.metadata)
+            records = records._replace(metadata=check_types(self.columns, records.metadata))
             first = self.next_id
             ids = records.ids or list(range(first, first + len(records.packed_codes)))
             for id_ in ids:
@@ -97,7 +97,7 @@ class SQLiteStore(CodeStore):
 
     def replace(self, records):
         with self._lock, self._db:
-            check_types(self.columns, records.metadata)
+            records = records._replace(metadata=check_types(self.columns, records.metadata))
             held = self._get(records.ids)
             for old, (code, vector, metadata) in zip(held, to_rows(records), strict=True):
                 self._db.execute(

@@ -5,12 +5,13 @@ import os
 import sys
 import zlib
 
+import numpy as np
 import pytest
 import torch
 
 from pml_hashing._tensor_files import write_tensors
 from pml_hashing.code_file import read_code_file
-from pml_hashing.code_writer import CodesOf, CodeWriter, read_finished
+from pml_hashing.code_writer import CodesOf, CodeWriter, check_item_ids, read_finished
 from pml_hashing.datasets import UnreadableImageError
 
 CODES_OF = CodesOf(code_length=12, num_items=9, model="abc")
@@ -303,3 +304,10 @@ def test_nothing_to_finish(tmp_path):
         writer.append(torch.empty(0, 2, dtype=torch.uint8), 1, batch_of(3)[2])
         with pytest.raises(ValueError, match="one readable item, got 1 unreadable ones"):
             writer.finish()
+
+
+def test_times_are_no_ids():
+    """In nanoseconds numpy makes integers of them."""
+    with pytest.raises(TypeError, match=r"strings or integers, got .*datetime64"):
+        check_item_ids(np.array([1, 2], "datetime64[ns]"), 2)
+    assert check_item_ids(np.array([1, 2]), 2) == [1, 2]

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,54 @@ def test_parts(paths):
     assert f"{NUM_IMAGES} codes in" in run_part(paths, 1)
     assert held(paths / "codes" / "codes.safetensors") == expected(paths)
     assert list(held(paths / "codes" / "codes.safetensors")) == list(expected(paths))
+
+
+def test_fewer_images_than_processes(tmp_path, monkeypatch, capsys):
+    torch.manual_seed(0)
+    HashingModel("test_resnet", 16, img_size=32).save_pretrained(tmp_path / "model")
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (32, 32)).save(tmp_path / "images" / "a.png")
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    recipe = importlib.import_module("encode_shards")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        recipe.main(tmp_path / "model", tmp_path / "images", tmp_path / "codes")
+    assert list(held(tmp_path / "codes" / "codes.safetensors")) == ["a.png"]
+    assert "1 codes in" in capsys.readouterr().out
+
+
+@pytest.fixture
+def collect(monkeypatch):
+    """The part of the recipe that needs no Ray."""
+    pytest.importorskip("clickhouse_connect", reason="the extra [clickhouse] is not installed")
+    monkeypatch.setitem(sys.modules, "ray", types.ModuleType("ray"))
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    yield importlib.import_module("ray_encode").collect
+    del sys.modules["ray_encode"]
+
+
+def test_what_ray_has_written_twice_is_taken_once(collect, tmp_path):
+    pa, pq = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+
+    def write(name, ids, **columns):
+        table = {"id": ids, "code": [id_.encode() for id_ in ids]} | columns
+        pq.write_table(pa.table(table), tmp_path / f"{name}.parquet")
+
+    write("0", ["b", "a", "b"])
+    write("1", ["a", "c"], more=[1, 2])
+    pq.write_table(pa.table({"id": pa.nulls(0), "code": pa.nulls(0)}), tmp_path / "2.parquet")
+    (tmp_path / "3.parquet").write_bytes(b"PAR1")
+    assert collect(tmp_path, str(tmp_path / "codes")) == 3
+    assert held(tmp_path / "codes") == {name: [ord(name)] for name in "abc"}
+    path = tmp_path / "4.parquet"
+    write("4", [f"{number:05d}" for number in range(999)])
+    content = bytearray(path.read_bytes())
+    content[10:40] = bytes(30)
+    path.write_bytes(content)
+    with pytest.raises(OSError, match="hrift") as caught:
+        collect(tmp_path, str(tmp_path / "codes"))
+    assert "4.parquet: if it is damaged, delete it" in caught.value.__notes__[0]
 
 
 @pytest.mark.slow

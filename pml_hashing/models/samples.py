@@ -66,10 +66,13 @@ def _is_batches(inputs: Sequence[Any], of_images: bool) -> bool:
     """
     if isinstance(inputs, Tensor) or not len(inputs):
         return True
-    first = inputs[0]
+    # In place of an image may be none, as in a column of a table.
+    first = next((item for item in inputs if item is not None or not of_images), None)
     first = first[0] if isinstance(first, tuple | list) and first else first
     if isinstance(first, Tensor):
         return not (of_images and first.ndim == 3)
+    if first is None and of_images:
+        return False
     return not isinstance(first, IMAGES | Mapping | np.ndarray)
 
 
@@ -119,6 +122,8 @@ class SampleStream(IterableDataset[Any]):
 class ToSample:
     """Turns an item into a sample: an image is loaded and preprocessed, all else stays.
 
+    `None` in the place of an image is one that cannot be read.
+
     Args:
         data_config: How an image is preprocessed.
     """
@@ -129,6 +134,9 @@ class ToSample:
     def __call__(self, item: Any) -> Any:
         item = item[0] if isinstance(item, tuple | list) and item else item
         item = _image_of(item) if isinstance(item, Mapping) else item
+        is_missing = item is None and self.data_config is not None
+        if is_missing:
+            raise UnreadableImageError("Expected an image, got none.")
         if not isinstance(item, IMAGES) and not _is_pixels(item):
             return item
         if self._transform is None:
@@ -146,6 +154,8 @@ def _image_of(row: Mapping[str, Any]) -> Any:
     """Return the image of a row of a table, also where `datasets` has not decoded it."""
     key = next((key for key in (*IMAGE_KEYS, "bytes") if row.get(key) is not None), None)
     image = None if key is None else row[key]
+    if image is None and any(name in row for name in IMAGE_KEYS):
+        return None
     if isinstance(image, Mapping):
         return _image_of({"bytes": image.get("bytes"), "path": image.get("path")})
     if not isinstance(image, IMAGES | Tensor | np.ndarray):

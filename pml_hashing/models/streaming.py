@@ -63,8 +63,9 @@ def _as_batch(images: Any) -> Any:
     """Return images in a form that `encode` takes for several of them."""
     if isinstance(images, np.ndarray) and images.dtype == object:
         images = list(images)  # of several sizes, as tables of Arrow give them
-    if isinstance(images, list | tuple) and images and isinstance(images[0], Tensor):
-        return torch.stack(list(images))
+    if isinstance(images, list | tuple) and images:
+        tensors = [image for image in images if isinstance(image, Tensor)]
+        return torch.stack(tensors) if len(tensors) == len(images) else images
     return images
 
 

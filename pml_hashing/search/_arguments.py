@@ -217,7 +217,7 @@ def to_value(name: str, value: object) -> Value:
         TypeError: If it is of another type than columns have.
         ValueError: If it is NaN, or an integer beyond 64 bits.
     """
-    value = value.item() if isinstance(value, (np.generic, Tensor)) and value.ndim == 0 else value
+    value = _to_plain(value)
     if value is not None and type(value) not in (str, int, float, bool):
         raise TypeError(
             f"Expected `{name}` to hold strings, integers, floats, booleans or None, "
@@ -233,9 +233,21 @@ def to_value(name: str, value: object) -> Value:
 def _to_list(values: object, name: str, what: str) -> list:
     if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
         raise TypeError(f"Expected `{name}` to be a list of {what}, got {type(values).__name__}.")
-    if isinstance(values, (Tensor, np.ndarray)):
+    if isinstance(values, (Tensor, np.ndarray)) and not _is_time(values):
         return values.tolist() if values.ndim else [values.item()]
-    found = list(values)
+    found = list(np.atleast_1d(values) if isinstance(values, np.ndarray) else values)
     if not any(issubclass(kind, np.generic) for kind in set(map(type, found))):
         return found
-    return [value.item() if isinstance(value, np.generic) else value for value in found]
+    return [_to_plain(value) if isinstance(value, np.generic) else value for value in found]
+
+
+def _to_plain(value: object) -> object:
+    """Return a number of numpy or torch as Python's."""
+    if isinstance(value, (np.generic, Tensor)) and value.ndim == 0 and not _is_time(value):
+        return value.item()
+    return value
+
+
+def _is_time(value: object) -> bool:
+    """Return whether these are times of numpy: those in nanoseconds would become integers."""
+    return isinstance(value, (np.generic, np.ndarray)) and value.dtype.kind in "mM"

@@ -23,7 +23,7 @@ from clickhouse_connect.driver.exceptions import (
 )
 from clickhouse_connect.driver.external import ExternalData
 
-from pml_hashing.search._clickhouse_sql import SCHEMA, Schema, check_name
+from pml_hashing.search._clickhouse_sql import MAX_FIELD, SCHEMA, Schema, check_name
 from pml_hashing.search._read_write_lock import ReadWriteLock
 from pml_hashing.search.store import GoneError
 
@@ -35,7 +35,8 @@ MAX_BOUND = 100  # ids that are bound in a statement; more of them go beside it 
 
 # Strings are bytes, as names of files are. Told once: the engine in this process takes 5 ms to set
 # and restore what is told with a statement.
-BYTES = {"output_format_arrow_string_as_string": 0}
+# Codes of more than 2,048 bits are of a type that the engine asks about.
+SETTINGS = {"output_format_arrow_string_as_string": 0, "allow_suspicious_fixed_string_types": 1}
 
 # An insert is one block, and so one part of a table: there wholly or not at all. It is answered
 # when it is on disk, not queued.
@@ -141,7 +142,7 @@ class Connection:
         else:
             self.place = _to_address(dsn)
             options |= {"dsn": dsn, "autogenerate_session_id": False}  # one is for one thread
-        options["settings"] = BYTES | options.get("settings", {})
+        options["settings"] = SETTINGS | options.get("settings", {})
         self._options, self._mutex, self._held = options, Lock(), None
         if self.is_made:
             self._opened()
@@ -224,7 +225,7 @@ class Connection:
     @contextmanager
     def wanted(self, ids: Sequence[bytes]) -> Iterator[Wanted]:
         """Put ids where statements of this context find them."""
-        if len(ids) <= MAX_BOUND:
+        if len(ids) <= MAX_BOUND and 2 * sum(map(len, ids)) <= MAX_FIELD:  # of them escaped
             texts = [id_.decode("ascii") for id_ in ids]
             yield Wanted("{wanted:Array(String)}", {"parameters": {"wanted": texts}})
             return
@@ -299,9 +300,9 @@ class Connection:
             if not self.embedded or "Unable to open" not in str(error):
                 raise
             raise OSError(
-                f"Expected a folder of ClickHouse at {self.place} that no other process has open, "
-                "and no other folder open in this process: the engine serves one folder and one "
-                f"process. Got: {error}"
+                f"Expected a folder of ClickHouse at {self.place} that can be written, that no "
+                "other process has open, and no other folder open in this process: the engine "
+                f"serves one folder and one process. Got: {error}"
             ) from error
         finally:
             _RAISING.reset(raising)

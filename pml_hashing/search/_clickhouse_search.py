@@ -14,7 +14,7 @@ from pml_hashing.search._clickhouse_sql import Condition
 
 MAX_SORTED = 1000  # neighbors up to which one scan serves many queries
 MAX_QUERIES = 100  # of one scan
-MAX_TEXT = 2**16  # bytes of their codes in a statement
+MAX_TEXT = 2**15  # bytes of their codes in a statement, which a form may take as a field
 FEW_QUERIES = 2  # for which a scan each is faster than a sample and a scan
 SAMPLED_FROM = 2**12  # rows from which on a sample is worth its scan
 SORTING_COST = 20  # of a row, in comparisons

@@ -6,7 +6,7 @@ and numbers. Values are bound.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -35,6 +35,8 @@ COLUMNS = """
 """Of a row: its place in database order; a random number of the call that added it, so that two
 clients that take the same places at once do not replace each other's rows; the version of the row,
 whose largest counts; whether it is removed; its id as JSON, and as a number if it is one."""
+
+MAX_FIELD = 2**16  # characters of bound values: a server refuses more than twice as many
 
 INDEX = "index by_id id type bloom_filter(0.01) granularity 1"
 ENGINE = "ReplacingMergeTree(version, gone)"
@@ -79,18 +81,29 @@ class Schema:
         Raises:
             ValueError: If there is no such comment.
         """
-        comments = {name: comment for name, _, comment in columns}
-        told = json.loads(comments.get("code") or "{}")
-        if told.get("kind") != KIND:
+        kind, comment = {name: each for name, *each in columns}.get("code", ("", ""))
+        told = json.loads(comment or "{}")
+        if not isinstance(told, dict) or told.get("kind") != KIND:
             raise ValueError("it has no column `code` with a comment that says so")
-        kinds = {f"Nullable({name})": kind for kind, name in TYPES.items()}
+        code_length = int(told["code_length"])
+        if kind != f"FixedString({packed_length(code_length)})":
+            raise ValueError(f"its codes of {code_length} bits are of type {kind}")
         found = tuple(
-            (name.removeprefix(METADATA), None if comment == NO_VALUES else kinds[kind])
+            (name.removeprefix(METADATA), _type_of_column(name, kind, comment))
             for name, kind, comment in columns
             if name.startswith(METADATA)
         )
         vectors, next_id = bool(told["vectors"]), int(told["next_id"])
-        return cls(int(told["code_length"]), vectors, next_id, told["cluster"], found)
+        return cls(code_length, vectors, next_id, told["cluster"], found)
+
+
+def _type_of_column(name: str, kind: str, comment: str) -> type | None:
+    if comment == NO_VALUES:
+        return None
+    kinds = {f"Nullable({each})": type_ for type_, each in TYPES.items()}
+    if kind not in kinds:
+        raise ValueError(f"its column `{name}` is of type {kind}, not of {', '.join(kinds)}")
+    return kinds[kind]
 
 
 class Condition(NamedTuple):
@@ -229,13 +242,27 @@ def condition(where: Where, columns: Mapping[str, type | None]) -> Condition:
         kind, column = columns[name], f"`{METADATA}{name}`"
         values = _comparable(wanted, kind)
         any_of = ["0"]
-        if values and kind is not None:
-            any_of.append(f"{column} in {_bound(f'where{number}', kind)}")
-            bound[f"where{number}"] = values
+        if kind is not None:
+            parts_of = {f"where{number}_{n}": part for n, part in enumerate(_parts(values))}
+            any_of += [f"{column} in {_bound(part, kind)}" for part in parts_of]
+            bound |= parts_of
         if None in wanted:
             any_of.append(f"isNull({column})")
         parts.append(f"({' or '.join(any_of)})")
     return Condition(" and ".join(parts), bound)
+
+
+def _parts(values: Sequence[Value]) -> Iterator[Sequence[Value]]:
+    """Yield values in parts, each of which a server takes as one field of a form."""
+    start = size = 0
+    for place, value in enumerate(values):
+        length = len(str(value)) + len("'',")
+        if size and size + length > MAX_FIELD:
+            yield values[start:place]
+            start, size = place, 0
+        size += length
+    if size:
+        yield values[start:]
 
 
 def _bound(name: str, kind: type) -> str:

@@ -125,6 +125,11 @@ class Ids:
     def __len__(self) -> int:
         return len(self._first) + len(self._more)
 
+    @property
+    def are_counted(self) -> bool:
+        """Whether they are the integers from 0, as they are where none came."""
+        return isinstance(self._first, range) and not self._more
+
     def skip_to(self, next_id: int) -> None:
         """Count from here on at least."""
         self.next_id = max(self.next_id, next_id)

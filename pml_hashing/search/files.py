@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Hashable, Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +28,20 @@ from pml_hashing.search.memory_store import MemoryStore
 from pml_hashing.search.store import CodeStore, Records
 
 BATCH = 2**16  # codes that are read from a store, or appended to it, at a time
+
+
+class Read(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        table: Codes, ids and metadata.
+        graph: That of an HNSW index over the codes, if one was written.
+        model: The fingerprint of the model whose codes they are, if `encode` wrote them.
+    """
+
+    table: Table
+    graph: Graph | None
+    model: str | None
 
 
 def save_store(
@@ -62,10 +77,8 @@ def save_store(
 
 def read_table(
     path: str | os.PathLike[str], *, memory_map: bool, with_vectors: bool = True
-) -> tuple[Table, Graph | None]:
+) -> Read:
     """Return what a file holds after checking all that it says, in the file or in memory.
-
-    The graph is that of an HNSW index over its codes, if one was written.
 
     Args:
         path: The file.
@@ -96,7 +109,8 @@ def read_table(
         names = ["packed_codes", *(COLUMN + name for name in columns)]
         names += ["vectors"] if with_vectors and "vectors" in tensors else []
         graph = Graph.of_file(tensors, metadata)
-        return Table(code_length, {name: tensors[name] for name in names}, ids, columns), graph
+        table = Table(code_length, {name: tensors[name] for name in names}, ids, columns)
+        return Read(table, graph, metadata.get("model"))
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"Expected a whole file that HammingKNN.save wrote, got `{path}`: {error}"
@@ -144,34 +158,80 @@ def merge_files(
 
     Args:
         paths: Files of `HashingModel.encode` with `ids`, or of `HammingKNN.save`, whose codes are
-            of one length. Vectors are left out.
+            of one length and of one model. Vectors are left out.
         into: A file to write, atomically, or a store.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If a file is not whole, lengths differ, or an id comes twice.
+        TypeError: If `paths` is a single path, or values of a column are of another type in a file.
+        ValueError: If there are no `paths`, a file is not whole, lengths or models differ, or an id
+            comes twice.
     """
     store = into if isinstance(into, CodeStore) else MemoryStore()
-    for path in paths:
-        table, _ = read_table(path, memory_map=True, with_vectors=False)
-        store.prepare(table.code_length or 0, with_vectors=False)
-        for records in _batches(table):
-            _append_once(store, records, path)
+    model_of, counted = dict[str, object](), list[object]()
+    for path in _to_paths(paths):
+        found = read_table(path, memory_map=True, with_vectors=False)
+        if found.model is not None:
+            model_of.setdefault(found.model, path)
+        _check_one_model(list(model_of.values()))
+        if found.table.ids.are_counted:
+            counted.append(path)
+        _prepare(store, found.table.code_length or 0, path)
+        for records in _batches(found.table):
+            _append_once(store, records, path, is_new=len(counted) > 1)
     if not isinstance(into, CodeStore):
         save_store(store, into)
     return len(store)
 
 
-def _append_once(store: CodeStore, records: Records, path: object) -> None:
+def _to_paths(paths: object) -> list[str | os.PathLike[str]]:
+    if isinstance(paths, (str, bytes, os.PathLike)) or not isinstance(paths, Iterable):
+        raise TypeError(f"Expected `paths` to be a list of files, got {paths!r}.")
+    found = list(paths)
+    if not found:
+        raise ValueError("Expected `paths` of at least one file, got none.")
+    return found
+
+
+def _check_one_model(paths: list[object]) -> None:
+    """Raise if there are files of several models, of which one is given for each."""
+    if len(paths) > 1:
+        raise ValueError(
+            f"Expected codes of one model, as others are not comparable, got `{paths[1]}` of other "
+            f"weights than `{paths[0]}`: encode one of the parts again."
+        )
+
+
+def _prepare(store: CodeStore, code_length: int, path: object) -> None:
+    try:
+        store.prepare(code_length, with_vectors=False)
+    except ValueError as error:
+        raise ValueError(
+            f"Expected files with codes as those that are held, of {store.code_length} bits "
+            f"{'with' if store.with_vectors else 'without'} vectors, got codes of {code_length} "
+            f"bits in `{path}`."
+        ) from error
+
+
+def _append_once(store: CodeStore, records: Records, path: object, *, is_new: bool) -> None:
     """Append records, unless the same are held already.
 
+    Args:
+        store: The store.
+        records: What to append.
+        path: Their file, for messages.
+        is_new: Whether what has the same ids is another's, even if it has the same codes.
+
     Raises:
+        TypeError: If a value is not of the type of its column.
         ValueError: If an id is held, and not all of them with these codes.
     """
     try:
         store.append(records)
+    except TypeError as error:
+        raise TypeError(f"Expected files with columns that fit, got `{path}`: {error}") from error
     except ValueError as error:
-        if not _holds(store, records):
+        if is_new or not _holds(store, records):
             raise ValueError(
                 f"Expected files with ids of their own, as `encode` takes them, got `{path}`: "
                 f"{error}"

@@ -338,7 +338,7 @@ class HammingKNN:
                 vectors where they are wanted, or the store that was passed is not empty.
         """
         with_vectors = self._search.with_vectors
-        table, graph = read_table(path, memory_map=memory_map, with_vectors=with_vectors)
+        table, graph, _ = read_table(path, memory_map=memory_map, with_vectors=with_vectors)
         self._check_fits(table, self._store.code_length, path)
         store = self._emptied()
         fill_store(store, table)

@@ -101,8 +101,8 @@ class MemoryStore(CodeStore):
             held = np.flatnonzero(table.find(ids) >= 0)
             if len(held):
                 raise id_held(ids[held[0]])
-            check_types(table.types, records.metadata)
-            table.append(records)
+            metadata = check_types(table.types, records.metadata)
+            table.append(records._replace(metadata=metadata))
             if ids:
                 table.ids.extend(ids)
             else:
@@ -111,8 +111,8 @@ class MemoryStore(CodeStore):
     def replace(self, records: Records) -> None:
         with self._lock.writing():
             rows = self._rows(records.ids)
-            check_types(self._table.types, records.metadata)
-            self._table.replace(rows, records)
+            metadata = check_types(self._table.types, records.metadata)
+            self._table.replace(rows, records._replace(metadata=metadata))
             self._table = self._table.compacted()
 
     def remove(self, ids: Sequence[Hashable]) -> None:

@@ -244,8 +244,13 @@ def is_of_type(value: Value, kind: type | None) -> bool:
 
 def check_types(
     columns: Mapping[str, type | None], metadata: Mapping[str, Sequence[Value]]
-) -> None:
-    """Raise unless all values are of the type of their column, a new column of one type alone."""
+) -> dict[str, Sequence[Value]]:
+    """Return values as their columns keep them: integers become floats in a column of floats.
+
+    Raises:
+        TypeError: If one is not of the type of its column, or those of a new one are of several.
+    """
+    kept = dict(metadata)
     for name, values in metadata.items():
         kind = columns.get(name) or type_of(values)
         if set(map(type, values)) <= {kind, type(None)}:
@@ -253,6 +258,8 @@ def check_types(
         for value in values:
             if not is_of_type(value, kind):
                 raise other_type(name, kind, value)
+        kept[name] = [float(value) if type(value) is int else value for value in values]
+    return kept
 
 
 def other_type(name: str, kind: type | None, value: Value) -> TypeError:

@@ -131,3 +131,20 @@ def test_two_networks(pixels):
         (_, codes), *_ = both.encode_batches([(range(10), pixels)], network=network)
         expected = both.encode(pixels, network=network, batch_size=10, progress=False)
         assert torch.equal(codes, expected)
+
+
+@pytest.mark.parametrize("kind", ["pixels", "samples", "rows"])
+def test_no_image_is_one_that_cannot_be_read(model, pixels, kind):
+    images = list(torch.randn(4, 3, 32, 32)) if kind == "samples" else list(pixels[:4])
+    expected = model.encode(images[1:3], progress=False)
+    images[0] = images[3] = None
+    if kind == "rows":
+        images = [{"image": image} for image in images]
+    caught = []
+    ((ids, codes),) = model.encode_batches([("abcd", images)], on_unreadable=caught.append)
+    assert (ids, [error.index for error in caught]) == (["b", "c"], [0, 3])
+    assert torch.equal(codes, expected)
+    with pytest.raises(UnreadableImageError, match=r"item 0 .* an image, got none"):
+        list(model.encode_batches([("abcd", images)]))
+    ((ids, codes),) = model.encode_batches([("a", [None])], on_unreadable=id)
+    assert (ids, len(codes)) == ([], 0)

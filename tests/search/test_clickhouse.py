@@ -95,7 +95,7 @@ def test_an_empty_table_takes_codes_of_another_length(make_clickhouse):
     assert (store.code_length, len(store), store.columns) == (20, 3, {})
 
 
-@pytest.mark.parametrize("length", [1, 8, 9, 64, 65, 128, 129, 256, 257, 520])
+@pytest.mark.parametrize("length", [1, 8, 9, 64, 65, 128, 129, 256, 257, 520, 2056])
 def test_distances_of_any_length(make_clickhouse, length):
     knn, memory = HammingKNN(store=make_clickhouse()), HammingKNN()
     codes = torch.cat([torch.ones(1, length), -torch.ones(1, length), torch.randn(8, length)])
@@ -326,6 +326,42 @@ def test_a_password_that_looks_like_a_port_is_not_told():
         ClickHouseStore("clickhouse://user:sec/ret@host/x")
     assert "sec" not in str(caught.value)
     assert caught.value.__suppress_context__  # nor in the error before it
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("comment column code '[]'", "no column `code` with a comment"),
+        (
+            "modify column meta_label Nullable(Int32)",
+            "`meta_label` is of type Nullable.Int32., not",
+        ),
+        ("add column meta_more Int64", "`meta_more` is of type Int64, not of Nullable"),
+        ("modify column code String", "codes of 8 bits are of type String"),
+    ],
+)
+def test_a_table_that_others_have_changed_is_refused(make_clickhouse, change, message):
+    store = make_clickhouse()
+    HammingKNN(store=store).add(torch.ones(1, 8), label=[1])
+    try:
+        store._connection.run([f"alter table {store.table} {change}"])
+        store._state.forget()
+        with pytest.raises(ValueError, match=f"that a ClickHouseStore made, .*{message}"):
+            make_clickhouse(store.table)
+    finally:
+        store._connection.run([f"drop table {store.table}"])
+        store._state.forget()
+
+
+def test_values_that_no_field_of_a_form_holds(bridge):
+    """A server takes 128 KiB of a parameter, and of a statement beside long parameters."""
+    knn, length = HammingKNN(store=ClickHouseStore(bridge[0]())), 8 * 500
+    codes, ids = torch.randn(100, length), [f"{number}" + "é" * 500 for number in range(100)]
+    knn.add(codes, ids, label=range(100))
+    assert knn.get(ids).metadata["label"] == list(range(100))
+    where = {"label": range(1, 20_000)}
+    assert knn.count(where) == 99
+    assert knn.search(codes[1:], 1, where=where)[1] == [[id_] for id_ in ids[1:]]
 
 
 def test_over_the_network(bridge, monkeypatch):

@@ -87,3 +87,53 @@ def test_ids_of_two_files_are_not_mixed_up(model, images, tmp_path):
     knn.save(paths[1])
     with pytest.raises(ValueError, match="12 bits"):
         merge_files(paths, tmp_path / "all")
+
+
+def test_codes_of_two_models_are_not_mixed(model, images, tmp_path):
+    store, other = MemoryStore(), HashingModel("test_resnet", 12, img_size=32)
+    for name, encoder in (("a", model), ("b", other)):
+        ids = [f"{name}{place}" for place in range(len(images))]
+        encoder.encode(images, path=tmp_path / name, ids=ids, progress=False)
+    with pytest.raises(ValueError, match=r"codes of one model, .* got `.*b` of other .* `.*a`"):
+        merge_files([tmp_path / "a", tmp_path / "b"], store)
+    assert len(store) == 10  # of what was read before
+
+
+def test_two_files_that_count_are_two_even_if_codes_are_equal(tmp_path):
+    for name in ("a", "b"):
+        saved(tmp_path / name)
+    with pytest.raises(
+        ValueError, match=r"ids of their own, .* got `.*b`: .* got 0, which is held"
+    ):
+        merge_files([tmp_path / "a", tmp_path / "b"], MemoryStore())
+    store = MemoryStore()
+    assert [merge_files([tmp_path / "a"], store) for _ in range(2)] == [2, 2]  # it goes on
+
+
+def saved(path, length=8, **columns):
+    knn = HammingKNN()
+    knn.add(torch.ones(2, length), **columns)
+    knn.save(path)
+    return path
+
+
+@pytest.mark.parametrize("make_store", [MemoryStore, SQLiteStore])
+def test_what_does_not_fit_is_named(tmp_path, make_store):
+    paths = [saved(tmp_path / "a", label=[1, 2]), saved(tmp_path / "b", length=9)]
+    with pytest.raises(ValueError, match=r"of 8 bits without vectors, got .* 9 bits in `.*b`"):
+        merge_files(paths, make_store())
+    knn = HammingKNN()
+    knn.add(torch.ones(1, 8), ids=["x"], label=["y"])
+    knn.save(paths[1])
+    with pytest.raises(TypeError, match=r"fit, got `.*b`: .* `label` of type int, .* got 'y'"):
+        merge_files(paths, make_store())
+
+
+def test_no_list_of_files(tmp_path):
+    path = tmp_path / "a"
+    for one in (path, str(path), 3):
+        with pytest.raises(TypeError, match="`paths` to be a list of files, got "):
+            merge_files(one, tmp_path / "all")
+    with pytest.raises(ValueError, match="at least one file, got none"):
+        merge_files(iter(()), tmp_path / "all")
+    assert not (tmp_path / "all").exists()

@@ -119,6 +119,16 @@ WRONG_COLUMNS = {
         r"`fresh` to hold strings, .* got \[1\] of type list",
     ),
     "bytes": ({"fresh": [b"a", b"b"]}, TypeError, "`fresh` to hold strings, .* of type bytes"),
+    "times": (
+        {"fresh": np.array(["2020-01-01", "NaT"], "datetime64[ns]")},
+        TypeError,
+        "`fresh` to hold strings, .* of type datetime64",
+    ),
+    "time": (
+        {"fresh": [np.timedelta64(1, "ns")] * 2},
+        TypeError,
+        "`fresh` to hold strings, .* of type timedelta64",
+    ),
     "matrix": ({"fresh": torch.ones(2, 2)}, TypeError, "`fresh` to hold strings, .* of type list"),
     "nan": ({"price": [1.0, float("nan")]}, ValueError, "`price` without NaN, got nan"),
     "huge": ({"label": [1, 2**63]}, ValueError, "`label` to hold integers of 64 bits, got 92"),
@@ -147,6 +157,7 @@ WRONG_CONDITIONS = {
     "member": ({"label": [1, "3"]}, TypeError, "compare `label` with values of type int, got '3'"),
     "bool": ({"label": True}, TypeError, "compare `label` with values of type int, got True"),
     "float": ({"label": 1.5}, TypeError, "compare `label` with values of type int, got 1.5"),
+    "time": ({"label": np.datetime64(1, "ns")}, TypeError, "strings, .* of type datetime64"),
     "dict": ({"label": {}}, TypeError, "`label` to hold strings, .* of type dict"),
     "nested": ({"label": [[1]]}, TypeError, "`label` to hold strings, .* of type list"),
     "nan": ({"price": float("nan")}, ValueError, "`price` without NaN, got nan"),
@@ -161,6 +172,32 @@ def test_wrong_conditions(knn):
                 search(CODES, 1, where=where)
         with pytest.raises(error, match=message):
             knn.count(where)
+
+
+def test_integers_are_floats_in_a_column_of_floats(make_knn, tmp_path):
+    knn = make_knn()
+    knn.add(CODES[:1], price=[0.5])
+    knn.add(CODES[:3], price=[2**53, 2**53 + 1, 3])
+    knn.update([3], CODES[:1], price=[4])
+    knn.save(tmp_path / "codes")
+    loaded = HammingKNN()
+    loaded.load(tmp_path / "codes")
+    for held in (knn, loaded):
+        prices = held.get([0, 1, 2, 3]).metadata["price"]
+        assert prices == [0.5, 2.0**53, 2.0**53, 4.0]
+        assert set(map(type, prices)) == {float}
+        assert held.count({"price": 2**53}) == 2
+        assert held.count({"price": 2**53 + 1}) == 0
+
+
+def test_conditions_of_many_values(make_knn):
+    """Of a database they are more than fit into one parameter of a statement."""
+    knn, wanted = make_knn(), [str(number) * 3 for number in range(8000)]
+    knn.add(CODES, shop=["777", "7997" * 3, None, "-", wanted[4000]], label=range(5))
+    assert knn.count({"shop": wanted}) == 3
+    assert knn.count({"shop": wanted, "label": range(4, 9000)}) == 1
+    found = knn.range_search(CODES[:1], 99, where={"shop": [None, *wanted[8:]]})[1][0]
+    assert set(found) == {1, 2, 4}
 
 
 def test_there_may_be_no_columns(make_knn):

@@ -157,6 +157,11 @@ WRONG = {
             torch.tensor(1),
         )
     },
+    "times": (
+        np.array([1, 2], "datetime64[ns]"),
+        TypeError,
+        "strings, integers or tuples of these, got .* of type datetime64",
+    ),
     "floats": (
         torch.tensor([1.0, 2.0]),
         TypeError,
