@@ -134,10 +134,9 @@ class ToSample:
     def __call__(self, item: Any) -> Any:
         item = item[0] if isinstance(item, tuple | list) and item else item
         item = _image_of(item) if isinstance(item, Mapping) else item
-        is_missing = item is None and self.data_config is not None
-        if is_missing:
+        if item is None and self.data_config is not None:
             raise UnreadableImageError("Expected an image, got none.")
-        if not isinstance(item, IMAGES) and not _is_pixels(item):
+        if item is None or not (isinstance(item, IMAGES) or _is_pixels(item)):
             return item
         if self._transform is None:
             if self.data_config is None:
