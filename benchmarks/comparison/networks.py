@@ -16,7 +16,6 @@ from torch.utils.data import DataLoader, TensorDataset
 from comparison.sources import Data
 from comparison.task import FROZEN, Budget, Learned, Task
 from pml_hashing import AsymmetricTrainer, CodeBank, HashingModel, TwoNetworkHashingModel
-from pml_hashing.codes import pack
 from pml_hashing.losses import CRHSchedule, DCWHSchedule, DiscreteLoss
 from pml_hashing.models import TanhContinuation
 from pml_hashing.models.hash_layer import Bound
@@ -257,15 +256,11 @@ def cosine_schedules(
 def encoders(networks: list[HashingModel], recipe: Recipe, data: Data) -> Learned:
     """Return the networks as encoders: everything is encoded, as in a deployed index."""
 
-    @torch.inference_mode()
-    def encode(model: nn.Module, indices: Tensor) -> Tensor:
-        model.eval()
-        device = next(model.parameters()).device
-        batches = data.batches(networks[0], indices)
-        return torch.cat([pack(model(batch.to(device))).cpu() for batch in batches])
+    def encode(model: HashingModel | TwoNetworkHashingModel, indices: Tensor) -> Tensor:
+        return model.encode(data.batches(networks[0], indices), progress=False)
 
-    first: nn.Module = networks[0]
-    last: nn.Module = networks[-1]
+    first: HashingModel | TwoNetworkHashingModel = networks[0]
+    last: HashingModel | TwoNetworkHashingModel = networks[-1]
     if len(networks) == 2 and recipe.sum_codes:
-        first = last = TwoNetworkHashingModel(*networks)  # whose call is the sum
+        first = last = TwoNetworkHashingModel(*networks)  # which encodes by the sum
     return Learned(partial(encode, first), partial(encode, last))
