@@ -63,7 +63,7 @@ def make_model(args: Namespace) -> HashingModel:
 
 
 def training_transform(model: HashingModel, args: Namespace) -> Compose:
-    """Images to train on may be smaller than those that are encoded: faster, and ranks better."""
+    """Images to train on may be smaller than those that are encoded: nearly as good, and faster."""
     changed = {} if args.train_size is None else {"input_size": args.train_size}
     return model.transform(is_training=True, **LIGHT_AUGMENTATION, **changed)
 
