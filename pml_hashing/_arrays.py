@@ -25,6 +25,11 @@ def from_array(array: np.ndarray, name: str) -> Tensor:
     )
 
 
+def is_time(values: object) -> bool:
+    """Return whether these are times of numpy: `tolist` makes integers of nanoseconds."""
+    return isinstance(values, np.generic | np.ndarray) and values.dtype.kind in "mM"
+
+
 def to_labels(labels: object, name: str) -> Tensor:
     """Return labels as a tensor, whose values are not checked.
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pml_hashing._arrays import is_time
 from pml_hashing._checks import check_distinct
 from pml_hashing._files import (
     errors_named,
@@ -47,8 +48,8 @@ def check_item_ids(ids: Sequence[Id], num_items: int | None) -> list[Id]:
         TypeError: If one is something else.
         ValueError: If their number is wrong, or one comes twice.
     """
-    is_time = isinstance(ids, np.ndarray) and ids.dtype.kind in "mM"  # as integers, in a list
-    checked = list(ids) if is_time or not isinstance(ids, Tensor | np.ndarray) else ids.tolist()
+    is_array = isinstance(ids, Tensor | np.ndarray)
+    checked = ids.tolist() if is_array and not is_time(ids) else list(ids)
     wrong = next((id_ for id_ in checked if type(id_) not in (str, int)), None)
     if wrong is not None:
         raise TypeError(f"Expected `ids` that are strings or integers, got {wrong!r}.")

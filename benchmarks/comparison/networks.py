@@ -94,8 +94,9 @@ def train_networks(recipe: Recipe, task: Task) -> Learned:
     loss_func = make_loss(recipe, task)
     if budget.head_epochs:
         train_hash_layers(networks, loss_func, task)
-    changed = budget.augmentation, budget.training_scale
-    dataset = task.data.training_set(networks[0], training, *changed)
+    dataset = task.data.training_set(
+        networks[0], training, budget.augmentation, budget.training_scale
+    )
     schedules = recipe.schedules(
         Training(networks[0], loss_func, dataset, budget.epochs, steps_of(budget, len(training)))
     )
@@ -259,8 +260,7 @@ def encoders(networks: list[HashingModel], recipe: Recipe, data: Data) -> Learne
     def encode(model: HashingModel | TwoNetworkHashingModel, indices: Tensor) -> Tensor:
         return model.encode(data.batches(networks[0], indices), progress=False)
 
-    first: HashingModel | TwoNetworkHashingModel = networks[0]
-    last: HashingModel | TwoNetworkHashingModel = networks[-1]
     if len(networks) == 2 and recipe.sum_codes:
-        first = last = TwoNetworkHashingModel(*networks)  # which encodes by the sum
-    return Learned(partial(encode, first), partial(encode, last))
+        both = partial(encode, TwoNetworkHashingModel(*networks))  # which encodes by the sum
+        return Learned(both, both)
+    return Learned(partial(encode, networks[0]), partial(encode, networks[-1]))

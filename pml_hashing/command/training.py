@@ -241,9 +241,10 @@ def to_images(
     from pml_hashing.models import LIGHT_AUGMENTATION
     from pml_hashing.models.backbones import feature_width
 
-    changed = {} if size is None else {"input_size": size}
+    changed = dict[str, int]()
     if size is not None:
         feature_width(model.trunk, (3, size, size))
+        changed["input_size"] = size
     transform = model.transform(is_training=True, **LIGHT_AUGMENTATION, **changed)
     return images.with_transform(transform), images.labels
 

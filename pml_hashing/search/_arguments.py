@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pml_hashing._arrays import from_array
+from pml_hashing._arrays import from_array, is_time
 from pml_hashing._checks import check_codes, check_distinct, check_finite
 from pml_hashing.codes import BITS_OF_A_BYTE, check_packed_codes, pack_unchecked, packed_length
 from pml_hashing.search._ids import is_int64
@@ -233,7 +233,7 @@ def to_value(name: str, value: object) -> Value:
 def _to_list(values: object, name: str, what: str) -> list:
     if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
         raise TypeError(f"Expected `{name}` to be a list of {what}, got {type(values).__name__}.")
-    if isinstance(values, (Tensor, np.ndarray)) and not _is_time(values):
+    if isinstance(values, (Tensor, np.ndarray)) and not is_time(values):
         return values.tolist() if values.ndim else [values.item()]
     found = list(np.atleast_1d(values) if isinstance(values, np.ndarray) else values)
     if not any(issubclass(kind, np.generic) for kind in set(map(type, found))):
@@ -243,11 +243,6 @@ def _to_list(values: object, name: str, what: str) -> list:
 
 def _to_plain(value: object) -> object:
     """Return a number of numpy or torch as Python's."""
-    if isinstance(value, (np.generic, Tensor)) and value.ndim == 0 and not _is_time(value):
+    if isinstance(value, (np.generic, Tensor)) and value.ndim == 0 and not is_time(value):
         return value.item()
     return value
-
-
-def _is_time(value: object) -> bool:
-    """Return whether these are times of numpy: those in nanoseconds would become integers."""
-    return isinstance(value, (np.generic, np.ndarray)) and value.dtype.kind in "mM"

@@ -168,17 +168,16 @@ def merge_files(
             comes twice.
     """
     store = into if isinstance(into, CodeStore) else MemoryStore()
-    model_of, counted = dict[str, object](), list[object]()
+    model_of, num_counted = dict[str, object](), 0
     for path in _to_paths(paths):
         found = read_table(path, memory_map=True, with_vectors=False)
         if found.model is not None:
             model_of.setdefault(found.model, path)
         _check_one_model(list(model_of.values()))
-        if found.table.ids.are_counted:
-            counted.append(path)
+        num_counted += found.table.ids.are_counted
         _prepare(store, found.table.code_length or 0, path)
         for records in _batches(found.table):
-            _append_once(store, records, path, is_new=len(counted) > 1)
+            _append_once(store, records, path, is_new=num_counted > 1)
     if not isinstance(into, CodeStore):
         save_store(store, into)
     return len(store)

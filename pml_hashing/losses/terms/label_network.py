@@ -74,14 +74,12 @@ class LabelNetwork(nn.Module):
         self.quantization, self.reconstruction = quantization, reconstruction
         generator, sizes = torch.Generator("cpu").manual_seed(seed), (*widths, code_length)
         # A row of labels holds a few ones, however long it is: the first layer is not scaled.
-        layers: list[nn.Linear] = [_LayerOfLabels(num_classes, sizes[0])]
-        layers += [nn.Linear(*widths) for widths in pairwise(sizes)]
-        for layer in layers:
-            _start(layer, 1.0 if layer is layers[0] else layer.in_features**-0.5, generator)
+        layers = [_start(_LayerOfLabels(num_classes, sizes[0]), 1.0, generator)]
+        layers += [_start(nn.Linear(m, n), m**-0.5, generator) for m, n in pairwise(sizes)]
         # By names that do not begin with a digit: PML's hooks record parameters in tables of them.
         self.layers = nn.ModuleDict({f"layer_{i}": layer for i, layer in enumerate(layers)})
-        self.decoder = nn.Linear(code_length, num_classes)
-        _start(self.decoder, code_length**-0.5, generator)
+        decoder = nn.Linear(code_length, num_classes)
+        self.decoder = _start(decoder, code_length**-0.5, generator)
 
     def forward(self, labels: Tensor) -> Tensor:
         """Return the codes of labels, class ids `(d,)` or multi-hot rows `(d, num_classes)`."""
@@ -158,11 +156,13 @@ class _LayerOfLabels(nn.Linear):
         return super().forward(input.to(self.weight.dtype))
 
 
-def _start(layer: nn.Linear, scale: float, generator: torch.Generator) -> None:
+def _start(layer: nn.Linear, scale: float, generator: torch.Generator) -> nn.Linear:
+    """Return the layer with random weights of this scale."""
     with torch.no_grad():
         start = torch.randn(layer.weight.shape, generator=generator, device="cpu")
         layer.weight.copy_(scale * start)
         layer.bias.zero_()
+    return layer
 
 
 def _batches(
